@@ -1,0 +1,1 @@
+//! `vestibule cert`: a local authority and certificate for development.

@@ -1,0 +1,28 @@
+//! Vestibule: a TLS-terminating, authenticating reverse proxy in front of a legacy web application
+//! that has its own login form and cannot be changed.
+//!
+//! Two halves and one seam:
+//!
+//! - [`policy`] *decides*: plain functions over plain values. No socket, no file, no clock, no
+//!   randomness, no TOML. `now` is a parameter.
+//! - the shell ([`server`], [`proxy`], [`store`]) does I/O and decides nothing.
+//! - one pipeline function (`proxy::Gate::exchange`) calls both in turn and is the description of
+//!   the program; its order is the security argument.
+//!
+//! Invariants, kept by `tests/it/layers.rs`:
+//!
+//! - only [`config`] knows TOML,
+//! - [`policy`] knows no I/O,
+//! - [`store`] knows no HTTP.
+
+pub mod app;
+pub mod cert;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod demo;
+pub mod policy;
+pub mod proxy;
+pub mod server;
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,3 @@
+//! The `vestibule` program: a thin shell over the library.
+
+fn main() {}

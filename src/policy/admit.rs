@@ -1,0 +1,1 @@
+//! May this request pass? The table over route, access and session.

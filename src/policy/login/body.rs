@@ -1,0 +1,1 @@
+//! Reading the body of a watched request: urlencoded, multipart and JSON, strictly.

@@ -1,0 +1,1 @@
+//! Finding the name of the user in requests and answers.

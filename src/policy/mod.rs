@@ -1,0 +1,20 @@
+//! The decisions: plain functions over plain values. Nothing in here does I/O, reads a clock or a
+//! random source, or knows TOML.
+
+pub mod access;
+pub mod admit;
+pub mod binding;
+pub mod chain;
+pub mod client;
+pub mod cookie;
+pub mod csrf;
+pub mod glob;
+pub mod headers;
+pub mod lifecycle;
+pub mod login;
+pub mod logout;
+pub mod message;
+pub mod path;
+pub mod session;
+pub mod site;
+pub mod vault;

@@ -1,0 +1,124 @@
+//! Where sessions are kept. A store holds records and changes them atomically; what they mean is
+//! decided elsewhere. One verb per meaning (lessons VR-44, VR-48): nothing here creates a record by
+//! updating it, and no write revives what is gone.
+
+pub mod memory;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::policy::chain::Chain;
+use crate::policy::session::EndReason;
+use crate::policy::session::Record;
+use crate::policy::session::SessionKey;
+use crate::policy::vault::VaultChange;
+
+/// A boxed future of a store's answer.
+pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Why a store could not answer. Never means "no such session" (VR-34).
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached, or did not answer in time.
+    #[error("the session store is unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What it holds cannot be read.
+    #[error("the session store holds a record that cannot be read")]
+    Corrupt(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What is found under a key.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// A record, expired or not: judging it is not the store's work.
+    Record(Record),
+    /// It was ended by login or logout less than 60 s ago.
+    Tombstone,
+    /// Nothing.
+    Absent,
+}
+
+/// Whether the thing that was to be changed was there.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It was, and was changed.
+    Present,
+    /// It was not (any more); nothing was changed.
+    Gone,
+}
+
+/// How a compare-and-swap went.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swap {
+    /// Done.
+    Swapped,
+    /// The record has changed since: load again and decide again.
+    Stale,
+    /// There is no such record.
+    Gone,
+}
+
+/// How long an ended selector is remembered.
+pub const TOMBSTONE: Duration = Duration::from_secs(60);
+
+/// One session store. Keys are SHA-256 of selectors; a store never sees an ID.
+pub trait SessionStore: Send + Sync + 'static {
+    /// What is under the key.
+    fn load<'a>(&'a self, key: &'a SessionKey, now: Timestamp) -> Reply<'a, Found>;
+    /// Adds a record; `Gone` when the key is taken (by a record or a tombstone).
+    fn create<'a>(&'a self, key: &'a SessionKey, record: Record) -> Reply<'a, Presence>;
+    /// Moves `seen` forward, never back, and only if the record is there.
+    fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp) -> Reply<'a, Presence>;
+    /// Replaces the chain if the record still has this revision.
+    fn swap_chain<'a>(&'a self, key: &'a SessionKey, revision: u64, chain: Chain) -> Reply<'a, Swap>;
+    /// Applies changes to the vault of whatever the record then is; parallel changes are never lost.
+    fn change_vault<'a>(
+        &'a self,
+        key: &'a SessionKey,
+        changes: &'a [VaultChange],
+        now: Timestamp,
+    ) -> Reply<'a, Presence>;
+    /// Puts `new` in the place of `old`, which becomes a tombstone; at no moment can both be loaded.
+    /// Returns the record that was ended, which exactly one caller gets. `new` is added either way.
+    fn replace<'a>(
+        &'a self,
+        old: &'a SessionKey,
+        new: &'a SessionKey,
+        record: Record,
+        now: Timestamp,
+    ) -> Reply<'a, Option<Record>>;
+    /// Removes a record and returns it; `tombstone` leaves one. Removing what is not there is fine.
+    fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Record>>;
+    /// The keys of all sessions of a user on a site.
+    fn by_user<'a>(&'a self, site: &'a str, user: &'a str) -> Reply<'a, Vec<SessionKey>>;
+    /// The number of anonymous sessions of a site.
+    fn anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, usize>;
+    /// Removes the least recently used anonymous session of a site.
+    fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<SessionKey>>;
+    /// Frees expired records (for which `judge` gives a reason) and old tombstones, returns what
+    /// ended. Correctness never depends on it.
+    fn sweep<'a>(
+        &'a self,
+        judge: &'a (dyn Fn(&Record) -> Option<EndReason> + Send + Sync),
+        now: Timestamp,
+    ) -> Reply<'a, Vec<(SessionKey, Record, EndReason)>>;
+}
+
+/// `[store]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreSettings {
+    /// `memory:`
+    Memory,
+}
+
+/// Opens the configured store.
+pub fn open(settings: &StoreSettings) -> Arc<dyn SessionStore> {
+    match settings {
+        StoreSettings::Memory => Arc::new(memory::MemoryStore::default()),
+    }
+}

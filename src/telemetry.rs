@@ -1,0 +1,1 @@
+//! Logs: the subscriber, the access-log entry, audit events.
