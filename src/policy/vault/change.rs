@@ -28,6 +28,15 @@ pub enum VaultChange {
         /// Domain.
         domain: Option<String>,
     },
+    /// Sent with a request: what was used lately stays longest. Never written for its own sake.
+    Used {
+        /// Name.
+        name: Bytes,
+        /// Path.
+        path: String,
+        /// Domain.
+        domain: Option<String>,
+    },
 }
 
 impl VaultChange {
@@ -58,7 +67,7 @@ impl VaultChange {
     fn is_for(&self, cookie: &VaultCookie) -> bool {
         match self {
             Self::Put(new) => new.name == cookie.name && new.path == cookie.path && new.domain == cookie.domain,
-            Self::Remove { name, path, domain } => {
+            Self::Remove { name, path, domain } | Self::Used { name, path, domain } => {
                 *name == cookie.name && *path == cookie.path && *domain == cookie.domain
             }
         }
@@ -108,6 +117,7 @@ pub(super) fn is_effective(vault: &Vault, changes: &[VaultChange], now: Timestam
                 (VaultChange::Put(new), Some(old)) => !is_same(old, new, now),
                 (VaultChange::Put(new), None) => !new.is_expired(now),
                 (VaultChange::Remove { .. }, old) => old.is_some(),
+                (VaultChange::Used { .. }, _) => false,
             }
         })
 }
@@ -138,7 +148,8 @@ pub(super) fn apply(vault: &Vault, changes: &[VaultChange], now: Timestamp) -> (
             }
             (VaultChange::Put(new), None) => cookies.push(new.clone()),
             (VaultChange::Remove { .. }, Some(at)) => drop(cookies.remove(at)),
-            (VaultChange::Remove { .. }, None) => {}
+            (VaultChange::Used { .. }, Some(at)) => cookies[at].used = cookies[at].used.max(now),
+            (VaultChange::Remove { .. } | VaultChange::Used { .. }, None) => {}
         }
     }
     cookies.retain(|cookie| !cookie.is_expired(now));

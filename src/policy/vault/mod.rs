@@ -114,6 +114,18 @@ impl Vault {
         sent.into_iter().map(VaultCookie::pair).collect()
     }
 
+    /// What is to be noted with the next real change, when the cookies of [`Vault::pairs_for`] were
+    /// sent: that they are in use. Alone these changes do nothing.
+    pub fn uses_for(&self, target: &Target, host: &str, cross_site: bool, now: Timestamp) -> Vec<VaultChange> {
+        let sent = self.sent_with(target, host, cross_site, now).into_iter();
+        let used = |cookie: &VaultCookie| VaultChange::Used {
+            name: cookie.name.clone(),
+            path: cookie.path.clone(),
+            domain: cookie.domain.clone(),
+        };
+        sent.map(used).collect()
+    }
+
     fn sent_with(&self, target: &Target, host: &str, cross_site: bool, now: Timestamp) -> Vec<&VaultCookie> {
         let path = target.raw_path();
         let mut sent: Vec<_> =

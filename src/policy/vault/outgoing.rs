@@ -47,7 +47,7 @@ pub fn outgoing(mut pairs: Vec<CookiePair>, vault: Option<&Vault>, context: &Coo
     pairs.retain(|pair| {
         let is_shadowed = sent.iter().any(|cookie| cookie.name == pair.name);
         let is_ours = is_shadowed || rules.is_vaulted_name(shown_name(pair), learned);
-        if is_ours && !expire.contains(&pair.name) {
+        if is_ours && !pair.name.is_empty() && !expire.contains(&pair.name) {
             expire.push(pair.name.clone());
         }
         !is_ours
