@@ -154,4 +154,6 @@ fn path_matches(request: &str, cookie: &str) -> bool {
 }
 
 #[cfg(test)]
+mod rules_tests;
+#[cfg(test)]
 mod tests;
