@@ -56,7 +56,7 @@ impl SessionCookie {
         SessionId::parse(&value).map_or(Presented::Malformed, Presented::Id)
     }
 
-    /// Whether an application's cookie would pass for ours: such a one goes nowhere. Browsers send
+    /// Whether an application's cookie would pass for ours: such a one goes nowhere (S12). Browsers send
     /// a nameless cookie as its bare value, so that counts as well; letter case does not matter,
     /// because it does not for the `__Host-` prefix either.
     pub fn is_imitated_by(&self, cookie: &SetCookie) -> bool {

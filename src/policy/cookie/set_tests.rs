@@ -170,7 +170,7 @@ fn cookie_dates_are_read_in_every_form() {
     }
 }
 
-// Product 3.3, S14: nothing is weakened and nothing else is touched.
+// Product 3.3, S13: nothing is weakened and nothing else is touched.
 #[test]
 fn hardening_adds_only_what_is_missing() {
     let table = [

@@ -81,7 +81,7 @@ fn pairs_are_joined_to_the_bytes_they_came_from() {
     assert_eq!(join(&pairs(&request(&[b"a=1", b"b=2"]))).unwrap(), "a=1; b=2");
 }
 
-// VR-05, VR-35, VR-61, S11.
+// VR-05, VR-35, VR-61, S10, S11, S12.
 #[test]
 fn our_cookie_is_taken_out_however_often_it_is_there() {
     let table: &[(&[u8], bool, Option<&str>)] = &[
@@ -154,6 +154,7 @@ fn our_cookie_is_set_and_cleared_with_the_same_attributes() {
     assert_eq!(SetCookie::parse(&line, NOW).unwrap().expires, None);
 }
 
+// S12.
 #[test]
 fn what_would_pass_for_our_cookie_is_recognised() {
     let table: &[(&[u8], bool)] = &[
