@@ -1,7 +1,12 @@
 //! Rotation: confirm before retire. A chain knows the digest of its current verifier, and either a
 //! successor that was handed out but not yet presented, or the predecessor and when it retired.
 
+use std::fmt;
 use std::time::Duration;
+
+use aws_lc_rs::digest;
+use aws_lc_rs::hmac;
+use subtle::ConstantTimeEq;
 
 use crate::clock::Timestamp;
 
@@ -9,7 +14,7 @@ use crate::clock::Timestamp;
 pub type VerifierDigest = [u8; 32];
 
 /// Where a chain stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Chain {
     /// Digest of the verifier that was last confirmed.
     pub current: VerifierDigest,
@@ -20,7 +25,7 @@ pub struct Chain {
 }
 
 /// What else a chain accepts beside its current verifier.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Turn {
     /// Nothing.
     Steady,
@@ -58,39 +63,169 @@ pub enum Standing {
     Reused,
 }
 
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let turn = match self.turn {
+            Turn::Steady => "steady",
+            Turn::Offered { .. } => "offered",
+            Turn::Confirmed { .. } => "confirmed",
+        };
+        write!(f, "Chain({turn})")
+    }
+}
+
 impl Chain {
     /// A chain that begins with this verifier.
     pub fn begin(verifier: &[u8; 16], now: Timestamp) -> Self {
-        let _ = verifier;
-        Self { current: [0; 32], minted: now, turn: Turn::Steady }
+        Self { current: digest_of(verifier), minted: now, turn: Turn::Steady }
     }
 
     /// What the presented verifier is at `now` (constant-time comparisons).
     pub fn standing(&self, verifier: &[u8; 16], grace: Duration, now: Timestamp) -> Standing {
-        let _ = (verifier, grace, now);
-        Standing::Current
+        let presented = digest_of(verifier);
+        let is = |known: &VerifierDigest| bool::from(presented.ct_eq(known));
+        match &self.turn {
+            Turn::Offered { .. } if is(&self.current) => Standing::Superseded,
+            Turn::Offered { successor, .. } if is(successor) => Standing::Successor,
+            Turn::Steady | Turn::Confirmed { .. } if is(&self.current) => Standing::Current,
+            Turn::Confirmed { predecessor, at } if is(predecessor) && now.since(*at) < grace => Standing::InGrace,
+            Turn::Steady | Turn::Offered { .. } | Turn::Confirmed { .. } => Standing::Reused,
+        }
     }
 
     /// The chain after the successor was presented; `None` when there is none to confirm.
     pub fn confirm(&self, now: Timestamp) -> Option<Self> {
-        let _ = now;
-        None
+        match self.turn {
+            Turn::Offered { successor, minted, .. } => {
+                Some(Self { current: successor, minted, turn: Turn::Confirmed { predecessor: self.current, at: now } })
+            }
+            Turn::Steady | Turn::Confirmed { .. } => None,
+        }
     }
 
     /// The chain with `successor` offered to whoever presents `current`.
     pub fn offer(&self, current: &[u8; 16], successor: &[u8; 16], now: Timestamp) -> Self {
-        let _ = (current, successor, now);
-        self.clone()
+        let digest = digest_of(successor);
+        let turn = Turn::Offered { successor: digest, sealed: seal(current, &digest, successor), minted: now };
+        Self { current: self.current, minted: self.minted, turn }
     }
 
-    /// The offered successor, opened with the current verifier.
+    /// The offered successor, opened with the current verifier; `None` when there is none, or the
+    /// record was tampered with.
     pub fn successor(&self, current: &[u8; 16]) -> Option<[u8; 16]> {
-        let _ = current;
-        None
+        let Turn::Offered { successor, sealed, .. } = &self.turn else { return None };
+        let opened = seal(current, successor, sealed);
+        bool::from(digest_of(&opened).ct_eq(successor)).then_some(opened)
     }
 
-    /// Whether the current verifier has served its time.
+    /// Whether the current verifier has served its time and no successor is waiting.
     pub fn is_due(&self, rotate_every: Duration, now: Timestamp) -> bool {
-        now.since(self.minted) >= rotate_every
+        !matches!(self.turn, Turn::Offered { .. }) && now.since(self.minted) >= rotate_every
+    }
+}
+
+fn digest_of(verifier: &[u8; 16]) -> VerifierDigest {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest::digest(&digest::SHA256, verifier).as_ref());
+    bytes
+}
+
+/// Seals or opens 16 bytes: XOR with a pad that only the holder of `current` can compute, and that
+/// no other successor shares. Its integrity is that of the successor's digest.
+fn seal(current: &[u8; 16], successor: &VerifierDigest, text: &[u8; 16]) -> [u8; 16] {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, current);
+    let mut context = hmac::Context::with_key(&key);
+    context.update(b"vestibule successor");
+    context.update(successor);
+    let mut sealed = *text;
+    for (byte, pad) in sealed.iter_mut().zip(context.sign().as_ref()) {
+        *byte ^= pad;
+    }
+    sealed
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(30);
+    const A: [u8; 16] = [1; 16];
+    const B: [u8; 16] = [2; 16];
+    const C: [u8; 16] = [3; 16];
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn the_successor_is_handed_out_until_it_is_presented() {
+        // S33, S34: everyone who presents the predecessor gets the same one.
+        let offered = Chain::begin(&A, at(0)).offer(&A, &B, at(900));
+        assert_eq!(offered.standing(&A, GRACE, at(5000)), Standing::Superseded);
+        assert_eq!(offered.successor(&A), Some(B));
+        assert_eq!(offered.standing(&B, GRACE, at(5000)), Standing::Successor);
+        assert_eq!(offered.standing(&C, GRACE, at(900)), Standing::Reused);
+        assert!(!offered.is_due(GRACE, at(5000)));
+    }
+
+    #[test]
+    fn the_predecessor_retires_a_grace_after_the_confirmation() {
+        // S35
+        let confirmed = Chain::begin(&A, at(0)).offer(&A, &B, at(900)).confirm(at(1000)).unwrap();
+        assert_eq!(confirmed.standing(&B, GRACE, at(1000)), Standing::Current);
+        assert_eq!(confirmed.standing(&A, GRACE, Timestamp::from_millis(1_029_999)), Standing::InGrace);
+        assert_eq!(confirmed.standing(&A, GRACE, at(1030)), Standing::Reused);
+        assert_eq!(confirmed.confirm(at(1000)), None);
+        assert!(confirmed.is_due(Duration::from_secs(900), at(1800)));
+    }
+
+    #[test]
+    fn only_the_current_verifier_opens_the_successor() {
+        let offered = Chain::begin(&A, at(0)).offer(&A, &B, at(900));
+        assert_eq!(offered.successor(&C), None);
+        let Turn::Offered { sealed, .. } = &offered.turn else { panic!("offered") };
+        assert_ne!(*sealed, B);
+    }
+
+    #[test]
+    fn a_chain_prints_no_digest() {
+        assert_eq!(format!("{:?}", Chain::begin(&A, at(0))), "Chain(steady)");
+    }
+
+    proptest! {
+        /// A client that always presents the newest ID it received, and may lose any response, is
+        /// never taken for a thief; an ID that retired longer ago than the grace always is.
+        #[test]
+        fn honest_clients_stay_in_step(steps in proptest::collection::vec((any::<bool>(), 1u64..2000), 1..60)) {
+            let every = Duration::from_secs(900);
+            let (mut now, mut counter) = (at(0), 0u8);
+            let mut held = [0u8; 16];
+            let mut retired: Vec<([u8; 16], Timestamp)> = Vec::new();
+            let mut chain = Chain::begin(&held, now);
+            for (response_arrives, pause) in steps {
+                now = now.plus(Duration::from_secs(pause));
+                let mut standing = chain.standing(&held, GRACE, now);
+                if standing == Standing::Successor {
+                    chain = chain.confirm(now).unwrap();
+                    standing = chain.standing(&held, GRACE, now);
+                }
+                prop_assert!(matches!(standing, Standing::Current | Standing::Superseded));
+                if chain.is_due(every, now) {
+                    counter += 1;
+                    chain = chain.offer(&held, &[counter; 16], now);
+                }
+                for (old, since) in &retired {
+                    if now.since(*since) >= GRACE * 2 + every {
+                        prop_assert_eq!(chain.standing(old, GRACE, now), Standing::Reused);
+                    }
+                }
+                if let Some(successor) = chain.successor(&held).filter(|_| response_arrives) {
+                    retired.push((held, now.plus(Duration::from_secs(2000))));
+                    held = successor;
+                }
+            }
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! The pure session policy: given a record and a request, what is this session?
 
+use std::time::Duration;
+
 use crate::clock::Timestamp;
 use crate::policy::binding::Mismatch;
+use crate::policy::binding::OnMismatch;
 use crate::policy::chain::Standing;
 use crate::policy::session::EndReason;
 use crate::policy::session::Record;
@@ -52,19 +55,148 @@ pub fn judge(
     rules: &SessionRules,
     now: Timestamp,
 ) -> Verdict {
-    let _ = (record, id, presenter, rules, now);
-    Verdict::Foreign
+    if let Some(reason) = expiry(record, rules, now) {
+        return Verdict::Expired(reason);
+    }
+    if *record.site != *presenter.site {
+        return Verdict::Foreign;
+    }
+    let standing = record.chain.standing(id.verifier(), rules.rotation_grace, now);
+    if standing == Standing::Reused {
+        return Verdict::Reused;
+    }
+    let mismatch = record.binding.compare(rules.binding, presenter.address, presenter.user_agent);
+    match mismatch {
+        Some(mismatch @ (Mismatch::Address(action) | Mismatch::UserAgent(action))) => {
+            Verdict::WrongClient { revoke: action == OnMismatch::Revoke, mismatch }
+        }
+        signal @ (None | Some(Mismatch::Signal(_))) => Verdict::Live { standing, signal },
+    }
 }
 
-/// Whether the record is past one of its limits at `now`.
+/// Whether the record is past one of its limits at `now`. A clock that ran backwards gives age zero.
 pub fn expiry(record: &Record, rules: &SessionRules, now: Timestamp) -> Option<EndReason> {
-    let _ = (record, rules, now);
-    None
+    if now >= record.absolute_end {
+        return Some(EndReason::Absolute);
+    }
+    (now.since(record.seen) >= idle_limit(record, rules)).then_some(EndReason::Idle)
+}
+
+/// How long this session may be without activity.
+pub fn idle_limit(record: &Record, rules: &SessionRules) -> Duration {
+    if record.identity.is_some() { rules.idle } else { rules.anonymous }
 }
 
 /// Whether `seen` should be moved: only when it is older than a twentieth of the idle timeout, a
-/// minute at most, so that most requests write nothing.
+/// minute at most, so that most requests write nothing. A session may end that much early, never late.
 pub fn touch_is_due(record: &Record, rules: &SessionRules, now: Timestamp) -> bool {
-    let _ = (record, rules, now);
-    false
+    let every = (idle_limit(record, rules) / 20).min(Duration::from_secs(60));
+    now.since(record.seen) >= every
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::policy::binding::Bind;
+    use crate::policy::binding::Binding;
+    use crate::policy::binding::BindingRules;
+    use crate::policy::chain::Chain;
+    use crate::policy::session::Identity;
+    use crate::policy::session::UserName;
+
+    const HOUR: u64 = 3_600_000;
+
+    fn rules() -> SessionRules {
+        SessionRules {
+            idle: Duration::from_secs(1800),
+            absolute: Duration::from_secs(8 * 3600),
+            anonymous: Duration::from_secs(1800),
+            rotate_every: Some(Duration::from_secs(900)),
+            rotation_grace: Duration::from_secs(30),
+            max_per_user: None,
+            binding: BindingRules {
+                bind: Bind::Subnet,
+                on_mismatch: OnMismatch::Reauthenticate,
+                on_user_agent_change: OnMismatch::Log,
+            },
+        }
+    }
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn id() -> SessionId {
+        SessionId::from_random([5; 32])
+    }
+
+    fn record() -> Record {
+        let identity = Identity::new(UserName::parse("alice").unwrap(), at(0), Arc::from("ref"));
+        let binding = Binding::new([127, 0, 0, 1].into(), Some("test"));
+        let chain = Chain::begin(id().verifier(), at(0));
+        Record::authenticated(
+            Arc::from("https://a"),
+            Arc::new(identity),
+            binding,
+            chain,
+            Arc::default(),
+            &rules(),
+            at(0),
+        )
+    }
+
+    fn verdict(record: &Record, address: [u8; 4], site: &str, now: Timestamp) -> Verdict {
+        let presenter = Presenter { site, address: address.into(), user_agent: Some("test") };
+        judge(record, &id(), presenter, &rules(), now)
+    }
+
+    #[test]
+    fn a_session_lives_until_its_limits_and_not_longer() {
+        // S36, S37, VR-25: one millisecond before, and at the limit.
+        let mut record = record();
+        let live = Verdict::Live { standing: Standing::Current, signal: None };
+        assert_eq!(verdict(&record, [127, 0, 0, 1], "https://a", at(HOUR / 2 - 1)), live);
+        assert_eq!(verdict(&record, [127, 0, 0, 1], "https://a", at(HOUR / 2)), Verdict::Expired(EndReason::Idle));
+        record.seen = at(8 * HOUR - 1000);
+        assert_eq!(verdict(&record, [127, 0, 0, 1], "https://a", at(8 * HOUR - 1)), live);
+        assert_eq!(verdict(&record, [127, 0, 0, 1], "https://a", at(8 * HOUR)), Verdict::Expired(EndReason::Absolute));
+    }
+
+    #[test]
+    fn a_clock_that_ran_backwards_ends_nothing() {
+        // S39
+        let mut record = record();
+        record.seen = at(HOUR);
+        assert_eq!(expiry(&record, &rules(), at(0)), None);
+    }
+
+    #[test]
+    fn a_session_is_valid_on_its_site_only() {
+        // VR-55
+        assert_eq!(verdict(&record(), [127, 0, 0, 1], "https://b", at(1)), Verdict::Foreign);
+    }
+
+    #[test]
+    fn another_client_is_told_apart() {
+        // S54, S56
+        let wrong = verdict(&record(), [127, 0, 9, 1], "https://a", at(1));
+        let mismatch = Mismatch::Address(OnMismatch::Reauthenticate);
+        assert_eq!(wrong, Verdict::WrongClient { revoke: false, mismatch });
+    }
+
+    #[test]
+    fn another_verifier_is_reuse() {
+        let presenter = Presenter { site: "https://a", address: [127, 0, 0, 1].into(), user_agent: Some("test") };
+        let forged = id().with_verifier([9; 16]);
+        assert_eq!(judge(&record(), &forged, presenter, &rules(), at(1)), Verdict::Reused);
+    }
+
+    #[test]
+    fn most_requests_write_nothing() {
+        let record = record();
+        assert!(!touch_is_due(&record, &rules(), at(59_999)));
+        assert!(touch_is_due(&record, &rules(), at(60_000)));
+    }
 }

@@ -58,3 +58,10 @@ pub fn check(
     let _ = (method, version, uri, headers, limits);
     Ok(())
 }
+
+impl Malformed {
+    /// x
+    pub fn status(self) -> http::StatusCode {
+        http::StatusCode::BAD_REQUEST
+    }
+}

@@ -11,6 +11,7 @@ pub mod csrf;
 pub mod glob;
 pub mod headers;
 pub mod lifecycle;
+pub mod location;
 pub mod login;
 pub mod logout;
 pub mod message;

@@ -4,13 +4,24 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
+use unicode_normalization::UnicodeNormalization;
 
 use crate::clock::Timestamp;
 use crate::policy::binding::Binding;
 use crate::policy::binding::BindingRules;
 use crate::policy::chain::Chain;
 use crate::policy::vault::Vault;
+
+/// Characters of base64url that 32 bytes take.
+const TEXT_LENGTH: usize = 43;
+/// Bytes that a user name may have.
+const USER_NAME_LIMIT: usize = 256;
+/// Nothing keeps an anonymous session longer.
+const ANONYMOUS_LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// The secret in the browser's cookie: a selector that stays for the life of a chain and a verifier
 /// that is new at each rotation, 16 bytes each, together 43 characters of base64url. Never stored,
@@ -41,7 +52,10 @@ impl SessionKey {
     /// The public short handle of the session for logs and the admin API: 16 characters of
     /// base64url, from a second hash so that it says nothing about the key.
     pub fn session_ref(&self) -> String {
-        String::new()
+        let mut hash = digest::Context::new(&digest::SHA256);
+        hash.update(b"vestibule session ref");
+        hash.update(&self.0);
+        URL_SAFE_NO_PAD.encode(&hash.finish().as_ref()[..12])
     }
 }
 
@@ -56,13 +70,18 @@ impl SessionId {
 
     /// Exactly 43 characters of canonical base64url, else `None` and no store access (S20).
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let _ = text;
-        None
+        let text: &[u8; TEXT_LENGTH] = text.try_into().ok()?;
+        let mut bytes = [0; 32];
+        // The engine refuses padding and bits that do not belong to the value: one text per ID.
+        let length = URL_SAFE_NO_PAD.decode_slice(text, &mut bytes).ok()?;
+        (length == bytes.len()).then(|| Self::from_random(bytes))
     }
 
     /// The key under which the store keeps the record.
     pub fn key(&self) -> SessionKey {
-        SessionKey([0; 32])
+        let mut key = [0; 32];
+        key.copy_from_slice(digest::digest(&digest::SHA256, &self.selector).as_ref());
+        SessionKey(key)
     }
 
     /// Same selector, other verifier.
@@ -82,7 +101,10 @@ impl SessionId {
 
     /// The cookie's value. One caller: the cookie writer.
     pub fn expose(&self) -> String {
-        String::new()
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(&self.selector);
+        bytes[16..].copy_from_slice(&self.verifier);
+        URL_SAFE_NO_PAD.encode(bytes)
     }
 }
 
@@ -111,7 +133,17 @@ impl UserName {
     /// # Errors
     /// When nothing is left, or it is too long, or it has control characters.
     pub fn parse(text: &str) -> Result<Self, BadUserName> {
-        if text.is_empty() { Err(BadUserName::Empty) } else { Ok(Self(Arc::from(text))) }
+        let name: String = text.trim().nfc().collect();
+        if name.is_empty() {
+            return Err(BadUserName::Empty);
+        }
+        if name.len() > USER_NAME_LIMIT {
+            return Err(BadUserName::TooLong);
+        }
+        if name.chars().any(is_control) {
+            return Err(BadUserName::Control);
+        }
+        Ok(Self(Arc::from(name)))
     }
 
     /// The name.
@@ -122,8 +154,22 @@ impl UserName {
     /// As a header value: printable ASCII as it is, except `%`; everything else percent-encoded
     /// UTF-8 (S67).
     pub fn header_value(&self) -> HeaderValue {
-        HeaderValue::from_static("")
+        let mut value = String::with_capacity(self.0.len());
+        for byte in self.0.bytes() {
+            match byte {
+                b'%' | ..=0x1f | 0x7f.. => value.push_str(&format!("%{byte:02X}")),
+                b' '..=b'~' => value.push(char::from(byte)),
+            }
+        }
+        // Only visible ASCII and spaces are left: this cannot fail, and if it did, nobody is nobody.
+        HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static(""))
     }
+}
+
+/// Characters that end lines, hide or turn text round: none of them belongs in a name that is logged.
+fn is_control(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Who an authenticated session belongs to.
@@ -137,6 +183,13 @@ pub struct Identity {
     pub authenticated: Timestamp,
     /// The session's public handle.
     pub session_ref: Arc<str>,
+}
+
+impl Identity {
+    /// The identity of a session that was authenticated at `now`.
+    pub fn new(user: UserName, now: Timestamp, session_ref: Arc<str>) -> Self {
+        Self { header: user.header_value(), user, authenticated: now, session_ref }
+    }
 }
 
 /// What a store keeps for one chain. Cheap to clone.
@@ -160,6 +213,36 @@ pub struct Record {
     pub vault: Arc<Vault>,
     /// Grows with each change but `seen`: for compare-and-swap.
     pub revision: u64,
+}
+
+impl Record {
+    /// A session that only holds a vault: it may idle for `anonymous`, and lives for two hours at most.
+    pub fn anonymous(
+        site: Arc<str>,
+        binding: Binding,
+        chain: Chain,
+        vault: Arc<Vault>,
+        rules: &SessionRules,
+        now: Timestamp,
+    ) -> Self {
+        let absolute_end = now.plus(ANONYMOUS_LIMIT.min(rules.absolute));
+        Self { site, identity: None, created: now, seen: now, absolute_end, chain, binding, vault, revision: 0 }
+    }
+
+    /// The session of a user who has just logged in.
+    pub fn authenticated(
+        site: Arc<str>,
+        identity: Arc<Identity>,
+        binding: Binding,
+        chain: Chain,
+        vault: Arc<Vault>,
+        rules: &SessionRules,
+        now: Timestamp,
+    ) -> Self {
+        let absolute_end = now.plus(rules.absolute);
+        let identity = Some(identity);
+        Self { site, identity, created: now, seen: now, absolute_end, chain, binding, vault, revision: 0 }
+    }
 }
 
 /// `[session]`
@@ -217,6 +300,90 @@ impl EndReason {
             Self::Binding => "binding",
             Self::Login => "login",
             Self::Store => "store",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_id_is_43_characters_and_read_back() {
+        // S4, S16
+        let id = SessionId::from_random([0xa5; 32]);
+        assert_eq!(id.expose().len(), 43);
+        assert_eq!(SessionId::parse(id.expose().as_bytes()), Some(id));
+    }
+
+    #[test]
+    fn only_canonical_texts_are_ids() {
+        // S20: everything else is refused before a store is asked.
+        let good = SessionId::from_random([7; 32]).expose();
+        let mut last_bit = good.clone();
+        last_bit.replace_range(42.., "d");
+        for bad in ["", "x", &format!("{good}="), &good[..42], &good.replace('B', "+"), &last_bit, &format!("{good}A")]
+        {
+            assert_eq!(SessionId::parse(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_key_depends_on_the_selector_only() {
+        // S18
+        let id = SessionId::from_random([1; 32]);
+        assert_eq!(id.key(), id.with_verifier([9; 16]).key());
+        assert_ne!(id.key(), SessionId::from_random([2; 32]).key());
+        assert_eq!(id.key().session_ref().len(), 16);
+    }
+
+    #[test]
+    fn nothing_secret_is_printed() {
+        // S161, VR-39
+        let id = SessionId::from_random([0x41; 32]);
+        let printed = format!("{id:?} {:?}", id.key());
+        assert!(!printed.contains(&id.expose()) && !printed.contains("65, 65"), "{printed}");
+    }
+
+    #[test]
+    fn user_names_are_trimmed_composed_and_checked() {
+        // S67
+        assert_eq!(UserName::parse(" e\u{301}mile ").unwrap().as_str(), "\u{e9}mile");
+        for (text, error) in [
+            ("", BadUserName::Empty),
+            (" \t ", BadUserName::Empty),
+            ("a\r\nX: y", BadUserName::Control),
+            ("a\u{202e}b", BadUserName::Control),
+            (&"x".repeat(257), BadUserName::TooLong),
+        ] {
+            assert_eq!(UserName::parse(text), Err(error));
+        }
+    }
+
+    #[test]
+    fn header_values_are_visible_ascii() {
+        // S67
+        let value = |text| UserName::parse(text).unwrap().header_value();
+        assert_eq!(value("alice smith"), "alice smith");
+        assert_eq!(value("50%"), "50%25");
+        assert_eq!(value("\u{e9}"), "%C3%A9");
+    }
+
+    proptest! {
+        #[test]
+        fn reading_an_id_never_panics(text in proptest::collection::vec(any::<u8>(), 0..64)) {
+            if let Some(id) = SessionId::parse(&text) {
+                prop_assert_eq!(id.expose().into_bytes(), text);
+            }
+        }
+
+        #[test]
+        fn every_user_name_is_a_header_value(text in "\\PC{0,80}") {
+            if let Ok(name) = UserName::parse(&text) {
+                prop_assert!(!name.header_value().is_empty());
+            }
         }
     }
 }

@@ -1,23 +1,69 @@
-//! The request path: the pipeline and what it calls.
+//! The request path: the gate, and the pipeline that every request goes through.
+//!
+//! [`Worker::handle`] does what happens exactly once per request, whatever comes of it: identity of
+//! the request, failures to answers, cookies owed, security headers, the access log.
+//! `Worker::exchange` is the pipeline; its order is the security argument.
 
-use std::convert::Infallible;
+mod body;
+mod exchange;
+mod failure;
+mod finish;
+mod forward;
+mod local;
+mod login;
+mod logout;
+mod pool;
+mod reply;
+mod session;
+mod snapshot;
+mod streams;
+mod tunnel;
+
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use dashmap::DashSet;
 use http::Request;
 use http::Response;
-use http_body_util::BodyExt;
-use http_body_util::Empty;
-use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::clock::Timestamp;
 use crate::config::Config;
+use crate::policy::admit;
+use crate::policy::headers;
+use crate::policy::lifecycle;
+use crate::policy::session::EndReason;
+use crate::policy::session::Record;
+use crate::policy::session::SessionKey;
+use crate::policy::session::SessionRules;
+use crate::store::Found;
 use crate::store::SessionStore;
+use crate::telemetry;
+use crate::telemetry::Audit;
 
-/// The body of every response.
-pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+pub use self::body::Body;
+pub use self::snapshot::GateError;
+
+use self::exchange::Exchange;
+use self::exchange::Trace;
+use self::failure::Failure;
+use self::pool::Pool;
+use self::snapshot::Learned;
+use self::snapshot::Snapshot;
+use self::streams::Streams;
+
+/// How often open streams are checked against their sessions: ends are seen within a second (S46).
+const WATCH_EVERY: Duration = Duration::from_millis(500);
+/// How often expired records are freed.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// True of every request on one connection.
 #[derive(Clone, Debug)]
@@ -28,8 +74,28 @@ pub struct Peer {
     pub server_name: Option<String>,
 }
 
+impl Peer {
+    /// The peer's address; the loopback address stands for a unix socket.
+    fn ip(&self) -> IpAddr {
+        self.address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip().to_canonical())
+    }
+}
+
 /// What all workers share: the settings, the sessions, the clock.
-pub struct Gate {}
+pub struct Gate {
+    current: ArcSwap<Snapshot>,
+    store: Arc<dyn SessionStore>,
+    clock: Arc<dyn Clock>,
+    streams: Arc<Streams>,
+    /// Writes that must finish although the client has left.
+    writes: TaskTracker,
+    learned: DashMap<String, Arc<Learned>>,
+    /// What was said once and need not be said again.
+    said: DashSet<String>,
+    /// Anonymous sessions begun in the current minute, by address prefix.
+    begun: DashMap<(Arc<str>, IpAddr), (u64, u32)>,
+    request_ids: telemetry::RequestIds,
+}
 
 impl Gate {
     /// A gate for this configuration.
@@ -37,8 +103,19 @@ impl Gate {
     /// # Errors
     /// When an upstream's TLS files cannot be used.
     pub fn new(config: &Config, store: Arc<dyn SessionStore>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, GateError> {
-        let _ = (config, store, clock);
-        Ok(Arc::new(Self {}))
+        let learned = DashMap::new();
+        let snapshot = Snapshot::build(config, &|site| learned_of(&learned, site))?;
+        Ok(Arc::new(Self {
+            current: ArcSwap::from_pointee(snapshot),
+            store,
+            clock,
+            streams: Arc::default(),
+            writes: TaskTracker::new(),
+            learned,
+            said: DashSet::new(),
+            begun: DashMap::new(),
+            request_ids: telemetry::RequestIds::default(),
+        }))
     }
 
     /// Swaps the settings; requests under way finish under the old ones. All or nothing.
@@ -46,38 +123,165 @@ impl Gate {
     /// # Errors
     /// When an upstream's TLS files cannot be used; nothing was changed then.
     pub fn reload(&self, config: &Config) -> Result<(), GateError> {
-        let _ = config;
+        let snapshot = Snapshot::build(config, &|site| learned_of(&self.learned, site))?;
+        self.current.store(Arc::new(snapshot));
         Ok(())
     }
 
     /// Runs forever: ends sessions whose time is up and closes their streams. On the control runtime.
     pub async fn watch_sessions(self: Arc<Self>) {
-        std::future::pending::<()>().await;
+        let mut sweep_at = self.clock.now().plus(SWEEP_EVERY);
+        loop {
+            self.clock.sleep_until(self.clock.now().plus(WATCH_EVERY)).await;
+            let now = self.clock.now();
+            for (key, rules) in self.streams.sessions() {
+                self.watch(&key, &rules, now).await;
+            }
+            if now >= sweep_at {
+                sweep_at = now.plus(SWEEP_EVERY);
+                self.sweep(now).await;
+            }
+        }
+    }
+
+    /// Closes the streams of a session that is gone, ends one whose time is up.
+    async fn watch(&self, key: &SessionKey, rules: &SessionRules, now: Timestamp) {
+        match self.store.load(key, now).await {
+            Ok(Found::Record(record)) => {
+                if let Some(reason) = lifecycle::expiry(&record, rules, now) {
+                    self.end(key, reason, false, now).await.ok();
+                }
+            }
+            Ok(Found::Tombstone | Found::Absent) => self.streams.end(key),
+            // A store that cannot answer says nothing about the session; the next round asks again.
+            Err(_) => {}
+        }
+    }
+
+    async fn sweep(&self, now: Timestamp) {
+        let snapshot = self.current.load_full();
+        let judge = |record: &Record| {
+            let rules = snapshot.rules_of(&record.site)?;
+            lifecycle::expiry(record, &rules, now)
+        };
+        match self.store.sweep(&judge, now).await {
+            Ok(ended) => {
+                for (key, record, reason) in ended {
+                    self.streams.end(&key);
+                    telemetry::audit(&telemetry::Context::of_session(&key, &record), &Audit::SessionEnded { reason });
+                }
+            }
+            Err(error) => telemetry::audit(&telemetry::Context::default(), &Audit::StoreFailed { error: &error }),
+        }
+        let minute = now.as_secs() / 60;
+        self.begun.retain(|_, (started, _)| *started == minute);
+    }
+
+    /// Ends a session everywhere: record, streams, audit. `tombstone` for logins and logouts.
+    async fn end(
+        &self,
+        key: &SessionKey,
+        reason: EndReason,
+        tombstone: bool,
+        now: Timestamp,
+    ) -> Result<Option<Record>, crate::store::StoreError> {
+        let ended = self.store.remove(key, tombstone, now).await?;
+        self.streams.end(key);
+        if let Some(record) = &ended {
+            telemetry::audit(&telemetry::Context::of_session(key, record), &Audit::SessionEnded { reason });
+        }
+        Ok(ended)
     }
 
     /// Resolves when all writes that must finish have finished.
-    pub async fn settled(&self) {}
+    pub async fn settled(&self) {
+        self.writes.close();
+        self.writes.wait().await;
+    }
 
     /// One per worker thread: its own upstream connections.
     pub fn worker(self: &Arc<Self>) -> Arc<Worker> {
-        Arc::new(Worker { _gate: Arc::clone(self) })
+        Arc::new(Worker { gate: Arc::clone(self), pool: Arc::new(Pool::default()) })
+    }
+
+    /// Whether this is said for the first time; keeps at most 1024 sayings.
+    fn says_first(&self, what: String) -> bool {
+        self.said.len() < 1024 && self.said.insert(what)
     }
 }
 
-/// Why a gate cannot be built.
-#[derive(Debug, thiserror::Error)]
-#[error("upstream TLS: {0}")]
-pub struct GateError(String);
+fn learned_of(learned: &DashMap<String, Arc<Learned>>, site: &str) -> Arc<Learned> {
+    Arc::clone(&learned.entry(site.to_owned()).or_default())
+}
 
 /// The gate as one worker thread uses it.
 pub struct Worker {
-    _gate: Arc<Gate>,
+    gate: Arc<Gate>,
+    pool: Arc<Pool>,
 }
 
 impl Worker {
     /// Answers one request. Never fails: every failure is an answer.
     pub async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
-        let _ = (peer, request);
-        Response::new(Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync())
+        let started = Instant::now();
+        let mut trace = Trace::begin(&self.gate, peer, &request);
+        let mut response = match self.exchange(peer, request, &mut trace).await {
+            Ok(response) => response,
+            Err(failure) => {
+                trace.report(&failure);
+                failure.response()
+            }
+        };
+        trace.settled.apply(response.headers_mut());
+        if let Some(site) = &trace.site {
+            headers::secure_response(response.headers_mut(), &site.site.headers, trace.authenticated);
+        }
+        trace.log(&response, started.elapsed());
+        response
+    }
+
+    /// The story of one request. The order of these lines is the security argument:
+    ///
+    /// 1. time and settings are taken once, so that all decisions agree;
+    /// 2. an ambiguous message, an unknown site or path ends here, before anything was asked;
+    /// 3. the session is looked up: a silent store is a 503, never "no session";
+    /// 4. cross-site requests end here, before they change anything;
+    /// 5. logouts and logins change the session, in that order, before and after the application;
+    /// 6. what may not pass is refused;
+    /// 7. what may pass is forwarded, its answer cleaned, and what it sets is stored before it leaves.
+    async fn exchange(
+        &self,
+        peer: &Peer,
+        request: Request<Incoming>,
+        trace: &mut Trace,
+    ) -> Result<Response<Body>, Failure> {
+        let mut exchange = match Exchange::open(self, peer, request, trace)? {
+            exchange::Opened::Exchange(exchange) => *exchange,
+            exchange::Opened::Answered(response) => return Ok(response),
+        };
+        exchange.find_session().await?;
+        if let Some(response) = exchange.refuse_cross_site() {
+            return Ok(response);
+        }
+        if exchange.route().own {
+            return exchange.answer_own().await;
+        }
+        if let Some(response) = exchange.watched().await? {
+            return Ok(response);
+        }
+        if let Some(refusal) = exchange.admit() {
+            return Ok(exchange.refuse(refusal));
+        }
+        exchange.touch().await?;
+        exchange.pass().await
+    }
+}
+
+/// What a request was refused for, as a response.
+fn refusal(refusal: admit::Refusal) -> Response<Body> {
+    match refusal {
+        admit::Refusal::Denied => reply::text(http::StatusCode::FORBIDDEN, "This path is closed."),
+        admit::Refusal::SignIn(page) => reply::see_other(&page),
+        admit::Refusal::Unauthorized => reply::unauthorized(),
     }
 }

@@ -273,3 +273,18 @@ pub enum NoUser {
     #[error("the name is not usable")]
     Bad(#[from] crate::policy::session::BadUserName),
 }
+
+/// x
+pub fn awaits_cookie(_: &[LoginRule], _: &str) -> bool {
+    false
+}
+impl LoginRule {
+    /// x
+    pub fn needs_verify_body(&self) -> bool {
+        false
+    }
+    /// x
+    pub fn marker_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        [].into_iter()
+    }
+}

@@ -1,0 +1,257 @@
+//! The body of every message that passes: nothing, bytes we wrote ourselves, or a stream from the
+//! other side, polled only when there is room (back-pressure) and never collected.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Buf;
+use bytes::Bytes;
+use http_body::Frame;
+use http_body::SizeHint;
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::proxy::pool::Lease;
+use crate::proxy::streams::Bound;
+
+/// The body of a request to the application or of a response to the client.
+pub struct Body {
+    kind: Kind,
+}
+
+enum Kind {
+    Bytes(Bytes),
+    Stream(Box<Stream>),
+}
+
+/// Why a body ended before its end. The peer sees a broken message, never a clean end (S99).
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The sending side broke off.
+    #[error("the sender broke off")]
+    Broken(#[from] hyper::Error),
+    /// Nothing came for the `body_idle` timeout.
+    #[error("the sender paused for longer than the body_idle timeout")]
+    Idle,
+    /// More than the `body` limit.
+    #[error("the body is larger than the limit")]
+    TooLarge,
+    /// The session that it belongs to has ended.
+    #[error("the session has ended")]
+    SessionEnded,
+}
+
+/// Set when a request body ran over its limit, so that the failure that follows is known as 413.
+#[derive(Clone, Default)]
+pub(super) struct Overrun(Arc<AtomicBool>);
+
+impl Overrun {
+    /// Whether the limit was passed.
+    pub(super) fn happened(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A body that comes from the other side of the proxy.
+pub(super) struct Stream {
+    /// What was read ahead to look at it.
+    prefix: Bytes,
+    inner: Incoming,
+    idle: Option<Duration>,
+    timer: Option<Pin<Box<Sleep>>>,
+    limit: Option<(u64, Overrun)>,
+    lease: Option<Lease>,
+    bound: Option<Bound>,
+}
+
+impl Stream {
+    /// A stream that fails when nothing comes for `idle`.
+    pub(super) fn new(inner: Incoming, idle: Option<Duration>) -> Self {
+        Self { prefix: Bytes::new(), inner, idle, timer: None, limit: None, lease: None, bound: None }
+    }
+
+    /// Sends these bytes, which were read ahead, first.
+    pub(super) fn with_prefix(mut self, prefix: Bytes) -> Self {
+        self.prefix = prefix;
+        self
+    }
+
+    /// Fails, and says so, when more than `bytes` come.
+    pub(super) fn with_limit(mut self, bytes: u64, overrun: Overrun) -> Self {
+        self.limit = Some((bytes, overrun));
+        self
+    }
+
+    /// Gives the upstream connection back when the body is complete.
+    pub(super) fn with_lease(mut self, lease: Lease) -> Self {
+        self.lease = Some(lease);
+        self.release_at_end();
+        self
+    }
+
+    /// Ends with the session.
+    pub(super) fn with_bound(mut self, bound: Bound) -> Self {
+        self.bound = Some(bound);
+        self
+    }
+
+    fn release_at_end(&mut self) {
+        if http_body::Body::is_end_stream(&self.inner)
+            && let Some(lease) = self.lease.take()
+        {
+            lease.give_back();
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(bound) = &mut self.bound
+            && bound.poll_ended(context).is_ready()
+        {
+            return Poll::Ready(Some(Err(BodyError::SessionEnded)));
+        }
+        if self.prefix.has_remaining() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.prefix)))));
+        }
+        loop {
+            match http_body::Body::poll_frame(Pin::new(&mut self.inner), context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.timer = None;
+                    self.release_at_end();
+                    // Trailers are never merged nor passed on (S85).
+                    let Ok(data) = frame.into_data() else { continue };
+                    return Poll::Ready(Some(self.account(data)));
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
+                Poll::Ready(None) => {
+                    if let Some(lease) = self.lease.take() {
+                        lease.give_back();
+                    }
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => return self.poll_idle(context),
+            }
+        }
+    }
+
+    fn account(&mut self, data: Bytes) -> Result<Frame<Bytes>, BodyError> {
+        if let Some((left, overrun)) = &mut self.limit {
+            let Some(rest) = left.checked_sub(data.len() as u64) else {
+                overrun.0.store(true, Ordering::Relaxed);
+                return Err(BodyError::TooLarge);
+            };
+            *left = rest;
+        }
+        if let Some(bound) = &mut self.bound {
+            bound.moved();
+        }
+        Ok(Frame::data(data))
+    }
+
+    fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(idle) = self.idle else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+        match timer.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Some(Err(BodyError::Idle))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Body {
+    /// No body.
+    pub fn empty() -> Self {
+        Self { kind: Kind::Bytes(Bytes::new()) }
+    }
+
+    /// Exactly these bytes.
+    pub fn bytes(bytes: impl Into<Bytes>) -> Self {
+        Self { kind: Kind::Bytes(bytes.into()) }
+    }
+
+    /// A stream.
+    pub(super) fn stream(stream: Stream) -> Self {
+        Self { kind: Kind::Stream(Box::new(stream)) }
+    }
+
+    /// Whether there is nothing (more) to send.
+    pub fn is_empty(&self) -> bool {
+        http_body::Body::is_end_stream(self)
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.kind {
+            Kind::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Kind::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Kind::Stream(stream) => stream.poll(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Bytes(bytes) => bytes.is_empty(),
+            Kind::Stream(stream) => stream.prefix.is_empty() && stream.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Stream(stream) => {
+                let ahead = stream.prefix.len() as u64;
+                let inner = stream.inner.size_hint();
+                let mut hint = SizeHint::new();
+                hint.set_lower(inner.lower().saturating_add(ahead));
+                if let Some(upper) = inner.upper() {
+                    hint.set_upper(upper.saturating_add(ahead));
+                }
+                hint
+            }
+        }
+    }
+}
+
+/// A body that was read up to a limit in order to be judged.
+pub(super) struct ReadAhead {
+    /// What was read.
+    pub bytes: Bytes,
+    /// The rest, when there is more than the limit.
+    pub rest: Option<Incoming>,
+}
+
+/// Reads at most `limit` bytes; what is beyond stays in `rest`.
+///
+/// # Errors
+/// When the sender breaks off or pauses for longer than `idle`.
+pub(super) async fn read_ahead(
+    mut body: Incoming,
+    limit: usize,
+    idle: Option<Duration>,
+) -> Result<ReadAhead, BodyError> {
+    use http_body_util::BodyExt;
+    let mut bytes = bytes::BytesMut::new();
+    loop {
+        let frame = match idle {
+            Some(idle) => tokio::time::timeout(idle, body.frame()).await.map_err(|_| BodyError::Idle)?,
+            None => body.frame().await,
+        };
+        let Some(frame) = frame else { return Ok(ReadAhead { bytes: bytes.freeze(), rest: None }) };
+        let Ok(data) = frame?.into_data() else { continue };
+        bytes.extend_from_slice(&data);
+        if bytes.len() > limit {
+            return Ok(ReadAhead { bytes: bytes.freeze(), rest: Some(body) });
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! One request and its response, as far as it has got: what it asks for, who asks, with which
+//! session; and what is owed to the client whatever comes of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::HeaderValue;
+use http::Method;
+use http::Request;
+use http::Response;
+use http::StatusCode;
+use http::Version;
+use http::header;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use crate::clock::Timestamp;
+use crate::policy::access::AmbiguousPaths;
+use crate::policy::admit;
+use crate::policy::admit::Refusal;
+use crate::policy::admit::Route;
+use crate::policy::client;
+use crate::policy::client::Client;
+use crate::policy::cookie;
+use crate::policy::cookie::CookiePair;
+use crate::policy::cookie::Presented;
+use crate::policy::csrf;
+use crate::policy::csrf::CsrfFacts;
+use crate::policy::csrf::CsrfMode;
+use crate::policy::csrf::RequestKind;
+use crate::policy::message;
+use crate::policy::path::Target;
+use crate::proxy::Gate;
+use crate::proxy::Peer;
+use crate::proxy::Worker;
+use crate::proxy::body::Body;
+use crate::proxy::body::ReadAhead;
+use crate::proxy::failure::Blame;
+use crate::proxy::failure::Failure;
+use crate::proxy::reply;
+use crate::proxy::session::Session;
+use crate::proxy::snapshot::LiveSite;
+use crate::proxy::snapshot::Place;
+use crate::proxy::snapshot::Snapshot;
+use crate::telemetry;
+use crate::telemetry::Audit;
+use crate::telemetry::Context;
+
+/// What is owed to the client, whatever response results.
+#[derive(Default)]
+pub(super) struct Settled {
+    /// Our cookie, set or cleared.
+    pub(super) ours: Option<HeaderValue>,
+    /// Cookies of the application that do not belong in the browser.
+    pub(super) expired: Vec<HeaderValue>,
+    /// `Clear-Site-Data`.
+    pub(super) clear: Option<HeaderValue>,
+}
+
+impl Settled {
+    /// Puts it on the response; what carries our cookie is never stored by a cache (S9).
+    pub(super) fn apply(&mut self, headers: &mut HeaderMap) {
+        for value in self.expired.drain(..) {
+            headers.append(header::SET_COOKIE, value);
+        }
+        if let Some(value) = self.ours.take() {
+            headers.append(header::SET_COOKIE, value);
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if let Some(value) = self.clear.take() {
+            headers.insert(header::HeaderName::from_static("clear-site-data"), value);
+        }
+    }
+}
+
+/// What is known of a request for the logs, and what is owed to its client.
+pub(super) struct Trace {
+    pub(super) context: Context,
+    pub(super) settled: Settled,
+    pub(super) site: Option<Arc<LiveSite>>,
+    pub(super) user: Option<Arc<crate::policy::session::Identity>>,
+    pub(super) authenticated: bool,
+    snapshot: Arc<Snapshot>,
+    method: Method,
+    target: String,
+    version: Version,
+}
+
+impl Trace {
+    pub(super) fn begin(gate: &Gate, peer: &Peer, request: &Request<Incoming>) -> Self {
+        let snapshot = gate.current.load_full();
+        let path = request.uri().path_and_query().map_or("*", |target| target.as_str());
+        let logged = if snapshot.log_queries { path } else { path.split('?').next().unwrap_or(path) };
+        Self {
+            context: Context { request_id: gate.request_ids.next(), client: Some(peer.ip()), ..Context::default() },
+            settled: Settled::default(),
+            site: None,
+            user: None,
+            authenticated: false,
+            method: request.method().clone(),
+            target: logged.to_owned(),
+            version: request.version(),
+            snapshot,
+        }
+    }
+
+    /// One line per failure, at the level of who is to blame.
+    pub(super) fn report(&self, failure: &Failure) {
+        let event = match (failure.blame(), failure) {
+            (Blame::Us, Failure::Store(error)) => Audit::StoreFailed { error },
+            (Blame::Client, _) => Audit::RequestRefused { error: failure },
+            (Blame::Upstream | Blame::Us, _) => Audit::ExchangeFailed { error: failure },
+        };
+        telemetry::audit(&self.context, &event);
+    }
+
+    pub(super) fn log(&self, response: &Response<Body>, duration: Duration) {
+        if !self.snapshot.access_log {
+            return;
+        }
+        telemetry::access(
+            &self.context,
+            &telemetry::AccessEntry {
+                method: &self.method,
+                path: &self.target,
+                version: self.version,
+                status: response.status(),
+                duration,
+                user: self.user.as_ref().map(|identity| identity.user.as_str()),
+            },
+        );
+    }
+}
+
+/// A request on its way.
+pub(super) struct Exchange<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) trace: &'a mut Trace,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) site: Arc<LiveSite>,
+    pub(super) now: Timestamp,
+    pub(super) peer: IpAddr,
+    pub(super) client: Client,
+    pub(super) method: Method,
+    pub(super) version: Version,
+    pub(super) target: Target,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Option<Incoming>,
+    /// The body, or its beginning, when it had to be looked at.
+    pub(super) ahead: Option<ReadAhead>,
+    pub(super) cross_site: bool,
+    pub(super) upgrade: Option<OnUpgrade>,
+    pub(super) kind: RequestKind,
+    pub(super) user_agent: Option<HeaderValue>,
+    /// The client's cookies without ours.
+    pub(super) cookies: Vec<CookiePair>,
+    pub(super) presented: Presented,
+    pub(super) session: Session,
+}
+
+/// What became of a request at the door.
+pub(super) enum Opened<'a> {
+    /// It goes on.
+    Exchange(Box<Exchange<'a>>),
+    /// It has its answer.
+    Answered(Response<Body>),
+}
+
+impl<'a> Exchange<'a> {
+    /// Refuses what is ambiguous, finds the site, reads what the request presents.
+    pub(super) fn open(
+        worker: &'a Worker,
+        peer: &Peer,
+        mut request: Request<Incoming>,
+        trace: &'a mut Trace,
+    ) -> Result<Opened<'a>, Failure> {
+        let snapshot = Arc::clone(&trace.snapshot);
+        let upgrade = request.extensions().get::<OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
+        let (parts, body) = request.into_parts();
+        message::check(&parts.method, parts.version, &parts.uri, &parts.headers, &snapshot.limits)?;
+        let authority = message::authority(parts.version, &parts.uri, &parts.headers)?;
+        let raw = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        let site = match snapshot.place(&authority) {
+            Some(Place::Site(site)) => Arc::clone(site),
+            Some(Place::Alias(origin)) if matches!(parts.method, Method::GET | Method::HEAD) => {
+                return Ok(Opened::Answered(reply::permanent(&format!("{}{raw}", origin.to_text()))));
+            }
+            Some(Place::Alias(_)) | None => return Err(Failure::Misdirected),
+        };
+        if !snapshot.one_certificate && peer.server_name.as_ref().is_some_and(|name| *name != site.site.origin.host) {
+            return Err(Failure::Misdirected);
+        }
+        let target = Target::parse(raw, site.site.paths);
+        let client = client::identify(peer.ip(), &parts.headers, &snapshot.trusted);
+        trace.site = Some(Arc::clone(&site));
+        trace.context.site = Some(Arc::clone(&site.name));
+        trace.context.client = Some(client.address);
+        if let Some(ambiguity) = target.ambiguity()
+            && site.site.access.ambiguous == AmbiguousPaths::Reject
+        {
+            return Err(Failure::Ambiguous(ambiguity));
+        }
+        let cross_site = parts.headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
+        let mut cookies = cookie::pairs(&parts.headers);
+        let presented = site.site.cookie.take(&mut cookies);
+        Ok(Opened::Exchange(Box::new(Self {
+            now: worker.gate.clock.now(),
+            peer: peer.ip(),
+            client,
+            kind: csrf::kind(&parts.headers),
+            user_agent: parts.headers.get(header::USER_AGENT).cloned(),
+            method: parts.method,
+            version: parts.version,
+            headers: parts.headers,
+            body: Some(body),
+            ahead: None,
+            cross_site,
+            session: Session::None { tombstone: false },
+            worker,
+            trace,
+            snapshot,
+            site,
+            target,
+            upgrade,
+            cookies,
+            presented,
+        })))
+    }
+
+    /// What the request is about.
+    pub(super) fn route(&self) -> Route<'_> {
+        Route::of(&self.site.site, &self.method, &self.target)
+    }
+
+    /// The CSRF filter (product 3.7).
+    pub(super) fn refuse_cross_site(&mut self) -> Option<Response<Body>> {
+        let rules = &self.site.site.csrf;
+        if rules.mode == CsrfMode::Off {
+            return None;
+        }
+        let route = self.route();
+        let facts = CsrfFacts {
+            method: &self.method,
+            target: &self.target,
+            headers: &self.headers,
+            origin: &self.site.site.origin,
+            login_or_logout: route.is_login_or_logout() || (route.own && self.method != Method::GET),
+            client_certificate: false,
+        };
+        let cross_site = csrf::judge(rules, facts)?;
+        telemetry::audit(
+            &self.trace.context,
+            &Audit::CsrfRefused {
+                reason: cross_site,
+                enforced: rules.mode == CsrfMode::Enforce,
+                method: &self.method,
+                path: self.target.path(),
+            },
+        );
+        if rules.mode == CsrfMode::Report {
+            return None;
+        }
+        let mut response = reply::text(StatusCode::FORBIDDEN, "Cross-site request refused.");
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("Sec-Fetch-Site, Origin, Referer"));
+        Some(response)
+    }
+
+    /// Whether the request may pass.
+    pub(super) fn admit(&self) -> Option<Refusal> {
+        let authenticated = self.session.is_authenticated();
+        admit::admit(&self.site.site, &self.route(), &self.method, &self.target, self.kind, authenticated)
+    }
+
+    /// The answer to a request that may not pass.
+    pub(super) fn refuse(&self, refusal: Refusal) -> Response<Body> {
+        if refusal == Refusal::Denied {
+            telemetry::audit(&self.trace.context, &Audit::AccessDenied { path: self.target.path() });
+        }
+        if refusal == Refusal::Unauthorized && self.kind == RequestKind::Subresource {
+            self.hint_public();
+        }
+        super::refusal(refusal)
+    }
+
+    /// Says once per pattern which `public` glob a login page needs for its own assets.
+    fn hint_public(&self) {
+        let site = &self.site.site;
+        let referer = self.headers.get(header::REFERER).and_then(|value| value.to_str().ok());
+        let page = site.login_page().split('?').next().unwrap_or("/");
+        let login_page = format!("{}{page}", site.origin.to_text());
+        if referer.is_none_or(|referer| referer.split(['?', '#']).next() != Some(login_page.as_str())) {
+            return;
+        }
+        let pattern = admit::public_hint(self.target.path());
+        if self.worker.gate.says_first(format!("hint {} {pattern}", self.site.name)) {
+            telemetry::audit(&self.trace.context, &Audit::PublicHint { path: self.target.path(), pattern: &pattern });
+        }
+    }
+
+    /// Activity moves the idle timer, unless the path is `untouched`.
+    pub(super) async fn touch(&self) -> Result<(), Failure> {
+        let Session::Live(live) = &self.session else { return Ok(()) };
+        if !crate::policy::lifecycle::touch_is_due(&live.record, &self.site.rules, self.now) || self.is_untouched() {
+            return Ok(());
+        }
+        // Gone is fine: a session that ended meanwhile is not revived (VR-48).
+        let _revives_nothing = self.worker.gate.store.touch(&live.key, self.now).await?;
+        Ok(())
+    }
+
+    pub(super) fn is_untouched(&self) -> bool {
+        self.site.site.access.is_untouched(&self.method, &self.target)
+    }
+}

@@ -1,0 +1,126 @@
+//! What can go wrong with an exchange, whose fault it is, and what the client is told. The client
+//! learns the status, the operator the cause (once, in the log).
+
+use http::HeaderValue;
+use http::Response;
+use http::StatusCode;
+use http::header;
+
+use crate::policy::login::NoUser;
+use crate::policy::login::Unreadable;
+use crate::policy::message::Malformed;
+use crate::policy::path::Ambiguity;
+use crate::proxy::body::Body;
+use crate::proxy::body::BodyError;
+use crate::proxy::pool::UpstreamError;
+use crate::proxy::reply;
+use crate::store::StoreError;
+
+/// Why an exchange ended without the application's answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The message could be read in two ways.
+    #[error("the request is refused by the rule {0}")]
+    Malformed(#[from] Malformed),
+    /// The target could be read in two ways.
+    #[error("the request target is ambiguous: {0:?}")]
+    Ambiguous(Ambiguity),
+    /// No site has this authority.
+    #[error("no site is configured for this authority")]
+    Misdirected,
+    /// The login request cannot be judged without doubt.
+    #[error("the login request cannot be judged")]
+    Unreadable(#[from] Unreadable),
+    /// More than the body limit, or a login request that is too large to be judged.
+    #[error("the request body is too large")]
+    TooLarge,
+    /// The client broke off or paused while sending its body.
+    #[error("the client's request body did not arrive")]
+    Body(#[source] BodyError),
+    /// The store could not answer.
+    #[error("session store")]
+    Store(#[from] StoreError),
+    /// No randomness for a new ID, or the ID was taken.
+    #[error("no new session ID could be made")]
+    NoId,
+    /// A write that had to finish did not.
+    #[error("a session change was not carried out")]
+    Unfinished,
+    /// The application did not answer.
+    #[error("upstream")]
+    Upstream(#[from] UpstreamError),
+    /// The application's answer broke off while it was being judged.
+    #[error("the upstream's answer broke off")]
+    Answer(#[source] BodyError),
+    /// The login succeeded, but nobody can say whose it is.
+    #[error("the login succeeded, but has no usable user name")]
+    NoUser(#[from] NoUser),
+}
+
+/// Whose fault a failure is; decides about the log level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// The client's.
+    Client,
+    /// The application's, or of the way to it.
+    Upstream,
+    /// Ours, or the store's.
+    Us,
+}
+
+impl Failure {
+    /// The status that the client gets.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(rule) => rule.status(),
+            Self::Ambiguous(_) | Self::Unreadable(_) | Self::Body(_) => StatusCode::BAD_REQUEST,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Store(_) | Self::NoId | Self::Unfinished => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Upstream(UpstreamError::FirstByteTimeout) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Upstream(UpstreamError::ConnectTimeout) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Upstream(UpstreamError::Busy) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Upstream(
+                UpstreamError::Connect(_)
+                | UpstreamError::Tls(_)
+                | UpstreamError::Exchange(_)
+                | UpstreamError::UnaskedUpgrade,
+            )
+            | Self::Answer(_)
+            | Self::NoUser(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// Whose fault it is.
+    pub(super) fn blame(&self) -> Blame {
+        match self {
+            Self::Malformed(_)
+            | Self::Ambiguous(_)
+            | Self::Misdirected
+            | Self::Unreadable(_)
+            | Self::TooLarge
+            | Self::Body(_) => Blame::Client,
+            Self::Upstream(_) | Self::Answer(_) | Self::NoUser(_) => Blame::Upstream,
+            Self::Store(_) | Self::NoId | Self::Unfinished => Blame::Us,
+        }
+    }
+
+    /// What the client is told: fixed texts, nothing of the cause.
+    pub(super) fn response(&self) -> Response<Body> {
+        let status = self.status();
+        let says = match status {
+            StatusCode::BAD_REQUEST => "The request was not understood.",
+            StatusCode::MISDIRECTED_REQUEST => "No such site here.",
+            StatusCode::PAYLOAD_TOO_LARGE => "The request is too large.",
+            StatusCode::BAD_GATEWAY => "The application did not answer properly. Try again later.",
+            StatusCode::GATEWAY_TIMEOUT => "The application did not answer in time. Try again later.",
+            StatusCode::SERVICE_UNAVAILABLE => "The service is not available at the moment. Try again later.",
+            _ => "The request was refused.",
+        };
+        let mut response = reply::text(status, says);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        response
+    }
+}

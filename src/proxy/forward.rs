@@ -1,0 +1,333 @@
+//! The way to the application: the request as it leaves, the answer as it comes.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::HeaderValue;
+use http::Method;
+use http::Request;
+use http::Response;
+use http::StatusCode;
+use http::Uri;
+use http::Version;
+use http::header;
+use hyper::body::Incoming;
+
+use crate::policy::admit;
+use crate::policy::cookie;
+use crate::policy::csrf;
+use crate::policy::headers;
+use crate::policy::headers::Forwarding;
+use crate::policy::location;
+use crate::policy::vault;
+use crate::policy::vault::CookieContext;
+use crate::policy::vault::Vault;
+use crate::proxy::body::Body;
+use crate::proxy::body::BodyError;
+use crate::proxy::body::Overrun;
+use crate::proxy::body::ReadAhead;
+use crate::proxy::body::Stream;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::failure::Failure;
+use crate::proxy::pool::Lease;
+use crate::proxy::pool::UpstreamError;
+use crate::proxy::reply;
+use crate::proxy::session::Session;
+use crate::proxy::streams::StreamGuard;
+use crate::proxy::tunnel::Tunnel;
+use crate::telemetry;
+use crate::telemetry::Audit;
+
+/// The application's answer: its head, its body, the connection it comes on.
+pub(super) struct Answer {
+    pub(super) head: http::response::Parts,
+    pub(super) body: AnswerBody,
+    pub(super) lease: Lease,
+}
+
+/// As much of the answer's body as was looked at, and the rest.
+pub(super) enum AnswerBody {
+    /// Nothing was looked at.
+    Unread(Incoming),
+    /// Its beginning was read.
+    Ahead(ReadAhead),
+}
+
+impl Answer {
+    fn of((mut response, lease): (Response<Incoming>, Lease)) -> Self {
+        correct_framing(&mut response);
+        let (head, body) = response.into_parts();
+        Self { head, body: AnswerBody::Unread(body), lease }
+    }
+}
+
+impl Exchange<'_> {
+    /// Ordinary traffic: forward, finish. A login page that the application answers in a circle is
+    /// asked for once more without the client's cookies (product 3.4).
+    pub(super) async fn pass(&mut self) -> Result<Response<Body>, Failure> {
+        if self.upgrade.is_some() && admit::is_websocket(&self.method, self.version, &self.headers) {
+            return self.tunnel().await;
+        }
+        let is_page = self.route().login_page && !self.session.is_authenticated();
+        let again = is_page.then(|| self.headers.clone());
+        let body = self.streamed_body()?;
+        let answer = self.ask(body, false).await?;
+        if let Some(headers) = again
+            && self.is_loop(&answer)
+        {
+            return self.break_loop(headers).await;
+        }
+        self.finish(answer).await
+    }
+
+    /// The client's body as a stream with the limits that apply to it.
+    pub(super) fn streamed_body(&mut self) -> Result<(Body, Option<Overrun>), Failure> {
+        if let Some(ahead) = self.ahead.take() {
+            let Some(rest) = ahead.rest else { return Ok((Body::bytes(ahead.bytes), None)) };
+            let read = ahead.bytes.len() as u64;
+            let stream = Stream::new(rest, self.snapshot.timeouts.body_idle).with_prefix(ahead.bytes);
+            return self.limited(stream, read);
+        }
+        let Some(body) = self.body.take().filter(|body| !http_body::Body::is_end_stream(body)) else {
+            return Ok((Body::empty(), None));
+        };
+        let stream = Stream::new(body, self.snapshot.timeouts.body_idle);
+        self.limited(stream, 0)
+    }
+
+    /// Applies the body limit to a stream of which `read` bytes are in its prefix.
+    pub(super) fn limited(&self, stream: Stream, read: u64) -> Result<(Body, Option<Overrun>), Failure> {
+        let Some(limit) = self.site.site.limits.body else { return Ok((Body::stream(stream), None)) };
+        let declared =
+            self.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if declared.is_some_and(|declared| declared > limit) || read > limit {
+            return Err(Failure::TooLarge);
+        }
+        let overrun = Overrun::default();
+        Ok((Body::stream(stream.with_limit(limit - read, overrun.clone())), Some(overrun)))
+    }
+
+    /// Sends the request with this body and waits for the head of the answer.
+    pub(super) async fn ask(
+        &mut self,
+        body: (Body, Option<Overrun>),
+        identity_coding: bool,
+    ) -> Result<Answer, Failure> {
+        let headers = self.outgoing_headers(identity_coding, true);
+        let (body, overrun) = body;
+        let request = self.request(self.method.clone(), headers, body);
+        let answer = match self.send(request).await {
+            Ok(answer) => answer,
+            Err(_) if overrun.is_some_and(|overrun| overrun.happened()) => return Err(Failure::TooLarge),
+            Err(error) => return Err(client_broke_off(error)),
+        };
+        if answer.0.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(UpstreamError::UnaskedUpgrade.into());
+        }
+        Ok(Answer::of(answer))
+    }
+
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<(Response<Incoming>, Lease), UpstreamError> {
+        let (site, pool) = (&self.site, &self.worker.pool);
+        pool.send(&site.upstreams, site.turn(), request, &self.snapshot.timeouts).await
+    }
+
+    pub(super) fn request(&self, method: Method, headers: HeaderMap, body: Body) -> Request<Body> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = self.outgoing_uri();
+        *request.version_mut() = Version::HTTP_11;
+        *request.headers_mut() = headers;
+        request
+    }
+
+    /// The target as the client sent it, byte for byte, without the servlet's session ID if that is
+    /// in the vault.
+    fn outgoing_uri(&self) -> Uri {
+        let raw = self.target.raw();
+        if raw.contains(';') && self.site.site.cookies.vaults_servlet_sessions() {
+            return location::without_session_parameter(raw).parse().unwrap_or_default();
+        }
+        raw.parse().unwrap_or_default()
+    }
+
+    /// The client's headers as the application gets them: hop-by-hop, identity and forwarding fields
+    /// taken out first, ours put in last (S66).
+    pub(super) fn outgoing_headers(&mut self, identity_coding: bool, with_cookies: bool) -> HeaderMap {
+        let mut headers = std::mem::take(&mut self.headers);
+        let cookies = std::mem::take(&mut self.cookies);
+        let site = Arc::clone(&self.site);
+        headers::clean_request(&mut headers, &site.site.identity, self.client);
+        headers.remove(header::EXPECT);
+        headers.remove(header::COOKIE);
+        if with_cookies {
+            for name in self.put_cookies(&mut headers, cookies, self.session.vault(), self.cross_site) {
+                self.trace.settled.expired.extend(cookie::expire_in_browser(&name, self.target.raw_path()));
+            }
+        }
+        headers.insert(header::HOST, site.host.clone());
+        if let Some(inner) = &site.inner_origin {
+            for name in [header::ORIGIN, header::REFERER] {
+                let translated =
+                    headers.get(&name).and_then(|value| location::to_inner(value, inner, &site.site.origin));
+                if let Some(value) = translated {
+                    headers.insert(name, value);
+                }
+            }
+        }
+        if identity_coding {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        self.put_identity(&mut headers);
+        headers
+    }
+
+    /// Forwarding and identity headers, last.
+    pub(super) fn put_identity(&self, headers: &mut HeaderMap) {
+        headers::forward_request(
+            headers,
+            &self.site.site.identity,
+            Forwarding {
+                client: self.client,
+                peer: self.peer,
+                origin: &self.site.site.origin,
+                version: self.version,
+                identity: self.session.identity().map(|identity| &**identity),
+            },
+        );
+    }
+
+    /// The client's cookies and the vault's; returns the names that do not belong in the browser.
+    pub(super) fn put_cookies(
+        &self,
+        headers: &mut HeaderMap,
+        cookies: Vec<cookie::CookiePair>,
+        vault: Option<&Vault>,
+        cross_site: bool,
+    ) -> Vec<bytes::Bytes> {
+        let learned = &self.site.learned;
+        let outgoing = vault::outgoing(
+            cookies,
+            vault,
+            &CookieContext {
+                rules: &self.site.site.cookies,
+                learned: &|name| learned.knows(name),
+                target: &self.target,
+                host: &self.site.site.origin.host,
+                cross_site,
+                now: self.now,
+            },
+        );
+        if let Some(value) = outgoing.header {
+            headers.insert(header::COOKIE, value);
+        }
+        outgoing.expire
+    }
+
+    /// A WebSocket: judged like any request, its `Origin` always checked, then bytes both ways.
+    async fn tunnel(&mut self) -> Result<Response<Body>, Failure> {
+        if !csrf::upgrade_origin_allowed(&self.headers, &self.site.site.origin) {
+            telemetry::audit(
+                &self.trace.context,
+                &Audit::CsrfRefused {
+                    reason: csrf::CrossSite::Origin,
+                    enforced: true,
+                    method: &self.method,
+                    path: self.target.path(),
+                },
+            );
+            return Ok(reply::text(StatusCode::FORBIDDEN, "Cross-site WebSocket refused."));
+        }
+        let Some(client) = self.upgrade.take() else { return Err(UpstreamError::UnaskedUpgrade.into()) };
+        let mut headers = self.outgoing_headers(false, true);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        let request = self.request(Method::GET, headers, Body::empty());
+        let (mut response, lease) = self.send(request).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return self.finish(Answer::of((response, lease))).await;
+        }
+        if !admit::has_token(response.headers(), &header::UPGRADE, "websocket") {
+            return Err(UpstreamError::UnaskedUpgrade.into());
+        }
+        let upstream = hyper::upgrade::on(&mut response);
+        let pulse = match &self.session {
+            Session::Live(live) if !self.is_untouched() => Some(self.pulse(live)),
+            Session::Live(_) | Session::None { .. } => None,
+        };
+        let idle = self.snapshot.timeouts.tunnel_idle;
+        let tunnel = Tunnel { client, upstream, lease, guard: self.stream_guard(), pulse, idle };
+        tokio::spawn(tunnel.run());
+        let mut answer = Response::new(Body::empty());
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let mut headers = std::mem::take(response.headers_mut());
+        headers::clean_response(&mut headers, &self.site.site.identity);
+        self.take_cookies(&mut headers).await?;
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        *answer.headers_mut() = headers;
+        Ok(answer)
+    }
+
+    fn is_loop(&self, answer: &Answer) -> bool {
+        let location = answer.head.headers.get(header::LOCATION);
+        answer.head.status.is_redirection() && admit::is_login_loop(&self.site.site, location, &self.target)
+    }
+
+    fn stream_guard(&self) -> Option<StreamGuard> {
+        let live = self.session.live()?;
+        Some(self.worker.gate.streams.bind(live.key, &self.site.rules))
+    }
+
+    /// Asks for the login page once more, as a browser without cookies would.
+    async fn break_loop(&mut self, headers: HeaderMap) -> Result<Response<Body>, Failure> {
+        let names: Vec<_> = cookie::pairs(&headers).into_iter().map(|pair| pair.name).collect();
+        let names: Vec<_> = names.into_iter().filter(|name| name != self.site.site.cookie.name.as_bytes()).collect();
+        self.headers = headers;
+        let mut headers = self.outgoing_headers(false, false);
+        headers.remove(header::COOKIE);
+        let request = self.request(self.method.clone(), headers, Body::empty());
+        let answer = Answer::of(self.send(request).await?);
+        for name in &names {
+            self.trace.settled.expired.extend(cookie::expire_in_browser(name, self.target.raw_path()));
+        }
+        self.forget_vault().await?;
+        if !self.is_loop(&answer) {
+            return self.finish(answer).await;
+        }
+        let names: Vec<_> = names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        telemetry::audit(&self.trace.context, &Audit::LoginLoop { cookies: &names });
+        let paragraphs = [
+            "The application redirects its own login page to a page that needs a login.".to_owned(),
+            match names.is_empty() {
+                true => "The browser sent no cookies of the application's, so they are not the cause.".to_owned(),
+                false => {
+                    format!("These cookies were removed from the browser: {}. Load the page again.", names.join(", "))
+                }
+            },
+        ];
+        Ok(reply::page(StatusCode::BAD_GATEWAY, "The login page cannot be reached", &paragraphs))
+    }
+}
+
+/// An error of the client's own body is not the upstream's fault.
+fn client_broke_off(error: UpstreamError) -> Failure {
+    use std::error::Error;
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if matches!(cause.downcast_ref::<BodyError>(), Some(BodyError::Broken(_) | BodyError::Idle)) {
+            return Failure::Body(BodyError::Idle);
+        }
+        source = cause.source();
+    }
+    Failure::Upstream(error)
+}
+
+/// A length that does not frame the message is not passed on (S98, S100).
+fn correct_framing(response: &mut Response<Incoming>) {
+    let no_content = response.status() == StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    if no_content || headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+}

@@ -1,0 +1,285 @@
+//! Login watching: what a login or logout request says is read before the application gets it, and
+//! what the application answers is judged before the client gets it (product 3.5).
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::Method;
+use http::Response;
+use http::header;
+
+use crate::policy::access::Access;
+use crate::policy::admit;
+use crate::policy::admit::Route;
+use crate::policy::cookie::CookiePair;
+use crate::policy::cookie::SetCookie;
+use crate::policy::login;
+use crate::policy::login::Attempt;
+use crate::policy::login::BODY_LIMIT;
+use crate::policy::login::LoginRequest;
+use crate::policy::login::Outcome;
+use crate::policy::login::Trial;
+use crate::policy::logout::LogoutMatch;
+use crate::policy::path::Target;
+use crate::policy::session::Record;
+use crate::policy::session::UserName;
+use crate::policy::vault;
+use crate::policy::vault::Vault;
+use crate::policy::vault::VaultChange;
+use crate::policy::vault::VaultCookie;
+use crate::proxy::body;
+use crate::proxy::body::Body;
+use crate::proxy::body::ReadAhead;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::failure::Failure;
+use crate::proxy::forward::Answer;
+use crate::proxy::forward::AnswerBody;
+use crate::telemetry;
+use crate::telemetry::Audit;
+
+/// What the verifying request needs, kept from the login request.
+struct Asker {
+    headers: HeaderMap,
+    cookies: Vec<CookiePair>,
+}
+
+/// The verifying request's answer.
+struct Verified {
+    head: http::response::Parts,
+    body: Option<ReadAhead>,
+    target: Target,
+}
+
+impl Exchange<'_> {
+    /// Logouts and logins: `None` when the request is neither.
+    pub(super) async fn watched(&mut self) -> Result<Option<Response<Body>>, Failure> {
+        let site = Arc::clone(&self.site);
+        let route = Route::of(&site.site, &self.method, &self.target);
+        if route.access == Access::Denied {
+            return Ok(None);
+        }
+        if let LogoutMatch::Yes(rule) = route.logout {
+            return self.log_out(rule).await.map(Some);
+        }
+        let passes = self.session.is_authenticated() || route.is_open();
+        let logout_by_form = passes && matches!(route.logout, LogoutMatch::NeedsBody);
+        if !logout_by_form && !route.login {
+            return Ok(None);
+        }
+        let rules = site.site.login.iter().filter(|rule| rule.matches_head(&self.method, &self.target));
+        let needs_body = logout_by_form || rules.into_iter().any(|rule| rule.needs_request_body());
+        if needs_body && !self.read_request_body().await? {
+            return Ok(None);
+        }
+        let body = self.ahead.as_ref().map(|ahead| ahead.bytes.clone());
+        if logout_by_form {
+            let body = body.as_deref().unwrap_or_default();
+            let rule = admit::logout_by_form(&site.site, &self.method, &self.target, &self.headers, body);
+            if let Some(rule) = rule {
+                return self.log_out(rule).await.map(Some);
+            }
+        }
+        let request =
+            LoginRequest { method: &self.method, target: &self.target, headers: &self.headers, body: body.as_deref() };
+        match login::attempt(&site.site.login, request)? {
+            Some(attempt) => self.log_in(attempt).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads the body as far as it may be judged; `false`: too large, and from an authenticated
+    /// session, where it is ordinary traffic.
+    async fn read_request_body(&mut self) -> Result<bool, Failure> {
+        let declared = self.body.as_ref().map_or(0, |body| http_body::Body::size_hint(body).lower());
+        let authenticated = self.session.is_authenticated();
+        if declared > BODY_LIMIT as u64 {
+            return if authenticated { Ok(false) } else { Err(Failure::TooLarge) };
+        }
+        let Some(body) = self.body.take() else { return Ok(true) };
+        let idle = self.snapshot.timeouts.body_idle;
+        let ahead = body::read_ahead(body, BODY_LIMIT, idle).await.map_err(Failure::Body)?;
+        let whole = ahead.rest.is_none();
+        self.ahead = Some(ahead);
+        if whole || authenticated { Ok(whole) } else { Err(Failure::TooLarge) }
+    }
+
+    /// An attempt: ask the application, judge its answer, and on success begin a new session before
+    /// the answer leaves.
+    async fn log_in(&mut self, attempt: Attempt<'_>) -> Result<Response<Body>, Failure> {
+        let rule = attempt.rule;
+        let asker =
+            rule.verify.as_ref().map(|_| Asker { headers: self.headers.clone(), cookies: self.cookies.clone() });
+        let body = self.streamed_body()?;
+        let mut answer = match self.ask(body, rule.needs_response_body()).await {
+            Ok(answer) => answer,
+            Err(failure) => {
+                self.report_attempt(&attempt, &undetermined(), None);
+                return Err(failure);
+            }
+        };
+        if rule.needs_response_body() {
+            answer = self.look_ahead(answer).await?;
+        }
+        let mut trial = login::judge(rule, self.view(&answer.head, ahead_of(&answer), &self.target));
+        let mut verified = None;
+        if trial.outcome == Outcome::Ask
+            && let Some(asker) = asker
+        {
+            let asked = self.verify(&attempt, &answer, asker).await;
+            let judged = asked.as_ref().map_or_else(undetermined, |verified| {
+                login::judge_verify(rule, self.view(&verified.head, verified.body.as_ref(), &verified.target))
+            });
+            trial.outcome = judged.outcome;
+            trial.criteria.extend(judged.criteria);
+            verified = asked;
+        }
+        if let Some(verified) = &verified {
+            for line in verified.head.headers.get_all(header::SET_COOKIE) {
+                answer.head.headers.append(header::SET_COOKIE, line.clone());
+            }
+        }
+        if trial.outcome != Outcome::Success {
+            self.report_attempt(&attempt, &trial, None);
+            return self.finish(answer).await;
+        }
+        let user = {
+            let view = self.view(&answer.head, ahead_of(&answer), &self.target);
+            let asked = verified.as_ref().map(|asked| self.view(&asked.head, asked.body.as_ref(), &asked.target));
+            login::user(&attempt, view, asked)
+        };
+        self.report_attempt(&attempt, &trial, user.as_ref().ok());
+        self.welcome(user?, answer).await
+    }
+
+    /// The login succeeded: the new session, with the application's cookies, then its answer.
+    async fn welcome(&mut self, user: UserName, mut answer: Answer) -> Result<Response<Body>, Failure> {
+        let changes = self.split_cookies(&mut answer.head.headers);
+        let before = self.session.identity().map(|identity| identity.user.clone());
+        if let Some(before) = before.filter(|before| *before != user) {
+            telemetry::audit(&self.trace.context, &Audit::UserSwitch { from: before.as_str(), to: user.as_str() });
+        }
+        let (now, whose) = (self.now, user.clone());
+        let keep = move |ended: Option<&Record>| {
+            let base = travelling(ended, &whose, &changes);
+            base.changed(&changes, now).unwrap_or(base)
+        };
+        self.begin_authenticated(user, keep).await?;
+        self.finish(answer).await
+    }
+
+    async fn look_ahead(&self, answer: Answer) -> Result<Answer, Failure> {
+        let Answer { head, body, lease } = answer;
+        let body = match body {
+            AnswerBody::Unread(body) => {
+                let idle = self.snapshot.timeouts.body_idle;
+                let ahead = body::read_ahead(body, BODY_LIMIT, idle).await.map_err(Failure::Answer)?;
+                AnswerBody::Ahead(ahead)
+            }
+            AnswerBody::Ahead(ahead) => AnswerBody::Ahead(ahead),
+        };
+        Ok(Answer { head, body, lease })
+    }
+
+    /// One GET with the cookies as they would be after the login; `None` when it cannot be asked.
+    async fn verify(&mut self, attempt: &Attempt<'_>, answer: &Answer, asker: Asker) -> Option<Verified> {
+        let rule = attempt.rule;
+        let raw = login::verify_target(rule, self.view(&answer.head, ahead_of(answer), &self.target))?;
+        let target = Target::parse(&raw, self.site.site.paths);
+        let mut headers = HeaderMap::new();
+        for name in [header::USER_AGENT, header::ACCEPT_LANGUAGE] {
+            headers.extend(asker.headers.get(&name).map(|value| (name, value.clone())));
+        }
+        headers.insert(header::HOST, self.site.host.clone());
+        if rule.needs_verify_body() {
+            headers.insert(header::ACCEPT_ENCODING, http::HeaderValue::from_static("identity"));
+        }
+        let vault = self.vault_after(answer);
+        let own = std::mem::replace(&mut self.target, target);
+        self.put_cookies(&mut headers, asker.cookies, Some(&vault), false);
+        let request = self.request(Method::GET, self.with_identity(headers), Body::empty());
+        let target = std::mem::replace(&mut self.target, own);
+        let (response, lease) = self.send(request).await.ok()?;
+        let (head, body) = response.into_parts();
+        let idle = self.snapshot.timeouts.body_idle;
+        let body = body::read_ahead(body, BODY_LIMIT, idle).await.ok()?;
+        if body.rest.is_none() {
+            lease.give_back();
+        }
+        Some(Verified { head, body: Some(body), target })
+    }
+
+    fn with_identity(&self, mut headers: HeaderMap) -> HeaderMap {
+        self.put_identity(&mut headers);
+        headers
+    }
+
+    /// All cookies that the answer sets, wherever they will be kept, over the vault.
+    fn vault_after(&self, answer: &Answer) -> Vault {
+        let base = self.session.vault().cloned().unwrap_or_default();
+        let lines = answer.head.headers.get_all(header::SET_COOKIE).iter();
+        let set = lines.filter_map(|line| SetCookie::parse(line, self.now));
+        let host = &self.site.site.origin.host;
+        let changes: Vec<_> = set.filter_map(|cookie| VaultChange::of(&cookie, &self.target, host, self.now)).collect();
+        base.changed(&changes, self.now).unwrap_or(base)
+    }
+
+    fn view<'v>(
+        &'v self,
+        head: &'v http::response::Parts,
+        body: Option<&'v ReadAhead>,
+        target: &'v Target,
+    ) -> login::Answer<'v> {
+        let encoded = head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+        let body = body.filter(|_| !encoded);
+        login::Answer {
+            status: head.status,
+            headers: &head.headers,
+            body: body.map(|ahead| &ahead.bytes[..ahead.bytes.len().min(BODY_LIMIT)]),
+            body_complete: body.is_some_and(|ahead| ahead.rest.is_none()),
+            target,
+            origin: &self.site.site.origin,
+            now: self.now,
+        }
+    }
+
+    fn report_attempt(&self, attempt: &Attempt<'_>, trial: &Trial, user: Option<&UserName>) {
+        telemetry::audit(
+            &self.trace.context,
+            &Audit::LoginAttempt {
+                rule: attempt.number,
+                outcome: trial.outcome,
+                criteria: &trial.criteria,
+                user: user.map(UserName::as_str),
+            },
+        );
+    }
+}
+
+/// No answer, or none that tells anything.
+fn undetermined() -> Trial {
+    Trial { outcome: Outcome::Undetermined, criteria: Vec::new() }
+}
+
+fn ahead_of(answer: &Answer) -> Option<&ReadAhead> {
+    match &answer.body {
+        AnswerBody::Ahead(ahead) => Some(ahead),
+        AnswerBody::Unread(_) => None,
+    }
+}
+
+/// Which of the ended session's cookies travel into the new one. All of them, unless another user
+/// logged in: then none, or, if the login set no session cookie, the session cookies it carried,
+/// since the application itself made that session the new user's (product 3.2).
+fn travelling(ended: Option<&Record>, user: &UserName, changes: &[VaultChange]) -> Vault {
+    let Some(ended) = ended else { return Vault::default() };
+    let is_switch = ended.identity.as_ref().is_some_and(|identity| identity.user != *user);
+    if !is_switch {
+        return Vault::clone(&ended.vault);
+    }
+    let sets_session = changes.iter().any(|change| matches!(change, VaultChange::Put(cookie) if is_session(cookie)));
+    if sets_session { Vault::default() } else { ended.vault.filtered(&is_session) }
+}
+
+fn is_session(cookie: &VaultCookie) -> bool {
+    cookie.expires.is_none() || vault::is_well_known_session(&cookie.name)
+}

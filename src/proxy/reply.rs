@@ -1,0 +1,90 @@
+//! Every response that Vestibule writes itself: small, uncacheable, and saying nothing about what is
+//! behind (S165).
+
+use http::HeaderValue;
+use http::Response;
+use http::StatusCode;
+use http::header;
+
+use crate::proxy::body::Body;
+
+/// A plain-text answer.
+pub(super) fn text(status: StatusCode, text: &str) -> Response<Body> {
+    answer(status, "text/plain; charset=utf-8", format!("{text}\n"))
+}
+
+/// A JSON answer.
+pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+    answer(status, "application/json", value.to_string())
+}
+
+/// A problem document (RFC 9457) for requests that are no page loads.
+pub(super) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let value = serde_json::json!({ "title": title, "status": status.as_u16(), "detail": detail });
+    answer(status, "application/problem+json", value.to_string())
+}
+
+/// 401 with the challenge it must have (RFC 9110 15.5.2); the same whatever is wrong with the
+/// session (S58, S169).
+pub(super) fn unauthorized() -> Response<Body> {
+    let mut response = problem(StatusCode::UNAUTHORIZED, "Log in first.");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Session"));
+    response
+}
+
+/// 303 to a path of ours or the application's, or to one of our origins: never to what a client named.
+pub(super) fn see_other(location: &str) -> Response<Body> {
+    redirect(StatusCode::SEE_OTHER, location)
+}
+
+/// 308, for aliases of an origin.
+pub(super) fn permanent(location: &str) -> Response<Body> {
+    redirect(StatusCode::PERMANENT_REDIRECT, location)
+}
+
+fn redirect(status: StatusCode, location: &str) -> Response<Body> {
+    let Ok(location) = HeaderValue::from_str(location) else {
+        return text(StatusCode::INTERNAL_SERVER_ERROR, "The redirect could not be written.");
+    };
+    let mut response = answer(status, "text/plain; charset=utf-8", String::new());
+    response.headers_mut().insert(header::LOCATION, location);
+    response
+}
+
+/// Nothing to say.
+pub(super) fn no_content() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A small page; `paragraphs` are escaped.
+pub(super) fn page(status: StatusCode, heading: &str, paragraphs: &[String]) -> Response<Body> {
+    let mut html = format!(
+        "<!doctype html><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <title>{0}</title><body style=\"font:16px/1.5 sans-serif;max-width:40em;margin:4em auto;padding:0 1em\"><h1>{0}</h1>",
+        escape(heading)
+    );
+    for paragraph in paragraphs {
+        html.push_str("<p>");
+        html.push_str(&escape(paragraph));
+        html.push_str("</p>");
+    }
+    answer(status, "text/html; charset=utf-8", html)
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::bytes(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

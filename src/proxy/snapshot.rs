@@ -1,0 +1,260 @@
+//! Everything configurable, immutable, swapped as a whole by a reload. A request takes it once, so
+//! that the rules cannot change in its midst.
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::HeaderName;
+use http::HeaderValue;
+use ipnet::IpNet;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use tokio_rustls::TlsConnector;
+
+use crate::config::Config;
+use crate::policy::session::SessionRules;
+use crate::policy::site::Limits;
+use crate::policy::site::Origin;
+use crate::policy::site::Site;
+use crate::policy::site::Timeouts;
+use crate::policy::site::UpstreamAddress;
+use crate::policy::site::UpstreamHost;
+use crate::policy::site::UpstreamTls;
+use crate::proxy::pool::Upstream;
+
+/// One configuration at work.
+pub(super) struct Snapshot {
+    sites: HashMap<String, Place>,
+    pub(super) timeouts: Timeouts,
+    pub(super) limits: Limits,
+    pub(super) trusted: Vec<IpNet>,
+    pub(super) access_log: bool,
+    pub(super) log_queries: bool,
+    /// With one certificate for all, a connection may carry requests for any site (S111).
+    pub(super) one_certificate: bool,
+}
+
+/// What an authority stands for.
+pub(super) enum Place {
+    /// A site.
+    Site(Arc<LiveSite>),
+    /// Another name of one, which only redirects.
+    Alias(Origin),
+}
+
+/// A site with what was prepared for it.
+pub(super) struct LiveSite {
+    pub(super) site: Site,
+    /// The origin as text: the site's name in records and logs.
+    pub(super) name: Arc<str>,
+    pub(super) rules: Arc<SessionRules>,
+    pub(super) upstreams: Vec<Arc<Upstream>>,
+    next: AtomicUsize,
+    /// `Host` for the application.
+    pub(super) host: HeaderValue,
+    /// How the application knows its own origin, when that is not the browser's.
+    pub(super) inner_origin: Option<String>,
+    /// Origins that must not reach a browser.
+    pub(super) inner_origins: Vec<String>,
+    /// Response headers that only tell us something (S29).
+    pub(super) markers: Vec<HeaderName>,
+    pub(super) learned: Arc<Learned>,
+}
+
+impl LiveSite {
+    /// Where to begin among several upstreams.
+    pub(super) fn turn(&self) -> usize {
+        if self.upstreams.len() == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+/// Names of cookies that were vaulted because of an attribute that later requests and deletions do
+/// not show. At most 256 a site.
+#[derive(Default)]
+pub(super) struct Learned {
+    names: ArcSwap<BTreeSet<Bytes>>,
+}
+
+impl Learned {
+    /// Whether a cookie of this name was vaulted before.
+    pub(super) fn knows(&self, name: &[u8]) -> bool {
+        self.names.load().contains(name)
+    }
+
+    /// Remembers a name; `true` when it is new.
+    pub(super) fn learn(&self, name: &Bytes) -> bool {
+        if self.knows(name) || self.names.load().len() >= 256 {
+            return false;
+        }
+        self.names.rcu(|names| {
+            let mut names = BTreeSet::clone(names);
+            names.insert(name.clone());
+            names
+        });
+        true
+    }
+}
+
+/// Why the settings cannot be put to work.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// A PEM file of `[site.upstream_tls]`.
+    #[error("cannot use {path} for TLS to the upstream")]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    /// The client certificate and its key, or the authorities.
+    #[error("the TLS settings for the upstream {upstream} do not work")]
+    Tls {
+        /// The upstream.
+        upstream: String,
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The name to verify.
+    #[error("{name:?} is not a host name that can be verified")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// No authorities at all.
+    #[error("the system has no certificate authorities; name some with `ca` in [site.upstream_tls]")]
+    NoAuthorities,
+}
+
+impl Snapshot {
+    pub(super) fn build(config: &Config, learned: &dyn Fn(&str) -> Arc<Learned>) -> Result<Self, GateError> {
+        let mut sites = HashMap::new();
+        for site in &config.sites {
+            for alias in &site.aliases {
+                sites.insert(alias.authority(), Place::Alias(site.origin.clone()));
+            }
+            let live = live(site, learned(&site.origin.to_text()))?;
+            sites.insert(site.origin.authority(), Place::Site(Arc::new(live)));
+        }
+        Ok(Self {
+            sites,
+            timeouts: config.timeouts.clone(),
+            limits: config.limits.clone(),
+            trusted: config.listen.trusted_proxies.clone(),
+            access_log: config.log.access,
+            log_queries: config.log.queries,
+            one_certificate: config.tls.pairs.len() <= 1,
+        })
+    }
+
+    /// The session rules of the site with this name.
+    pub(super) fn rules_of(&self, name: &str) -> Option<Arc<SessionRules>> {
+        self.sites.values().find_map(|place| match place {
+            Place::Site(site) if *site.name == *name => Some(Arc::clone(&site.rules)),
+            Place::Site(_) | Place::Alias(_) => None,
+        })
+    }
+
+    pub(super) fn place(&self, authority: &str) -> Option<&Place> {
+        self.sites.get(authority)
+    }
+}
+
+fn live(site: &Site, learned: Arc<Learned>) -> Result<LiveSite, GateError> {
+    let mut upstreams = Vec::new();
+    for address in &site.upstreams {
+        let tls = match address {
+            UpstreamAddress::Https { host, .. } => Some(tls(host, &site.upstream_tls)?),
+            UpstreamAddress::Http { .. } | UpstreamAddress::Unix(_) => None,
+        };
+        upstreams.push(Upstream::new(address.clone(), tls, site.limits.upstream_connections));
+    }
+    let inner_origins: Vec<String> = site.upstreams.iter().filter_map(inner_origin).collect();
+    let scheme = if matches!(site.upstreams.first(), Some(UpstreamAddress::Https { .. })) { "https" } else { "http" };
+    let (host, inner) = match &site.upstream_host {
+        UpstreamHost::Preserve => (site.origin.authority(), None),
+        UpstreamHost::Name(name) => (name.clone(), Some(format!("{scheme}://{name}"))),
+        UpstreamHost::Upstream => match inner_origins.first() {
+            Some(origin) => {
+                (origin.split_once("://").map_or("localhost", |(_, host)| host).to_owned(), Some(origin.clone()))
+            }
+            None => ("localhost".to_owned(), Some("http://localhost".to_owned())),
+        },
+    };
+    let inner_origins = inner_origins.into_iter().chain(inner.clone()).collect();
+    Ok(LiveSite {
+        name: Arc::from(site.origin.to_text()),
+        rules: Arc::new(site.session.clone()),
+        upstreams,
+        next: AtomicUsize::new(0),
+        host: HeaderValue::from_str(&host).map_err(|_| GateError::Name { name: host })?,
+        inner_origin: inner,
+        inner_origins,
+        markers: site.login.iter().flat_map(|rule| rule.marker_headers().cloned()).collect(),
+        learned,
+        site: site.clone(),
+    })
+}
+
+fn inner_origin(address: &UpstreamAddress) -> Option<String> {
+    match address {
+        UpstreamAddress::Http { host, port: 80 } => Some(format!("http://{host}")),
+        UpstreamAddress::Http { host, port } => Some(format!("http://{host}:{port}")),
+        UpstreamAddress::Https { host, port: 443 } => Some(format!("https://{host}")),
+        UpstreamAddress::Https { host, port } => Some(format!("https://{host}:{port}")),
+        UpstreamAddress::Unix(_) => None,
+    }
+}
+
+fn tls(host: &str, settings: &UpstreamTls) -> Result<(TlsConnector, ServerName<'static>), GateError> {
+    let named = |source| GateError::Tls { upstream: host.to_owned(), source };
+    let roots = match &settings.ca {
+        Some(path) => roots_from(path).map_err(|error| error.unwrap_or_else(|| GateError::NoAuthorities))?,
+        None => system_roots()?,
+    };
+    let builder = rustls::ClientConfig::builder().with_root_certificates(roots);
+    let config = match &settings.client {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let pem = |path: &Path| {
+                let path = path.to_owned();
+                move |source| GateError::Pem { path, source }
+            };
+            let chain = certificates(certificate)?;
+            let key = PrivateKeyDer::from_pem_file(key).map_err(pem(key))?;
+            builder.with_client_auth_cert(chain, key).map_err(named)?
+        }
+    };
+    let name = settings.server_name.as_deref().unwrap_or(host).trim_start_matches('[').trim_end_matches(']');
+    let name = ServerName::try_from(name.to_owned()).map_err(|_| GateError::Name { name: name.to_owned() })?;
+    Ok((TlsConnector::from(Arc::new(config)), name))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, GateError> {
+    let pem = |source| GateError::Pem { path: path.to_owned(), source };
+    CertificateDer::pem_file_iter(path).map_err(pem)?.collect::<Result<_, _>>().map_err(pem)
+}
+
+/// The authorities in a file; `Err(None)` when there is none in it.
+fn roots_from(path: &Path) -> Result<RootCertStore, Option<GateError>> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates(path).map_err(Some)?);
+    if roots.is_empty() { Err(None) } else { Ok(roots) }
+}
+
+fn system_roots() -> Result<RootCertStore, GateError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() { Err(GateError::NoAuthorities) } else { Ok(roots) }
+}

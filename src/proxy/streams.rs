@@ -1,0 +1,141 @@
+//! What is open on behalf of a session: tunnels and long responses. The end of the session, for
+//! whatever reason, closes them (S46, VR-06).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+
+use dashmap::DashMap;
+use tokio_util::sync::CancellationToken;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use crate::clock::Clock;
+use crate::clock::Timestamp;
+use crate::policy::session::SessionKey;
+use crate::policy::session::SessionRules;
+use crate::store::SessionStore;
+
+/// Everything open, by session.
+#[derive(Default)]
+pub(super) struct Streams {
+    open: DashMap<SessionKey, Open>,
+}
+
+struct Open {
+    ended: CancellationToken,
+    holders: usize,
+    rules: Arc<SessionRules>,
+}
+
+impl Streams {
+    /// Ends with the session from now on.
+    pub(super) fn bind(self: &Arc<Self>, key: SessionKey, rules: &Arc<SessionRules>) -> StreamGuard {
+        let mut open = self.open.entry(key).or_insert_with(|| Open {
+            ended: CancellationToken::new(),
+            holders: 0,
+            rules: Arc::clone(rules),
+        });
+        open.holders += 1;
+        StreamGuard { streams: Arc::clone(self), key, ended: open.ended.clone() }
+    }
+
+    /// Closes what is open for this session.
+    pub(super) fn end(&self, key: &SessionKey) {
+        if let Some((_, open)) = self.open.remove(key) {
+            open.ended.cancel();
+        }
+    }
+
+    /// The sessions for which something is open, with the rules they live by.
+    pub(super) fn sessions(&self) -> Vec<(SessionKey, Arc<SessionRules>)> {
+        self.open.iter().map(|open| (*open.key(), Arc::clone(&open.rules))).collect()
+    }
+}
+
+/// One open thing. Dropping it says that it is closed.
+pub(super) struct StreamGuard {
+    streams: Arc<Streams>,
+    key: SessionKey,
+    ended: CancellationToken,
+}
+
+impl StreamGuard {
+    /// Completes when the session has ended.
+    pub(super) fn ended(&self) -> WaitForCancellationFutureOwned {
+        self.ended.clone().cancelled_owned()
+    }
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        // After `end` the entry is gone, or belongs to nobody we know: a session key is never reused.
+        self.streams.open.remove_if_mut(&self.key, |_, open| {
+            open.holders = open.holders.saturating_sub(1);
+            open.holders == 0
+        });
+    }
+}
+
+/// Moves the idle timer of a session while data moves, at most once in a while.
+pub(super) struct Pulse {
+    store: Arc<dyn SessionStore>,
+    clock: Arc<dyn Clock>,
+    key: SessionKey,
+    every: std::time::Duration,
+    next: Timestamp,
+}
+
+impl Pulse {
+    /// A pulse for the session; it beats at most every twentieth of its idle timeout.
+    pub(super) fn new(
+        store: Arc<dyn SessionStore>,
+        clock: Arc<dyn Clock>,
+        key: SessionKey,
+        rules: &SessionRules,
+    ) -> Self {
+        let every = rules.idle / 20;
+        let next = clock.now().plus(every);
+        Self { store, clock, key, every, next }
+    }
+
+    /// Data moved. Best effort: a lost touch can only end a session early.
+    pub(super) fn beat(&mut self) {
+        let now = self.clock.now();
+        if now < self.next {
+            return;
+        }
+        self.next = now.plus(self.every);
+        let (store, key) = (Arc::clone(&self.store), self.key);
+        tokio::spawn(async move {
+            let _best_effort = store.touch(&key, now).await;
+        });
+    }
+}
+
+/// A body that belongs to a session: ends with it, and keeps it from idling while it moves.
+pub(super) struct Bound {
+    _guard: StreamGuard,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    pulse: Option<Pulse>,
+}
+
+impl Bound {
+    /// `pulse`: only for bodies whose movement is activity.
+    pub(super) fn new(guard: StreamGuard, pulse: Option<Pulse>) -> Self {
+        let ended = Box::pin(guard.ended());
+        Self { _guard: guard, ended, pulse }
+    }
+
+    /// Ready when the session has ended.
+    pub(super) fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.ended.as_mut().poll(context)
+    }
+
+    /// Data moved.
+    pub(super) fn moved(&mut self) {
+        if let Some(pulse) = &mut self.pulse {
+            pulse.beat();
+        }
+    }
+}
