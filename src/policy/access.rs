@@ -47,12 +47,107 @@ impl AccessRules {
     /// `deny` wins; otherwise the pattern with the longest literal prefix, at a tie the stricter.
     /// Public only if both the raw and the normalised path are.
     pub fn judge(&self, method: &Method, target: &Target) -> Access {
-        let _ = (method, target);
-        Access::Protected
+        let either = |pattern: &PathPattern| pattern.matches(method, target) || pattern.matches_raw(method, target);
+        if self.deny.iter().any(either) {
+            return Access::Denied;
+        }
+        let is_public = target.ambiguity().is_none()
+            && self.opens(|pattern| pattern.matches(method, target))
+            && self.opens(|pattern| pattern.matches_raw(method, target));
+        if is_public { Access::Public } else { Access::Protected }
+    }
+
+    fn opens(&self, matches: impl Fn(&PathPattern) -> bool) -> bool {
+        let longest = |patterns: &[PathPattern]| {
+            patterns.iter().filter(|pattern| matches(pattern)).map(|pattern| pattern.glob.literal_prefix()).max()
+        };
+        match (longest(&self.public), longest(&self.protected)) {
+            (Some(public), Some(protected)) => public > protected,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (None, None) => self.default_public,
+        }
     }
 
     /// Whether a request for this target is no activity (S38).
     pub fn is_untouched(&self, method: &Method, target: &Target) -> bool {
         self.untouched.iter().any(|pattern| pattern.matches(method, target))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::path::PathCase;
+
+    fn patterns(texts: &[&str]) -> Vec<PathPattern> {
+        texts.iter().map(|text| PathPattern::parse(text).unwrap()).collect()
+    }
+
+    fn rules() -> AccessRules {
+        AccessRules {
+            default_public: false,
+            public: patterns(&["/public/*", "/same/*", "OPTIONS /api/*", "/a/b/*"]),
+            protected: patterns(&["/public/private/*", "/same/*", "/a/*"]),
+            deny: patterns(&["*.php~", "/public/deny/*"]),
+            untouched: patterns(&["/poll"]),
+            ambiguous: AmbiguousPaths::Allow,
+        }
+    }
+
+    fn judge(method: &Method, raw: &str) -> Access {
+        rules().judge(method, &Target::parse(raw, PathCase::Exact))
+    }
+
+    #[test]
+    fn the_most_specific_pattern_wins_and_deny_beats_all() {
+        for (raw, access) in [
+            ("/", Access::Protected),
+            ("/public/x.css", Access::Public),
+            ("/public/private/x", Access::Protected),
+            ("/same/x", Access::Protected),
+            ("/a/x", Access::Protected),
+            ("/a/b/x", Access::Public),
+            ("/public/x.php~", Access::Denied),
+            ("/public/deny/x", Access::Denied),
+            ("/public/%64eny/x", Access::Denied),
+        ] {
+            assert_eq!(judge(&Method::GET, raw), access, "{raw}");
+        }
+        assert_eq!(judge(&Method::OPTIONS, "/api/x"), Access::Public);
+        assert_eq!(judge(&Method::GET, "/api/x"), Access::Protected);
+    }
+
+    #[test]
+    fn a_path_is_public_only_in_both_its_forms() {
+        // S90, VR-12, VR-13: the raw bytes are what the application reads.
+        for raw in [
+            "/public/../admin",
+            "/x/../public/a",
+            "/%70ublic/a",
+            "//public/a",
+            "/public/..;/admin",
+            "/public/%2e%2e/admin",
+            "/public/..%2fadmin",
+            "/public/\\admin",
+            "/public/a?x=/admin/../../..#",
+        ] {
+            let expected = if raw.starts_with("/public/a?") { Access::Public } else { Access::Protected };
+            assert_eq!(judge(&Method::GET, raw), expected, "{raw}");
+        }
+    }
+
+    #[test]
+    fn case_is_ignored_where_the_application_ignores_it() {
+        let target = Target::parse("/PUBLIC/Private/x", PathCase::Ignore);
+        assert_eq!(rules().judge(&Method::GET, &target), Access::Protected);
+        let target = Target::parse("/Public/x", PathCase::Ignore);
+        assert_eq!(rules().judge(&Method::GET, &target), Access::Public);
+    }
+
+    #[test]
+    fn polling_is_no_activity() {
+        // S38
+        assert!(rules().is_untouched(&Method::GET, &Target::parse("/poll?n=1", PathCase::Exact)));
     }
 }

@@ -1,6 +1,7 @@
 //! Who the client is: the TCP peer, unless it is a trusted proxy (S53, S68, S69, VR-10).
 
 use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -14,8 +15,65 @@ pub struct Client {
     pub via_trusted: bool,
 }
 
-/// The peer, or behind trusted proxies the right-most untrusted hop of `X-Forwarded-For`.
+/// The peer, or behind trusted proxies the right-most untrusted hop of `X-Forwarded-For`. A hop that
+/// is no address ends the walk: everything left of it could have been made up.
 pub fn identify(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Client {
-    let _ = (headers, trusted);
-    Client { address: peer.to_canonical(), via_trusted: false }
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
+    let mut address = peer.to_canonical();
+    if !is_trusted(&address) {
+        return Client { address, via_trusted: false };
+    }
+    let lines: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    let hops = lines.iter().rev().flat_map(|line| line.rsplit(','));
+    for hop in hops {
+        let Some(hop) = read_address(hop.trim()) else { break };
+        address = hop;
+        if !is_trusted(&address) {
+            break;
+        }
+    }
+    Client { address, via_trusted: true }
+}
+
+fn read_address(text: &str) -> Option<IpAddr> {
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    let address = bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()))?;
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, forwarded: &[&str]) -> String {
+        let trusted = ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
+        let mut headers = HeaderMap::new();
+        for line in forwarded {
+            headers.append("x-forwarded-for", line.parse().unwrap());
+        }
+        identify(peer.parse().unwrap(), &headers, &trusted).address.to_string()
+    }
+
+    #[test]
+    fn an_untrusted_peer_is_the_client_whatever_it_says() {
+        // S53, VR-10
+        assert_eq!(client("192.0.2.1", &["203.0.113.9"]), "192.0.2.1");
+        assert_eq!(client("::ffff:192.0.2.1", &[]), "192.0.2.1");
+    }
+
+    #[test]
+    fn behind_trusted_proxies_the_right_most_untrusted_hop_counts() {
+        // S53, VR-10: the left-most is what the client made up.
+        for (forwarded, expected) in [
+            (&["203.0.113.9"][..], "203.0.113.9"),
+            (&["6.6.6.6, 203.0.113.9"], "203.0.113.9"),
+            (&["6.6.6.6", "203.0.113.9, 10.1.1.1"], "203.0.113.9"),
+            (&["203.0.113.9:4711"], "203.0.113.9"),
+            (&["[2001:db8::1]"], "2001:db8::1"),
+            (&["garbage, 10.2.2.2"], "10.2.2.2"),
+            (&[], "10.0.0.1"),
+        ] {
+            assert_eq!(client("10.0.0.1", forwarded), expected, "{forwarded:?}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use http::Method;
 
+use crate::policy::path::PathCase;
 use crate::policy::path::Target;
 
 /// A pattern with `*` as its only special character.
@@ -21,9 +22,25 @@ impl Glob {
         &self.text
     }
 
-    /// Whether the whole of `text` matches.
+    /// Whether the whole of `text` matches. Linear in the text for each literal piece: between two
+    /// stars the first place where a piece fits is as good as any later one.
     pub fn matches(&self, text: &str) -> bool {
-        self.text == text
+        let Some((head, rest)) = self.text.split_once('*') else { return self.text == text };
+        let Some(mut text) = text.strip_prefix(head) else { return false };
+        let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
+        for piece in middle.split('*') {
+            let Some(at) = text.find(piece) else { return false };
+            text = &text[at + piece.len()..];
+        }
+        text.len() >= tail.len() && text.ends_with(tail)
+    }
+
+    /// Whether the text matches under these rules for case.
+    pub fn matches_in(&self, text: &str, case: PathCase) -> bool {
+        match case {
+            PathCase::Exact => self.matches(text),
+            PathCase::Ignore => Self::new(self.text.to_ascii_lowercase()).matches(&text.to_ascii_lowercase()),
+        }
     }
 
     /// Bytes before the first `*`: how specific the pattern is.
@@ -33,7 +50,7 @@ impl Glob {
 }
 
 /// A glob over request targets, optionally for one method: `"/static/*"`, `"OPTIONS /api/*"`. A glob
-/// that contains `?` sees path and query, any other only the normalised path.
+/// that contains `?` sees path and query, any other only the path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPattern {
     /// Only this method, when given.
@@ -59,11 +76,97 @@ impl PathPattern {
     /// # Errors
     /// When the glob is no path, or the method no token.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
-        Ok(Self { method: None, glob: Glob::new(text) })
+        let (method, glob) = match text.split_once(' ') {
+            Some((method, glob)) => (Some(method), glob.trim_start()),
+            None => (None, text),
+        };
+        if !glob.starts_with(['/', '*']) {
+            return Err(PatternError::NotAPath);
+        }
+        let method = match method {
+            Some(word) if word.bytes().all(|byte| byte.is_ascii_uppercase()) => {
+                Some(Method::from_bytes(word.as_bytes()).map_err(|_| PatternError::Method(word.to_owned()))?)
+            }
+            Some(word) => return Err(PatternError::Method(word.to_owned())),
+            None => None,
+        };
+        Ok(Self { method, glob: Glob::new(glob) })
     }
 
     /// Whether the normalised form of the target matches.
     pub fn matches(&self, method: &Method, target: &Target) -> bool {
-        self.method.as_ref().is_none_or(|only| only == method) && self.glob.matches(target.path())
+        self.is_for(method) && self.matches_form(target.path(), target)
+    }
+
+    /// Whether the target matches as the application will read it.
+    pub fn matches_raw(&self, method: &Method, target: &Target) -> bool {
+        self.is_for(method) && self.matches_form(target.raw_path(), target)
+    }
+
+    fn is_for(&self, method: &Method) -> bool {
+        self.method.as_ref().is_none_or(|only| only == method)
+    }
+
+    fn matches_form(&self, path: &str, target: &Target) -> bool {
+        if !self.glob.as_str().contains('?') {
+            return self.glob.matches_in(path, target.case());
+        }
+        let query = target.query().unwrap_or("");
+        self.glob.matches_in(&format!("{path}?{query}"), target.case())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn stars_are_any_run_and_the_rest_is_literal() {
+        for (glob, text, expected) in [
+            ("/a", "/a", true),
+            ("/a", "/a/", false),
+            ("/static/*", "/static/a/b.css", true),
+            ("/static/*", "/static", false),
+            ("*.css", "/x.css", true),
+            ("/a*b*c", "/aXbYc", true),
+            ("/a*b*c", "/acb", false),
+            ("/a*a", "/a", false),
+            ("*", "", true),
+            ("/[x]?", "/[x]?", true),
+            ("ab*ab", "ab", false),
+        ] {
+            assert_eq!(Glob::new(glob).matches(text), expected, "{glob} {text}");
+        }
+    }
+
+    #[test]
+    fn patterns_have_a_method_or_none() {
+        let pattern = PathPattern::parse("OPTIONS /api/*").unwrap();
+        let target = Target::parse("/api/x", PathCase::Exact);
+        assert!(pattern.matches(&Method::OPTIONS, &target) && !pattern.matches(&Method::GET, &target));
+        assert_eq!(PathPattern::parse("static/*"), Err(PatternError::NotAPath));
+        assert_eq!(PathPattern::parse("get /x"), Err(PatternError::Method("get".into())));
+    }
+
+    #[test]
+    fn only_a_glob_with_a_question_mark_sees_the_query() {
+        // VR-12
+        let plain = PathPattern::parse("/admin").unwrap();
+        let with_query = PathPattern::parse("/index.php?page=about*").unwrap();
+        let target = |raw| Target::parse(raw, PathCase::Exact);
+        assert!(plain.matches(&Method::GET, &target("/admin?x=/public")));
+        assert!(with_query.matches(&Method::GET, &target("/index.php?page=about&x")));
+        assert!(!with_query.matches(&Method::GET, &target("/index.php")));
+    }
+
+    proptest! {
+        #[test]
+        fn globs_agree_with_regular_expressions(glob in "[ab*]{0,8}", text in "[ab]{0,10}") {
+            let expression = format!("^{}$", glob.replace('*', ".*"));
+            let expected = regex::Regex::new(&expression).unwrap().is_match(&text);
+            prop_assert_eq!(Glob::new(glob).matches(&text), expected);
+        }
     }
 }

@@ -22,7 +22,7 @@ pub enum Ambiguity {
     Backslash,
     /// `%00`
     Nul,
-    /// Other control characters, encoded or not.
+    /// Other control characters, encoded.
     Control,
     /// `..` that would leave the root.
     Escape,
@@ -30,29 +30,30 @@ pub enum Ambiguity {
     DotParameter,
     /// A `%` that is not followed by two hexadecimal digits.
     BadEncoding,
-    /// Decodes to something that decodes again to a dot segment or slash: `%252e`.
+    /// What is decoded decodes again to a dot, slash, backslash or percent sign: `%252e`.
     DoubleEncoding,
 }
 
 /// A request target in origin form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Path and query exactly as the client sent them.
     raw: String,
-    /// Where the query begins in `raw` (index of `?`), if there is one.
     question: Option<usize>,
-    /// Percent-decoded once, dot segments resolved, path parameters removed; folded when the site
-    /// ignores case. `None` when that is the same as the raw path.
+    /// `None` when it is the same as the raw path.
     normal: Option<String>,
-    /// Same as `normal` for the raw path with only the case folded; `None` when same as raw.
     ambiguity: Option<Ambiguity>,
+    case: PathCase,
 }
 
 impl Target {
-    /// Reads a target in origin form (`/path?query`).
+    /// Reads a target in origin form (`/path?query`). Its normalised path is percent-decoded once,
+    /// without path parameters, empty segments and dot segments (RFC 3986 5.2.4).
     pub fn parse(raw: &str, case: PathCase) -> Self {
-        let _ = case;
-        Self { raw: raw.to_owned(), question: raw.find('?'), normal: None, ambiguity: None }
+        let question = raw.find('?');
+        let path = &raw[..question.unwrap_or(raw.len())];
+        let (normal, ambiguity) = if is_plain(path) { (None, None) } else { normalise(path) };
+        let normal = normal.filter(|normal| normal != path);
+        Self { raw: raw.to_owned(), question, normal, ambiguity, case }
     }
 
     /// Path and query as sent.
@@ -79,10 +80,194 @@ impl Target {
     pub fn ambiguity(&self) -> Option<Ambiguity> {
         self.ambiguity
     }
+
+    /// How the site compares paths.
+    pub fn case(&self) -> PathCase {
+        self.case
+    }
+
+    /// Whether the normalised path is this one.
+    pub fn is_path(&self, path: &str) -> bool {
+        match self.case {
+            PathCase::Exact => self.path() == path,
+            PathCase::Ignore => self.path().eq_ignore_ascii_case(path),
+        }
+    }
 }
 
 /// Decoded `name=value` pairs of a query or urlencoded body (`+` is a space). Invalid UTF-8 is
 /// replaced.
 pub fn parameters(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     url::form_urlencoded::parse(query.as_bytes())
+}
+
+/// Whether nothing in the path needs a second look: the common case, without an allocation.
+fn is_plain(path: &str) -> bool {
+    let unusual = |byte: &u8| matches!(byte, b'%' | b'\\' | b';') || byte.is_ascii_control();
+    !path.as_bytes().iter().any(|byte| unusual(byte)) && !path.contains("//") && !path.contains("/.")
+}
+
+/// The normalised path, and the first thing about it that is in doubt.
+fn normalise(path: &str) -> (Option<String>, Option<Ambiguity>) {
+    let mut doubt = path.contains('\\').then_some(Ambiguity::Backslash);
+    let mut note = |ambiguity: Option<Ambiguity>| doubt = doubt.or(ambiguity);
+    let mut kept: Vec<String> = Vec::new();
+    let mut is_directory = false;
+    for segment in path.split('/').skip(1) {
+        let (name, parameters) = segment.split_once(';').map_or((segment, None), |(name, rest)| (name, Some(rest)));
+        let (name, ambiguity) = decode(name);
+        note(ambiguity);
+        note(parameters.and_then(|parameters| decode(parameters).1));
+        let is_dots = name == "." || name == "..";
+        note((is_dots && parameters.is_some()).then_some(Ambiguity::DotParameter));
+        is_directory = is_dots || name.is_empty();
+        if name == ".." && kept.pop().is_none() {
+            note(Some(Ambiguity::Escape));
+        }
+        if !is_directory {
+            kept.push(name);
+        }
+    }
+    let mut normal = String::with_capacity(path.len());
+    for segment in &kept {
+        normal.push('/');
+        normal.push_str(segment);
+    }
+    if is_directory || kept.is_empty() {
+        normal.push('/');
+    }
+    (Some(normal), doubt)
+}
+
+/// A segment decoded once. Bytes that are no UTF-8 together stay encoded: they cannot match a rule
+/// by accident.
+fn decode(segment: &str) -> (String, Option<Ambiguity>) {
+    let mut doubt = None;
+    let mut bytes = Vec::with_capacity(segment.len());
+    let raw = segment.as_bytes();
+    let mut at = 0;
+    while at < raw.len() {
+        if raw[at] != b'%' {
+            bytes.push(raw[at]);
+            at += 1;
+            continue;
+        }
+        let digits = raw.get(at + 1).zip(raw.get(at + 2)).and_then(|(high, low)| Some((hex(*high)?, hex(*low)?)));
+        match digits {
+            Some((high, low)) => {
+                let byte = high << 4 | low;
+                doubt = doubt.or(doubt_about(byte, &raw[at + 3..]));
+                bytes.push(byte);
+                at += 3;
+            }
+            None => {
+                doubt = doubt.or(Some(Ambiguity::BadEncoding));
+                bytes.push(b'%');
+                at += 1;
+            }
+        }
+    }
+    match String::from_utf8(bytes) {
+        Ok(decoded) => (decoded, doubt),
+        Err(_) => (segment.to_owned(), doubt),
+    }
+}
+
+fn doubt_about(byte: u8, rest: &[u8]) -> Option<Ambiguity> {
+    match byte {
+        b'/' => Some(Ambiguity::EncodedSlash),
+        b'\\' => Some(Ambiguity::Backslash),
+        0 => Some(Ambiguity::Nul),
+        1..=0x1f | 0x7f => Some(Ambiguity::Control),
+        b'%' => {
+            let again = rest.first().zip(rest.get(1)).and_then(|(high, low)| Some(hex(*high)? << 4 | hex(*low)?));
+            matches!(again, Some(b'.' | b'/' | b'\\' | b'%' | 0)).then_some(Ambiguity::DoubleEncoding)
+        }
+        _ => None,
+    }
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn normal(raw: &str) -> String {
+        Target::parse(raw, PathCase::Exact).path().to_owned()
+    }
+
+    #[test]
+    fn paths_are_normalised_for_the_rules_and_kept_for_the_application() {
+        // S90, VR-12, VR-54
+        for (raw, path) in [
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/a/b/", "/a/b/"),
+            ("/a?b/../c", "/a"),
+            ("/%61dmin", "/admin"),
+            ("/a/../b", "/b"),
+            ("/a/./b/.", "/a/b/"),
+            ("/a/%2e%2e/b", "/b"),
+            ("//admin", "/admin"),
+            ("/a//b", "/a/b"),
+            ("/admin;x=1/y;z", "/admin/y"),
+            ("/login;jsessionid=1F", "/login"),
+            ("/caf%C3%A9", "/caf\u{e9}"),
+            ("/%ff", "/%ff"),
+            ("/.hidden", "/.hidden"),
+            ("/a/..", "/"),
+        ] {
+            assert_eq!(normal(raw), path, "{raw}");
+            let target = Target::parse(raw, PathCase::Exact);
+            assert_eq!(target.raw(), raw);
+            assert_eq!(target.ambiguity(), None, "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_ambiguous() {
+        // S90, VR-12, VR-22
+        for (raw, ambiguity) in [
+            ("/public/..%2fadmin", Ambiguity::EncodedSlash),
+            ("/a%2Fb", Ambiguity::EncodedSlash),
+            ("/a\\b", Ambiguity::Backslash),
+            ("/a%5cb", Ambiguity::Backslash),
+            ("/a%00.css", Ambiguity::Nul),
+            ("/a%0d%0aX", Ambiguity::Control),
+            ("/../etc", Ambiguity::Escape),
+            ("/a/../../b", Ambiguity::Escape),
+            ("/%2e%2e/x", Ambiguity::Escape),
+            ("/public/..;/admin", Ambiguity::DotParameter),
+            ("/a/.;x/b", Ambiguity::DotParameter),
+            ("/a%", Ambiguity::BadEncoding),
+            ("/a%zz", Ambiguity::BadEncoding),
+            ("/a/%252e%252e/b", Ambiguity::DoubleEncoding),
+            ("/a%252fb", Ambiguity::DoubleEncoding),
+            ("/a;x=%2f", Ambiguity::EncodedSlash),
+        ] {
+            assert_eq!(Target::parse(raw, PathCase::Exact).ambiguity(), Some(ambiguity), "{raw}");
+        }
+    }
+
+    #[test]
+    fn the_query_is_never_part_of_the_path() {
+        let target = Target::parse("/a?x=%2f%00&y=;..", PathCase::Exact);
+        assert_eq!((target.path(), target.query(), target.ambiguity()), ("/a", Some("x=%2f%00&y=;.."), None));
+    }
+
+    proptest! {
+        #[test]
+        fn normalising_never_panics_and_happens_once(raw in "/[a-c%./;2efEF\\\\]{0,24}") {
+            let target = Target::parse(&raw, PathCase::Exact);
+            prop_assert!(target.path().starts_with('/') || target.ambiguity().is_some());
+            if target.ambiguity().is_none() && !target.path().contains(['%', ';']) {
+                prop_assert_eq!(normal(target.path()), target.path());
+            }
+        }
+    }
 }

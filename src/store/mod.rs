@@ -2,6 +2,8 @@
 //! decided elsewhere. One verb per meaning (lessons VR-44, VR-48): nothing here creates a record by
 //! updating it, and no write revives what is gone.
 
+#[cfg(test)]
+mod contract;
 pub mod memory;
 
 use std::future::Future;
@@ -83,16 +85,8 @@ pub trait SessionStore: Send + Sync + 'static {
         changes: &'a [VaultChange],
         now: Timestamp,
     ) -> Reply<'a, Presence>;
-    /// Puts `new` in the place of `old`, which becomes a tombstone; at no moment can both be loaded.
-    /// Returns the record that was ended, which exactly one caller gets. `new` is added either way.
-    fn replace<'a>(
-        &'a self,
-        old: &'a SessionKey,
-        new: &'a SessionKey,
-        record: Record,
-        now: Timestamp,
-    ) -> Reply<'a, Option<Record>>;
-    /// Removes a record and returns it; `tombstone` leaves one. Removing what is not there is fine.
+    /// Removes a record and returns it, to exactly one caller; `tombstone` leaves one in its place.
+    /// Removing what is not there is fine.
     fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Record>>;
     /// The keys of all sessions of a user on a site.
     fn by_user<'a>(&'a self, site: &'a str, user: &'a str) -> Reply<'a, Vec<SessionKey>>;
