@@ -1,7 +1,9 @@
 //! Cross-site requests: Fetch Metadata, then `Origin`, then `Referer` (S136-S142, S119).
 
 use http::HeaderMap;
+use http::HeaderName;
 use http::Method;
+use http::header;
 
 use crate::policy::glob::PathPattern;
 use crate::policy::path::Target;
@@ -60,17 +62,98 @@ pub enum CrossSite {
     Unlabelled,
 }
 
+impl CrossSite {
+    /// The word used in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FetchSite => "sec-fetch-site",
+            Self::Origin => "origin",
+            Self::Referer => "referer",
+            Self::Unlabelled => "unlabelled",
+        }
+    }
+}
+
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
+
 /// `None`: the request may pass. The mode is applied by the caller.
 pub fn judge(rules: &CsrfRules, facts: CsrfFacts<'_>) -> Option<CrossSite> {
-    let _ = (rules, facts);
+    let is_safe = matches!(*facts.method, Method::GET | Method::HEAD | Method::OPTIONS);
+    let has_credentials = carries_credentials(facts.headers) || facts.client_certificate;
+    if !facts.login_or_logout && (is_safe || !has_credentials) {
+        return None;
+    }
+    if rules.exempt.iter().any(|pattern| pattern.matches(facts.method, facts.target)) {
+        return None;
+    }
+    match label(facts.headers, facts.origin) {
+        Some(verdict) => verdict,
+        // No browser: browsers label every request that could do harm.
+        None if !has_credentials || rules.allow_unlabelled => None,
+        None => Some(CrossSite::Unlabelled),
+    }
+}
+
+/// What the labels say: `None` when there is none, `Some(None)` when they say it is our own.
+fn label(headers: &HeaderMap, origin: &Origin) -> Option<Option<CrossSite>> {
+    if headers.contains_key(FETCH_SITE) {
+        match single(headers, &FETCH_SITE) {
+            Some("same-origin" | "none") => return Some(None),
+            Some("same-site" | "cross-site") | None => return Some(Some(CrossSite::FetchSite)),
+            // A word of a later specification: the older labels decide.
+            Some(_) => {}
+        }
+    }
+    if headers.contains_key(header::ORIGIN) {
+        let same = single(headers, &header::ORIGIN).is_some_and(|sent| is_origin(sent, origin));
+        return Some((!same).then_some(CrossSite::Origin));
+    }
+    if headers.contains_key(header::REFERER) {
+        let same = single(headers, &header::REFERER).is_some_and(|sent| has_origin(sent, origin));
+        return Some((!same).then_some(CrossSite::Referer));
+    }
+    if headers.contains_key(FETCH_SITE) {
+        return Some(Some(CrossSite::FetchSite));
+    }
     None
+}
+
+/// The one value of a field; `None` when there are several or it is no text.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
+}
+
+fn is_origin(text: &str, origin: &Origin) -> bool {
+    text == origin.to_text()
+}
+
+fn has_origin(url: &str, origin: &Origin) -> bool {
+    let expected = origin.to_text();
+    url.strip_prefix(expected.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
+}
+
+/// Credentials that a browser adds by itself: cookies, and `Authorization` of a scheme it knows.
+fn carries_credentials(headers: &HeaderMap) -> bool {
+    let ambient = |value: &http::HeaderValue| {
+        let text = value.to_str().unwrap_or("");
+        let scheme = text.split(' ').next().unwrap_or("").to_ascii_lowercase();
+        matches!(scheme.as_str(), "basic" | "digest" | "negotiate" | "ntlm")
+    };
+    headers.contains_key(header::COOKIE) || headers.get_all(header::AUTHORIZATION).iter().any(ambient)
 }
 
 /// Whether the `Origin` of an upgrade is the site's own; an absent one is fine only for clients
 /// without cookies and Fetch Metadata (S119).
 pub fn upgrade_origin_allowed(headers: &HeaderMap, origin: &Origin) -> bool {
-    let _ = (headers, origin);
-    true
+    if headers.contains_key(header::ORIGIN) {
+        return single(headers, &header::ORIGIN).is_some_and(|sent| is_origin(sent, origin));
+    }
+    !headers.contains_key(header::COOKIE) && !headers.contains_key(FETCH_SITE) && !headers.contains_key(FETCH_MODE)
 }
 
 /// What kind of request the browser says this is; decides between a redirect and a 401 (VR-07).
@@ -78,15 +161,165 @@ pub fn upgrade_origin_allowed(headers: &HeaderMap, origin: &Origin) -> bool {
 pub enum RequestKind {
     /// A page load.
     Navigation,
-    /// `fetch`/XHR, same-origin, or without Fetch Metadata and no navigation.
+    /// A same-origin `fetch` or XHR, or a request without Fetch Metadata that is no page load.
     Fetch,
-    /// An image, style, script, font, frame resource or anything else.
+    /// An image, style, script, font, or anything else that a page pulls in.
     Subresource,
 }
 
 /// `Sec-Fetch-Mode: navigate`; without Fetch Metadata `Accept` has `text/html` and there is no
 /// `X-Requested-With`. `Fetch` is a same-origin `Sec-Fetch-Dest: empty`, or no Fetch Metadata.
 pub fn kind(headers: &HeaderMap) -> RequestKind {
-    let _ = headers;
-    RequestKind::Navigation
+    let is = |name: &HeaderName, word: &str| headers.get(name).is_some_and(|value| value == word);
+    let labelled = [FETCH_SITE, FETCH_MODE, FETCH_DEST].iter().any(|name| headers.contains_key(name));
+    if labelled {
+        if is(&FETCH_MODE, "navigate") {
+            return RequestKind::Navigation;
+        }
+        let same_origin = is(&FETCH_SITE, "same-origin") || !headers.contains_key(FETCH_SITE);
+        return if is(&FETCH_DEST, "empty") && same_origin { RequestKind::Fetch } else { RequestKind::Subresource };
+    }
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    if accept.contains("text/html") && !headers.contains_key(REQUESTED_WITH) {
+        return RequestKind::Navigation;
+    }
+    RequestKind::Fetch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::path::PathCase;
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn origin() -> Origin {
+        Origin { host: "app.test".into(), port: 443 }
+    }
+
+    fn verdict(method: &Method, login: bool, lines: &[(&'static str, &str)]) -> Option<CrossSite> {
+        let rules = CsrfRules {
+            mode: CsrfMode::Enforce,
+            allow_unlabelled: false,
+            exempt: vec![PathPattern::parse("POST /hook").unwrap()],
+        };
+        let facts = CsrfFacts {
+            method,
+            target: &Target::parse("/x", PathCase::Exact),
+            headers: &headers(lines),
+            origin: &origin(),
+            login_or_logout: login,
+            client_certificate: false,
+        };
+        judge(&rules, facts)
+    }
+
+    const COOKIE: (&str, &str) = ("cookie", "a=b");
+
+    #[test]
+    fn unsafe_requests_with_credentials_must_be_our_own() {
+        // S136, S137, S138
+        for (line, expected) in [
+            (("sec-fetch-site", "same-origin"), None),
+            (("sec-fetch-site", "none"), None),
+            (("sec-fetch-site", "cross-site"), Some(CrossSite::FetchSite)),
+            (("sec-fetch-site", "same-site"), Some(CrossSite::FetchSite)),
+            (("sec-fetch-site", "new-word"), Some(CrossSite::FetchSite)),
+            (("origin", "https://app.test"), None),
+            (("origin", "https://app.test.evil"), Some(CrossSite::Origin)),
+            (("origin", "http://app.test"), Some(CrossSite::Origin)),
+            (("origin", "null"), Some(CrossSite::Origin)),
+            (("referer", "https://app.test/form"), None),
+            (("referer", "https://app.test"), None),
+            (("referer", "https://app.test@evil/"), Some(CrossSite::Referer)),
+            (("accept", "*/*"), Some(CrossSite::Unlabelled)),
+        ] {
+            assert_eq!(verdict(&Method::POST, false, &[COOKIE, line]), expected, "{line:?}");
+            assert_eq!(verdict(&Method::GET, false, &[COOKIE, line]), None, "{line:?}");
+        }
+        let new_word = [COOKIE, ("sec-fetch-site", "new-word"), ("origin", "https://app.test")];
+        assert_eq!(verdict(&Method::POST, false, &new_word), None);
+    }
+
+    #[test]
+    fn a_label_given_twice_is_no_label_to_trust() {
+        let twice = [COOKIE, ("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")];
+        assert_eq!(verdict(&Method::POST, false, &twice), Some(CrossSite::FetchSite));
+    }
+
+    #[test]
+    fn credentials_that_browsers_add_count_and_tokens_do_not() {
+        let cross = ("sec-fetch-site", "cross-site");
+        let with = |value| verdict(&Method::POST, false, &[("authorization", value), cross]);
+        assert_eq!(with("Basic YTpi"), Some(CrossSite::FetchSite));
+        assert_eq!(with("Bearer x"), None);
+        assert_eq!(verdict(&Method::DELETE, false, &[cross]), None);
+    }
+
+    #[test]
+    fn logins_and_logouts_are_filtered_in_any_method() {
+        // S44, S142
+        let cross = ("sec-fetch-site", "cross-site");
+        assert_eq!(verdict(&Method::GET, true, &[cross]), Some(CrossSite::FetchSite));
+        assert_eq!(verdict(&Method::POST, true, &[]), None, "curl logs in");
+        assert_eq!(verdict(&Method::POST, true, &[COOKIE]), Some(CrossSite::Unlabelled));
+    }
+
+    #[test]
+    fn exceptions_are_exact() {
+        // S140
+        let rules = CsrfRules {
+            mode: CsrfMode::Enforce,
+            allow_unlabelled: false,
+            exempt: vec![PathPattern::parse("POST /hook").unwrap()],
+        };
+        let headers = headers(&[COOKIE]);
+        let facts = |method, target| CsrfFacts {
+            method,
+            target,
+            headers: &headers,
+            origin: &ORIGIN,
+            login_or_logout: false,
+            client_certificate: false,
+        };
+        static ORIGIN: Origin = Origin { host: String::new(), port: 443 };
+        let hook = Target::parse("/hook", PathCase::Exact);
+        let below = Target::parse("/hook/x", PathCase::Exact);
+        assert_eq!(judge(&rules, facts(&Method::POST, &hook)), None);
+        assert_eq!(judge(&rules, facts(&Method::PUT, &hook)), Some(CrossSite::Unlabelled));
+        assert_eq!(judge(&rules, facts(&Method::POST, &below)), Some(CrossSite::Unlabelled));
+    }
+
+    #[test]
+    fn websockets_come_from_our_own_pages() {
+        // S119, VR-06
+        let allowed = |lines: &[(&'static str, &str)]| upgrade_origin_allowed(&headers(lines), &origin());
+        assert!(allowed(&[COOKIE, ("origin", "https://app.test")]));
+        assert!(!allowed(&[COOKIE, ("origin", "https://evil.test")]));
+        assert!(!allowed(&[COOKIE]));
+        assert!(allowed(&[]));
+    }
+
+    #[test]
+    fn page_loads_are_told_from_the_rest() {
+        // S52, VR-07
+        for (lines, expected) in [
+            (&[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")][..], RequestKind::Navigation),
+            (&[("sec-fetch-dest", "empty"), ("sec-fetch-site", "same-origin")], RequestKind::Fetch),
+            (&[("sec-fetch-dest", "empty"), ("sec-fetch-site", "cross-site")], RequestKind::Subresource),
+            (&[("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")], RequestKind::Subresource),
+            (&[("accept", "text/html,*/*")], RequestKind::Navigation),
+            (&[("accept", "text/html"), ("x-requested-with", "XMLHttpRequest")], RequestKind::Fetch),
+            (&[("accept", "application/json")], RequestKind::Fetch),
+            (&[], RequestKind::Fetch),
+        ] {
+            assert_eq!(kind(&headers(lines)), expected, "{lines:?}");
+        }
+    }
 }

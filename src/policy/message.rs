@@ -3,8 +3,12 @@
 
 use http::HeaderMap;
 use http::Method;
+use http::StatusCode;
 use http::Uri;
 use http::Version;
+use http::header;
+
+use crate::policy::site::Limits;
 
 /// The rule a message broke. Its name is what an operator finds in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +25,7 @@ pub enum Malformed {
     /// The target has characters that may not occur in one (S91, S107).
     #[error("target")]
     Target,
-    /// `TRACE`, `CONNECT` or a method that is no known token (S88, S92).
+    /// `TRACE`, `CONNECT` or a method that is not on the list (S88, S92).
     #[error("method")]
     Method,
     /// Too many header fields (S170).
@@ -35,13 +39,92 @@ pub enum Malformed {
     UriLength,
 }
 
+impl Malformed {
+    /// The status that says so.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Host | Self::Authority | Self::TransferEncoding | Self::Target => StatusCode::BAD_REQUEST,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::HeaderCount | Self::HeaderBytes => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UriLength => StatusCode::URI_TOO_LONG,
+        }
+    }
+}
+
+/// Methods that pass: those of RFC 9110 and 5789, and of WebDAV (RFC 4918, 3253, 5323).
+const METHODS: [&str; 16] = [
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "DELETE",
+    "PATCH",
+    "OPTIONS",
+    "PROPFIND",
+    "PROPPATCH",
+    "MKCOL",
+    "COPY",
+    "MOVE",
+    "LOCK",
+    "UNLOCK",
+    "REPORT",
+    "SEARCH",
+];
+
 /// The authority the request is for: lower case, without default port or trailing dot.
 ///
 /// # Errors
 /// When the message is ambiguous about its host.
 pub fn authority(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<String, Malformed> {
-    let _ = (version, uri, headers);
-    Err(Malformed::Host)
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => return Err(Malformed::Host),
+        (Some(host), None) => Some(canonical(host.to_str().map_err(|_| Malformed::Host)?).ok_or(Malformed::Host)?),
+        (None, _) => None,
+    };
+    let target = match uri.authority() {
+        Some(authority) => Some(canonical(authority.as_str()).ok_or(Malformed::Authority)?),
+        None => None,
+    };
+    match (target, host) {
+        (Some(target), Some(host)) if target != host => Err(Malformed::Authority),
+        (Some(target), Some(_)) => Ok(target),
+        // HTTP/2 names its authority in the target; HTTP/1.1 needs `Host` in any case (S76).
+        (Some(target), None) if version >= Version::HTTP_2 => Ok(target),
+        (None, Some(host)) => Ok(host),
+        (Some(_), None) | (None, None) => Err(Malformed::Host),
+    }
+}
+
+/// `host` or `host:port` in the one form that sites are found by; `None` when it is neither.
+fn canonical(text: &str) -> Option<String> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, rest) = rest.split_once(']')?;
+            address.parse::<std::net::Ipv6Addr>().ok()?;
+            (&text[..address.len() + 2], rest.strip_prefix(':').or(rest.is_empty().then_some("")))
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, Some("")),
+        },
+    };
+    let port = port?;
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let is_host = host.starts_with('[') || (!host.is_empty() && host.bytes().all(is_name));
+    if !is_host || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let mut canonical = host.to_ascii_lowercase();
+    if !port.is_empty() {
+        let port: u16 = port.parse().ok()?;
+        if port != 443 {
+            canonical.push(':');
+            canonical.push_str(&port.to_string());
+        }
+    }
+    Some(canonical)
 }
 
 /// Every other rule about the head of a request.
@@ -53,15 +136,135 @@ pub fn check(
     version: Version,
     uri: &Uri,
     headers: &HeaderMap,
-    limits: &crate::policy::site::Limits,
+    limits: &Limits,
 ) -> Result<(), Malformed> {
-    let _ = (method, version, uri, headers, limits);
-    Ok(())
+    if !METHODS.contains(&method.as_str()) {
+        return Err(Malformed::Method);
+    }
+    check_target(method, version, uri, limits)?;
+    if headers.len() > limits.header_count {
+        return Err(Malformed::HeaderCount);
+    }
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if bytes > limits.header_bytes {
+        return Err(Malformed::HeaderBytes);
+    }
+    check_framing(version, headers)
 }
 
-impl Malformed {
-    /// x
-    pub fn status(self) -> http::StatusCode {
-        http::StatusCode::BAD_REQUEST
+fn check_target(method: &Method, version: Version, uri: &Uri, limits: &Limits) -> Result<(), Malformed> {
+    let target = uri.path_and_query().map_or("", |target| target.as_str());
+    if target.len() > limits.uri {
+        return Err(Malformed::UriLength);
+    }
+    if version >= Version::HTTP_2 && uri.scheme_str().is_some_and(|scheme| scheme != "https") {
+        return Err(Malformed::Target);
+    }
+    let is_asterisk = target == "*" && *method == Method::OPTIONS;
+    let is_visible = target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    if is_visible && (target.starts_with('/') || is_asterisk) { Ok(()) } else { Err(Malformed::Target) }
+}
+
+fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Malformed> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    let alone = codings.next().is_none() && !headers.contains_key(header::CONTENT_LENGTH);
+    if is_chunked && alone && version == Version::HTTP_11 { Ok(()) } else { Err(Malformed::TransferEncoding) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn host(version: Version, uri: &str, hosts: &[&str]) -> Result<String, Malformed> {
+        let lines: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+        authority(version, &uri.parse().unwrap(), &headers(&lines))
+    }
+
+    #[test]
+    fn http_1_needs_exactly_one_valid_host() {
+        // S76, S78
+        for (hosts, expected) in [
+            (&["App.Test"][..], Ok("app.test")),
+            (&["app.test:443"], Ok("app.test")),
+            (&["app.test:8443"], Ok("app.test:8443")),
+            (&["app.test."], Ok("app.test")),
+            (&["[::1]:8443"], Ok("[::1]:8443")),
+            (&[], Err(Malformed::Host)),
+            (&["a", "a"], Err(Malformed::Host)),
+            (&[""], Err(Malformed::Host)),
+            (&["a/b@c"], Err(Malformed::Host)),
+            (&["user@a"], Err(Malformed::Host)),
+            (&["a:x"], Err(Malformed::Host)),
+            (&["[::1"], Err(Malformed::Host)),
+            (&["a, b"], Err(Malformed::Host)),
+        ] {
+            assert_eq!(host(Version::HTTP_11, "/", hosts), expected.map(str::to_owned), "{hosts:?}");
+        }
+    }
+
+    #[test]
+    fn the_authority_of_the_target_must_be_the_host() {
+        // S78, S106, S107
+        assert_eq!(host(Version::HTTP_2, "https://app.test/", &[]), Ok("app.test".into()));
+        assert_eq!(host(Version::HTTP_2, "https://app.test/", &["app.test:443"]), Ok("app.test".into()));
+        assert_eq!(host(Version::HTTP_2, "https://app.test/", &["evil"]), Err(Malformed::Authority));
+        assert_eq!(host(Version::HTTP_2, "https://u@app.test/", &[]), Err(Malformed::Authority));
+        assert_eq!(host(Version::HTTP_11, "http://evil/", &["app.test"]), Err(Malformed::Authority));
+        assert_eq!(host(Version::HTTP_11, "http://app.test/", &[]), Err(Malformed::Host));
+    }
+
+    fn broken(method: &str, version: Version, uri: &str, lines: &[(&'static str, &str)]) -> Option<Malformed> {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        check(&method, version, &uri.parse().unwrap(), &headers(lines), &Limits::default()).err()
+    }
+
+    #[test]
+    fn methods_targets_and_framing() {
+        // S79, S80, S88, S91, S92, S170
+        let long = format!("/{}", "x".repeat(8192));
+        let big = "x".repeat(33_000);
+        for (method, uri, lines, expected) in [
+            ("GET", "/", &[][..], None),
+            ("PROPFIND", "/", &[], None),
+            ("OPTIONS", "*", &[], None),
+            ("GET", "*", &[], Some(Malformed::Target)),
+            ("TRACE", "/", &[], Some(Malformed::Method)),
+            ("CONNECT", "/", &[], Some(Malformed::Method)),
+            ("get", "/", &[], Some(Malformed::Method)),
+            ("FOO", "/", &[], Some(Malformed::Method)),
+            ("GET", &long, &[], Some(Malformed::UriLength)),
+            ("GET", "/", &[("x", big.as_str())], Some(Malformed::HeaderBytes)),
+            ("POST", "/", &[("transfer-encoding", "chunked")], None),
+            ("POST", "/", &[("transfer-encoding", "gzip, chunked")], Some(Malformed::TransferEncoding)),
+            (
+                "POST",
+                "/",
+                &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+                Some(Malformed::TransferEncoding),
+            ),
+            (
+                "POST",
+                "/",
+                &[("transfer-encoding", "chunked"), ("content-length", "3")],
+                Some(Malformed::TransferEncoding),
+            ),
+        ] {
+            assert_eq!(broken(method, Version::HTTP_11, uri, lines), expected, "{method} {lines:?}");
+        }
+        let chunked = [("transfer-encoding", "chunked")];
+        assert_eq!(broken("POST", Version::HTTP_10, "/", &chunked), Some(Malformed::TransferEncoding));
+        assert_eq!(broken("GET", Version::HTTP_2, "http://a/", &[]), Some(Malformed::Target));
+        let many: Vec<_> = (0..101).map(|_| ("x", "y")).collect();
+        assert_eq!(broken("GET", Version::HTTP_11, "/", &many), Some(Malformed::HeaderCount));
     }
 }
