@@ -1,9 +1,14 @@
 //! Header fields: what is taken out of messages, what is added, and in which order (S64-S75, S86,
 //! S110, S133, S145, S165).
 
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use bytes::BytesMut;
 use http::HeaderMap;
 use http::HeaderValue;
 use http::Version;
+use http::header;
 use http::header::HeaderName;
 
 use crate::policy::client::Client;
@@ -22,16 +27,26 @@ pub struct IdentityHeaders {
     pub auth_time: Option<HeaderName>,
 }
 
-/// HSTS as sent, `None` is off.
+impl IdentityHeaders {
+    fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        [Some(&self.user), self.session_ref.as_ref(), self.auth_time.as_ref()].into_iter().flatten()
+    }
+
+    fn is_one(&self, name: &str) -> bool {
+        self.names().any(|ours| folds_to(name, ours.as_str()))
+    }
+}
+
+/// `[site.headers]`, prepared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecurityHeaders {
     /// Value of `Strict-Transport-Security`, `None` when off or the origin is local.
     pub hsts: Option<HeaderValue>,
     /// Value of `Content-Security-Policy` added where the app set none: `frame-ancestors …`.
     pub frame_ancestors: Option<HeaderValue>,
-    /// Set on every response of the app.
+    /// Added to responses that do not have them.
     pub add: Vec<HeaderField>,
-    /// Removed from every response of the app.
+    /// Removed from every response.
     pub remove: Vec<HeaderName>,
 }
 
@@ -41,7 +56,7 @@ pub struct Forwarding<'a> {
     /// The client.
     pub client: Client,
     /// The TCP peer, appended to `X-Forwarded-For`.
-    pub peer: std::net::IpAddr,
+    pub peer: IpAddr,
     /// The site's origin: `X-Forwarded-Proto`, `-Host`, `-Port`.
     pub origin: &'a Origin,
     /// The request's version, for `Via`.
@@ -50,26 +65,250 @@ pub struct Forwarding<'a> {
     pub identity: Option<&'a Identity>,
 }
 
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Fields between two neighbours, beside those that `Connection` nominates (RFC 9110 7.6.1).
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-authentication-info"
+            | "http2-settings"
+    )
+}
+
+/// Fields that `Connection` cannot take away, whatever it nominates: hiding them from us or from the
+/// application would change what the message means (S86, VR-52).
+fn is_end_to_end(name: &str) -> bool {
+    matches!(
+        name,
+        "host"
+            | "cookie"
+            | "set-cookie"
+            | "authorization"
+            | "content-length"
+            | "content-type"
+            | "content-encoding"
+            | "origin"
+            | "referer"
+            | "cache-control"
+            | "location"
+    ) || name.starts_with("sec-")
+}
+
+/// Fields that tell an application who the client is or what it asked for: never a client's to say
+/// (S68, S70, VR-53).
+fn is_trust(name: &str) -> bool {
+    matches!(
+        name,
+        "forwarded"
+            | "x-real-ip"
+            | "client-cert"
+            | "client-cert-chain"
+            | "remote-user"
+            | "x-remote-user"
+            | "proxy"
+            | "session"
+            | "x-http-method-override"
+            | "x-cluster-client-ip"
+            | "true-client-ip"
+    ) || ["x-forwarded-", "x-original-", "x-rewrite-", "x-ssl-", "ssl-client-"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
+/// Device-bound session fields are between the browser and us (S75).
+fn is_session_protocol(name: &str) -> bool {
+    name.starts_with("secure-session-") || name.starts_with("sec-secure-session-")
+}
+
+/// Forwarding fields that a trusted proxy's word is taken for.
+fn is_kept_from_trusted(name: &str) -> bool {
+    matches!(
+        name,
+        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" | "x-real-ip" | "forwarded"
+    )
+}
+
+/// Whether `name` is `ours` to a CGI-like application: case ignored, everything but letters and
+/// digits the same (VR-11).
+fn folds_to(name: &str, ours: &str) -> bool {
+    let fold = |byte: u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
+    name.len() == ours.len() && name.bytes().map(fold).eq(ours.bytes().map(fold))
+}
+
 /// Takes out of a request: hop-by-hop fields and all that `Connection` nominates, every identity or
 /// forwarding header in any spelling (case and `_`/`-` folded), every name with `_`,
 /// `Secure-Session-*`. Forwarding headers of a trusted proxy stay. `Upgrade` is removed too; a
 /// permitted one is put back by the caller. `Cookie` crumbs are joined by the caller.
 pub fn clean_request(headers: &mut HeaderMap, identity: &IdentityHeaders, client: Client) {
-    let _ = (headers, identity, client);
+    remove_nominated(headers);
+    remove_where(headers, |name| {
+        // Names of applications' own with an underscore cannot be told from aliases (S65).
+        name.contains('_')
+            || is_hop_by_hop(name)
+            || is_session_protocol(name)
+            || (is_trust(name) && !(client.via_trusted && is_kept_from_trusted(name)))
+            || identity.is_one(name)
+            // Characters other than letters, digits and `-` in a name are folded by CGI as well.
+            || name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-')
+    });
+}
+
+/// Removes what `Connection` nominates, on all its lines (S66, VR-52).
+fn remove_nominated(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::CONNECTION) {
+        return;
+    }
+    let mut nominated = Vec::new();
+    for line in headers.get_all(header::CONNECTION) {
+        for token in line.to_str().unwrap_or("").split(',') {
+            let name = token.trim().to_ascii_lowercase();
+            if !is_end_to_end(&name)
+                && let Ok(name) = HeaderName::from_bytes(name.as_bytes())
+            {
+                nominated.push(name);
+            }
+        }
+    }
+    for name in nominated {
+        headers.remove(name);
+    }
+}
+
+/// Removes all fields whose name is to go; allocates only when there are any.
+fn remove_where(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
+    let going: Vec<HeaderName> = headers.keys().filter(|name| goes(name.as_str())).cloned().collect();
+    for name in going {
+        headers.remove(name);
+    }
 }
 
 /// Sets `X-Forwarded-*`, `Forwarded`, `Via` and, last, the identity headers (absent for anonymous).
 pub fn forward_request(headers: &mut HeaderMap, identity: &IdentityHeaders, forwarding: Forwarding<'_>) {
-    let _ = (headers, identity, forwarding);
+    let Forwarding { client, peer, origin, version, .. } = forwarding;
+    let mut text = BytesMut::with_capacity(192);
+    let host = origin.authority();
+    if client.via_trusted {
+        append_to(headers, &FORWARDED_FOR, ", ", value(&mut text, format_args!("{peer}")));
+        append_to(headers, &header::FORWARDED, ", ", value(&mut text, format_args!("for={}", Node(peer))));
+        headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("https"));
+        headers.entry(REAL_IP).or_insert_with(|| value(&mut text, format_args!("{}", client.address)));
+    } else {
+        let address = value(&mut text, format_args!("{peer}"));
+        headers.insert(REAL_IP, address.clone());
+        headers.insert(FORWARDED_FOR, address);
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+        let quoted = if origin.port == 443 && !host.starts_with('[') { "" } else { "\"" };
+        let forwarded = value(&mut text, format_args!("for={};host={quoted}{host}{quoted};proto=https", Node(peer)));
+        headers.insert(header::FORWARDED, forwarded);
+    }
+    if !(client.via_trusted && headers.contains_key(FORWARDED_HOST)) {
+        headers.insert(FORWARDED_HOST, value(&mut text, format_args!("{host}")));
+        headers.insert(FORWARDED_PORT, value(&mut text, format_args!("{}", origin.port)));
+    }
+    let via = match version {
+        Version::HTTP_2 => HeaderValue::from_static("2.0 vestibule"),
+        Version::HTTP_10 => HeaderValue::from_static("1.0 vestibule"),
+        _ => HeaderValue::from_static("1.1 vestibule"),
+    };
+    append_to(headers, &header::VIA, ", ", via);
+    // Removed before they are set: a copy that survives when there is no user is a forged one (VR-54).
+    for name in identity.names() {
+        headers.remove(name);
+    }
+    if let Some(who) = forwarding.identity {
+        headers.insert(identity.user.clone(), who.header.clone());
+        if let Some(name) = &identity.session_ref {
+            headers.insert(name.clone(), value(&mut text, format_args!("{}", who.session_ref)));
+        }
+        if let Some(name) = &identity.auth_time {
+            headers.insert(name.clone(), value(&mut text, format_args!("{}", who.authenticated.as_secs())));
+        }
+    }
 }
 
-/// Takes out of a response: hop-by-hop fields, nominated fields, identity and marker headers,
-/// `Secure-Session-*`, `Server`, `X-Powered-By`.
+/// A node as RFC 7239 section 6 writes it: IPv6 in brackets and quotes (S69).
+struct Node(IpAddr);
+
+impl std::fmt::Display for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            IpAddr::V4(address) => write!(f, "{address}"),
+            IpAddr::V6(address) => write!(f, "\"[{address}]\""),
+        }
+    }
+}
+
+/// A value written into a shared buffer. What we write there is always valid.
+fn value(buffer: &mut BytesMut, text: std::fmt::Arguments<'_>) -> HeaderValue {
+    let written = buffer.write_fmt(text);
+    let bytes = buffer.split().freeze();
+    written.ok().and_then(|()| HeaderValue::from_maybe_shared(bytes).ok()).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// Adds an element to a list-valued field, which stays one line.
+fn append_to(headers: &mut HeaderMap, name: &HeaderName, separator: &str, element: HeaderValue) {
+    let mut joined = Vec::new();
+    for line in headers.get_all(name) {
+        joined.extend_from_slice(line.as_bytes());
+        joined.extend_from_slice(separator.as_bytes());
+    }
+    if joined.is_empty() {
+        headers.insert(name.clone(), element);
+        return;
+    }
+    joined.extend_from_slice(element.as_bytes());
+    headers.insert(name.clone(), HeaderValue::from_bytes(&joined).unwrap_or(element));
+}
+
+/// Takes out of a response: hop-by-hop fields, nominated fields, identity headers, `Secure-Session-*`,
+/// and what tells which software answers.
 pub fn clean_response(headers: &mut HeaderMap, identity: &IdentityHeaders) {
-    let _ = (headers, identity);
+    remove_nominated(headers);
+    remove_where(headers, |name| {
+        is_hop_by_hop(name)
+            || is_session_protocol(name)
+            || identity.is_one(name)
+            || matches!(name, "server" | "x-powered-by" | "x-aspnet-version" | "alt-svc")
+    });
 }
 
 /// Adds what the app did not set itself; `authenticated` decides about `Cache-Control: no-store`.
 pub fn secure_response(headers: &mut HeaderMap, rules: &SecurityHeaders, authenticated: bool) {
-    let _ = (headers, rules, authenticated);
+    for name in &rules.remove {
+        headers.remove(name);
+    }
+    if let Some(hsts) = &rules.hsts {
+        headers.entry(header::STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
+    }
+    headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+    headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("strict-origin-when-cross-origin"));
+    if let Some(policy) = &rules.frame_ancestors
+        && !headers.contains_key(header::CONTENT_SECURITY_POLICY)
+        && !headers.contains_key(header::X_FRAME_OPTIONS)
+    {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy.clone());
+    }
+    for (name, value) in &rules.add {
+        headers.entry(name.clone()).or_insert_with(|| value.clone());
+    }
+    if authenticated {
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::policy::session::UserName;
+
+fn names() -> IdentityHeaders {
+    IdentityHeaders {
+        user: HeaderName::from_static("x-auth-user"),
+        session_ref: Some(HeaderName::from_static("x-auth-session")),
+        auth_time: Some(HeaderName::from_static("x-auth-time")),
+    }
+}
+
+fn client(via_trusted: bool) -> Client {
+    Client { address: [203, 0, 113, 9].into(), via_trusted }
+}
+
+fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+    }
+    headers
+}
+
+fn alice() -> Identity {
+    Identity::new(UserName::parse("alice").unwrap(), Timestamp::from_millis(5000), Arc::from("ref"))
+}
+
+fn forwarded(lines: &[(&str, &str)], trusted: bool, identity: Option<&Identity>) -> HeaderMap {
+    let mut headers = headers(lines);
+    let origin = Origin { host: "app.test".into(), port: 443 };
+    clean_request(&mut headers, &names(), client(trusted));
+    let peer = if trusted { [10, 0, 0, 1].into() } else { client(trusted).address };
+    let forwarding = Forwarding { client: client(trusted), peer, origin: &origin, version: Version::HTTP_2, identity };
+    forward_request(&mut headers, &names(), forwarding);
+    headers
+}
+
+#[test]
+fn what_a_client_says_about_itself_is_gone() {
+    // S64, S65, S68, S70, S75, VR-11, VR-53
+    let cleaned = forwarded(
+        &[
+            ("X-Auth-User", "admin"),
+            ("x_auth_user", "admin"),
+            ("X-Auth_User", "admin"),
+            ("x.auth.user", "admin"),
+            ("X-Forwarded-User", "admin"),
+            ("Remote-User", "admin"),
+            ("X-Original-URL", "/admin"),
+            ("X-Rewrite-URL", "/admin"),
+            ("Client-Cert", ":x:"),
+            ("SSL_CLIENT_S_DN", "x"),
+            ("X-HTTP-Method-Override", "DELETE"),
+            ("Proxy", "http://evil"),
+            ("Secure-Session-Response", "x"),
+            ("Sec-Secure-Session-Id", "x"),
+            ("X-Forwarded-Prefix", "/x"),
+            ("X-App-Own", "kept"),
+        ],
+        false,
+        None,
+    );
+    let mut left: Vec<_> = cleaned.keys().map(HeaderName::as_str).collect();
+    left.sort_unstable();
+    assert_eq!(
+        left,
+        [
+            "forwarded",
+            "via",
+            "x-app-own",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-port",
+            "x-forwarded-proto",
+            "x-real-ip"
+        ]
+    );
+}
+
+#[test]
+fn identity_is_set_last_and_only_for_users() {
+    // S64, S66, VR-54
+    let user = alice();
+    let lines = [("connection", "x-auth-user, close"), ("x-auth-user", "admin")];
+    assert_eq!(forwarded(&lines, false, Some(&user))["x-auth-user"], "alice");
+    assert_eq!(forwarded(&lines, false, Some(&user))["x-auth-time"], "5");
+    assert!(!forwarded(&lines, false, None).contains_key("x-auth-user"));
+}
+
+#[test]
+fn hop_by_hop_fields_stay_on_their_hop() {
+    // S86, VR-52
+    let cleaned = forwarded(
+        &[
+            ("connection", "close, X-Foo, cookie"),
+            ("connection", "x-bar"),
+            ("x-foo", "1"),
+            ("x-bar", "1"),
+            ("cookie", "a=b"),
+            ("te", "trailers"),
+            ("trailer", "x"),
+            ("upgrade", "h2c"),
+            ("keep-alive", "1"),
+            ("proxy-authorization", "x"),
+        ],
+        false,
+        None,
+    );
+    for gone in ["connection", "x-foo", "x-bar", "te", "trailer", "upgrade", "keep-alive", "proxy-authorization"] {
+        assert!(!cleaned.contains_key(gone), "{gone}");
+    }
+    assert_eq!(cleaned["cookie"], "a=b");
+}
+
+#[test]
+fn forwarding_headers_are_ours_or_a_trusted_proxys() {
+    // S68, S69
+    let lines = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-proto", "http"), ("forwarded", "for=6.6.6.6")];
+    let ours = forwarded(&lines, false, None);
+    assert_eq!(ours["x-forwarded-for"], "203.0.113.9");
+    assert_eq!(ours["x-forwarded-proto"], "https");
+    assert_eq!(ours["forwarded"], "for=203.0.113.9;host=app.test;proto=https");
+    assert_eq!(ours["via"], "2.0 vestibule");
+    let theirs = forwarded(&lines, true, None);
+    assert_eq!(theirs["x-forwarded-for"], "6.6.6.6, 10.0.0.1");
+    assert_eq!(theirs["forwarded"], "for=6.6.6.6, for=10.0.0.1");
+    assert_eq!(theirs["x-forwarded-proto"], "http");
+}
+
+#[test]
+fn ipv6_nodes_are_quoted() {
+    // S69
+    assert_eq!(Node("2001:db8::1".parse().unwrap()).to_string(), "\"[2001:db8::1]\"");
+}
+
+#[test]
+fn responses_lose_what_is_between_us_and_the_application() {
+    // S72, S110, S165
+    let mut cleaned = headers(&[
+        ("connection", "x-hop"),
+        ("x-hop", "1"),
+        ("transfer-encoding", "chunked"),
+        ("server", "Apache/2.2"),
+        ("x-powered-by", "PHP/5"),
+        ("x-auth-user", "alice"),
+        ("secure-session-registration", "x"),
+        ("www-authenticate", "Basic"),
+    ]);
+    clean_response(&mut cleaned, &names());
+    assert_eq!(cleaned.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["www-authenticate"]);
+}
+
+#[test]
+fn security_headers_are_added_where_the_application_set_none() {
+    // S51, S133, S145
+    let rules = SecurityHeaders {
+        hsts: Some(HeaderValue::from_static("max-age=1")),
+        frame_ancestors: Some(HeaderValue::from_static("frame-ancestors 'self'")),
+        add: vec![(HeaderName::from_static("x-added"), HeaderValue::from_static("1"))],
+        remove: vec![HeaderName::from_static("x-debug")],
+    };
+    let mut bare = headers(&[("x-debug", "1")]);
+    secure_response(&mut bare, &rules, true);
+    assert_eq!(bare["strict-transport-security"], "max-age=1");
+    assert_eq!(bare["content-security-policy"], "frame-ancestors 'self'");
+    assert_eq!(bare["cache-control"], "no-store");
+    assert_eq!(bare["x-added"], "1");
+    assert!(!bare.contains_key("x-debug"));
+    let own = [
+        ("strict-transport-security", "max-age=9"),
+        ("x-frame-options", "DENY"),
+        ("cache-control", "private"),
+        ("x-added", "own"),
+    ];
+    let mut set = headers(&own);
+    secure_response(&mut set, &rules, true);
+    for (name, value) in own {
+        assert_eq!(set.get_all(name).iter().collect::<Vec<_>>(), [value]);
+    }
+    assert!(!set.contains_key("content-security-policy"));
+}
+
+proptest! {
+    /// S64, S65, S66: no client chooses its identity, whatever it sends.
+    #[test]
+    fn no_client_chooses_its_identity(
+        fields in proptest::collection::vec(("[xX][-_.]?[aA]uth[-_.~][uU]ser|[a-z_-]{1,14}|connection", "[ -~]{0,30}|x-auth-user"), 0..12),
+        logged_in in any::<bool>(),
+    ) {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.trim())).collect();
+        let user = alice();
+        let sent = forwarded(&fields, false, logged_in.then_some(&user));
+        let known: Vec<_> = sent.iter().filter(|(name, _)| folds_to(name.as_str(), "x-auth-user")).collect();
+        prop_assert_eq!(known.len(), usize::from(logged_in));
+        prop_assert!(known.iter().all(|(_, value)| *value == "alice"));
+    }
+}
