@@ -6,7 +6,9 @@ use http::header::HeaderName;
 
 use crate::policy::login::FieldCondition;
 use crate::policy::login::PathRule;
+use crate::policy::login::body::Body;
 use crate::policy::path::Target;
+use crate::policy::path::parameters;
 
 /// One `[[site.logout]]`.
 #[derive(Clone, Debug)]
@@ -36,14 +38,18 @@ pub enum LogoutMatch<'a> {
     NeedsBody,
 }
 
-/// Judges method and target.
+/// Judges method and target: the first rule that matches decides.
 pub fn by_head<'a>(rules: &'a [LogoutRule], method: &Method, target: &Target) -> LogoutMatch<'a> {
-    let _ = (rules, method, target);
-    LogoutMatch::No
+    let mut matching = rules.iter().filter(|rule| rule.matches_head(method, target));
+    match matching.next() {
+        Some(rule) if rule.form.is_none() => LogoutMatch::Yes(rule),
+        Some(_) => LogoutMatch::NeedsBody,
+        None => LogoutMatch::No,
+    }
 }
 
 /// Judges with the body: the first rule whose conditions all hold. A body that cannot be decoded
-/// matches no `form` rule.
+/// matches no `form` rule. The field may stand in the query as well.
 pub fn by_form<'a>(
     rules: &'a [LogoutRule],
     method: &Method,
@@ -51,8 +57,23 @@ pub fn by_form<'a>(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Option<&'a LogoutRule> {
-    let _ = (rules, method, target, headers, body);
-    None
+    let body = Body::read(headers, body).unwrap_or(Body::Empty);
+    rules
+        .iter()
+        .filter(|rule| rule.matches_head(method, target))
+        .find(|rule| rule.form.as_ref().is_none_or(|condition| body.meets(condition) || in_query(condition, target)))
+}
+
+fn in_query(condition: &FieldCondition, target: &Target) -> bool {
+    parameters(target.query().unwrap_or("")).any(|(name, value)| {
+        name == condition.name.as_str() && condition.value.as_ref().is_none_or(|wanted| value == wanted.as_str())
+    })
+}
+
+impl LogoutRule {
+    fn matches_head(&self, method: &Method, target: &Target) -> bool {
+        (self.methods.is_empty() || self.methods.contains(method)) && self.path.matches(target)
+    }
 }
 
 impl PartialEq for LogoutRule {
@@ -62,3 +83,61 @@ impl PartialEq for LogoutRule {
 }
 
 impl Eq for LogoutRule {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::path::PathCase;
+
+    fn rule(path: &str, methods: &[Method], form: Option<(&str, &str)>) -> LogoutRule {
+        let form = form.map(|(name, value)| FieldCondition { name: name.into(), value: Some(value.into()) });
+        LogoutRule {
+            path: PathRule::parse(path),
+            methods: methods.to_vec(),
+            form,
+            landing: None,
+            clear_site_data: Vec::new(),
+            end_header: None,
+        }
+    }
+
+    fn head(rules: &[LogoutRule], method: &Method, raw: &str) -> &'static str {
+        match by_head(rules, method, &Target::parse(raw, PathCase::Exact)) {
+            LogoutMatch::No => "no",
+            LogoutMatch::Yes(_) => "yes",
+            LogoutMatch::NeedsBody => "body",
+        }
+    }
+
+    #[test]
+    fn logouts_are_found_in_every_spelling_of_their_path() {
+        // S43
+        let rules = [rule("/logout", &[], None), rule("/doku.php?do=logout", &[Method::GET], None)];
+        for (method, raw, expected) in [
+            (Method::GET, "/logout", "yes"),
+            (Method::POST, "/%6cogout", "yes"),
+            (Method::GET, "//logout", "yes"),
+            (Method::GET, "/a/../logout", "yes"),
+            (Method::GET, "/logout;x", "yes"),
+            (Method::GET, "/logout?next=/", "yes"),
+            (Method::GET, "/logout/", "no"),
+            (Method::GET, "/doku.php?id=x&do=logout", "yes"),
+            (Method::POST, "/doku.php?do=logout", "no"),
+        ] {
+            assert_eq!(head(&rules, &method, raw), expected, "{method} {raw}");
+        }
+    }
+
+    #[test]
+    fn a_field_can_tell_a_logout_from_a_login() {
+        let rules = [rule("/session", &[Method::POST], Some(("action", "logout")))];
+        assert_eq!(head(&rules, &Method::POST, "/session"), "body");
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", http::HeaderValue::from_static("application/x-www-form-urlencoded"));
+        let target = Target::parse("/session", PathCase::Exact);
+        let by = |body: &[u8]| by_form(&rules, &Method::POST, &target, &headers, body).is_some();
+        assert!(by(b"action=logout"));
+        assert!(!by(b"action=login"));
+        assert!(!by(b"action=%ff"));
+    }
+}

@@ -10,7 +10,6 @@ use crate::policy::access::Access;
 use crate::policy::cookie::SetCookie;
 use crate::policy::csrf::RequestKind;
 use crate::policy::headers;
-use crate::policy::location;
 use crate::policy::vault::Fate;
 use crate::policy::vault::VaultChange;
 use crate::proxy::body::Body;
@@ -84,13 +83,6 @@ impl Exchange<'_> {
         headers::clean_response(headers, &site.site.identity);
         for marker in &site.markers {
             headers.remove(marker);
-        }
-        for name in [header::LOCATION, header::CONTENT_LOCATION, header::REFRESH] {
-            let rewritten =
-                headers.get(&name).and_then(|value| location::to_public(value, &site.inner_origins, &site.site.origin));
-            if let Some(value) = rewritten {
-                headers.insert(name, value);
-            }
         }
     }
 

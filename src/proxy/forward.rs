@@ -124,7 +124,19 @@ impl Exchange<'_> {
         if answer.0.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(UpstreamError::UnaskedUpgrade.into());
         }
-        Ok(Answer::of(answer))
+        let mut answer = Answer::of(answer);
+        self.publish_locations(&mut answer.head.headers);
+        Ok(answer)
+    }
+
+    /// Turns URLs of the application's inner address into what browsers see (S155).
+    fn publish_locations(&self, headers: &mut HeaderMap) {
+        let (inner, origin) = (&self.site.inner_origins, &self.site.site.origin);
+        for name in [header::LOCATION, header::CONTENT_LOCATION] {
+            if let Some(value) = headers.get(&name).and_then(|value| location::to_public(value, inner, origin)) {
+                headers.insert(name, value);
+            }
+        }
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Result<(Response<Incoming>, Lease), UpstreamError> {

@@ -3,7 +3,10 @@
 
 pub mod body;
 pub mod criteria;
-pub mod user;
+mod path_rule;
+#[cfg(test)]
+mod tests;
+mod user;
 
 use http::HeaderMap;
 use http::HeaderName;
@@ -11,35 +14,16 @@ use http::Method;
 use http::StatusCode;
 
 use crate::policy::glob::Glob;
+use crate::policy::login::body::Body;
 use crate::policy::path::Target;
 
 pub use self::criteria::Criteria;
 pub use self::criteria::LocationRule;
+pub use self::path_rule::PathRule;
+pub use self::user::user;
 
 /// At most so many bytes of a watched request body or a judged response body are looked at.
 pub const BODY_LIMIT: usize = 64 * 1024;
-
-/// A path glob that may end in `?name=value&…`: all those decoded parameters must be present, others
-/// are ignored. A path that ends in a file extension also matches below it (PATH_INFO).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PathRule {
-    /// Over the normalised path.
-    pub glob: Glob,
-    /// Required decoded parameters.
-    pub parameters: Vec<(String, String)>,
-}
-
-impl PathRule {
-    /// Reads `/path` or `/path?name=value&…`.
-    pub fn parse(text: &str) -> Self {
-        Self { glob: Glob::new(text), parameters: Vec::new() }
-    }
-
-    /// Whether the normalised target matches.
-    pub fn matches(&self, target: &Target) -> bool {
-        self.glob.matches(target.path())
-    }
-}
 
 /// A further condition on a request's form: field `name` is there, and has `value` if one is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,8 +107,43 @@ impl LoginRule {
 
     /// Whether the response body has to be looked at.
     pub fn needs_response_body(&self) -> bool {
-        false
+        let criteria = [&self.failure, &self.success].into_iter().flatten().any(Criteria::needs_body);
+        criteria || self.user.iter().any(|source| matches!(source, UserSource::ResponseJson(_)))
     }
+
+    /// Whether the body of the verifying answer has to be looked at.
+    pub fn needs_verify_body(&self) -> bool {
+        self.verify.as_ref().is_some_and(|verify| verify.criteria.needs_body())
+            || self.user.iter().any(|source| matches!(source, UserSource::VerifyJson(_)))
+    }
+
+    /// Response headers that only tell us who logged in: no client gets to see them (S29).
+    pub fn marker_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.user.iter().filter_map(|source| match source {
+            UserSource::ResponseHeader(name) | UserSource::VerifyHeader(name) => Some(name),
+            UserSource::Form(_)
+            | UserSource::Json(_)
+            | UserSource::Query(_)
+            | UserSource::Basic
+            | UserSource::ResponseJson(_)
+            | UserSource::SetCookie(_)
+            | UserSource::VerifyJson(_)
+            | UserSource::Fixed(_) => None,
+        })
+    }
+
+    /// Whether only the request can say who logs in: then its user field must be there.
+    fn is_told_by_request(&self) -> bool {
+        self.user.iter().all(|source| {
+            matches!(source, UserSource::Form(_) | UserSource::Json(_) | UserSource::Query(_) | UserSource::Basic)
+        })
+    }
+}
+
+/// Whether some rule waits for a cookie of this name: set elsewhere, it means a login that nobody watches.
+pub fn awaits_cookie(rules: &[LoginRule], name: &str) -> bool {
+    let named = |criteria: &Criteria| criteria.set_cookie.iter().any(|glob| glob.matches(name));
+    rules.iter().any(|rule| rule.success.as_ref().is_some_and(named))
 }
 
 /// A request that matches a rule's method and path, with its body if that had to be read.
@@ -141,14 +160,13 @@ pub struct LoginRequest<'a> {
 }
 
 /// A request that is an attempt to log in under one rule.
-#[derive(Clone)]
 pub struct Attempt<'a> {
     /// The rule.
     pub rule: &'a LoginRule,
     /// Its place in the file, from 1, for the log.
     pub number: usize,
-    /// What the request says the user is called: untrusted text, never logged on failure.
-    pub typed: Option<String>,
+    /// What the request says the user is called, per source: untrusted text, never logged on failure.
+    typed: Vec<Option<String>>,
 }
 
 /// A request that could be an attempt but cannot be judged without doubt: 400, upstream not asked.
@@ -171,7 +189,24 @@ pub enum Unreadable {
 /// # Errors
 /// When a matching rule's user field cannot be read without doubt.
 pub fn attempt<'a>(rules: &'a [LoginRule], request: LoginRequest<'_>) -> Result<Option<Attempt<'a>>, Unreadable> {
-    let _ = (rules, request);
+    let mut body = None;
+    for (place, rule) in rules.iter().enumerate() {
+        if !rule.matches_head(request.method, request.target) {
+            continue;
+        }
+        if rule.needs_request_body() && body.is_none() {
+            body = Some(Body::read(request.headers, request.body.unwrap_or_default())?);
+        }
+        let body = body.as_ref().unwrap_or(&Body::Empty);
+        if rule.form.as_ref().is_some_and(|condition| !body.meets(condition)) {
+            continue;
+        }
+        let typed = user::typed(rule, request, body)?;
+        if rule.is_told_by_request() && typed.iter().all(Option::is_none) {
+            continue;
+        }
+        return Ok(Some(Attempt { rule, number: place + 1, typed }));
+    }
     Ok(None)
 }
 
@@ -211,7 +246,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Criterion {
     /// e.g. `success.status`, `failure.body_contains`, `verify.json`.
-    pub name: &'static str,
+    pub name: String,
     /// Whether it matched.
     pub matched: bool,
     /// What was found, short, without secrets (status code, resolved location path without query, cookie names, "encoded body").
@@ -230,34 +265,50 @@ pub struct Trial {
 /// Judges the app's answer: failure first, then success; without `status` only 2xx and 3xx can be
 /// success; 5xx is undetermined unless a criterion names it.
 pub fn judge(rule: &LoginRule, answer: Answer<'_>) -> Trial {
-    let _ = (rule, answer);
-    Trial { outcome: Outcome::Undetermined, criteria: Vec::new() }
+    let mut criteria = Vec::new();
+    let failed = rule.failure.as_ref().is_some_and(|failure| criteria::any(failure, "failure", answer, &mut criteria));
+    if failed {
+        return Trial { outcome: Outcome::Failure, criteria };
+    }
+    let names_status = rule.success.as_ref().is_some_and(|success| success.status.contains(&answer.status));
+    if answer.status.is_server_error() && !names_status {
+        return Trial { outcome: Outcome::Undetermined, criteria };
+    }
+    let succeeded = rule.success.as_ref().is_none_or(|success| {
+        let can_be = !success.status.is_empty() || answer.status.is_success() || answer.status.is_redirection();
+        criteria::all(success, "success", answer, &mut criteria) && can_be
+    });
+    let outcome = match (succeeded, &rule.verify) {
+        (true, Some(_)) => Outcome::Ask,
+        (true, None) => Outcome::Success,
+        (false, _) => Outcome::Failure,
+    };
+    Trial { outcome, criteria }
 }
 
 /// Where to send the verifying GET: `verify.path`, or the answer's `Location` if it is same-origin.
 /// Path and query.
 pub fn verify_target(rule: &LoginRule, answer: Answer<'_>) -> Option<String> {
-    let _ = (rule, answer);
-    None
+    match rule.verify.as_ref()?.path.as_ref() {
+        Some(path) => Some(path.clone()),
+        None => criteria::location(answer).filter(|location| location.same_origin).map(|location| location.target()),
+    }
 }
 
-/// Judges the answer to the verifying GET.
+/// Judges the answer to the verifying GET. Without criteria, or without `status`, only 2xx is success.
 pub fn judge_verify(rule: &LoginRule, answer: Answer<'_>) -> Trial {
-    let _ = (rule, answer);
-    Trial { outcome: Outcome::Undetermined, criteria: Vec::new() }
-}
-
-/// Who logged in: the first source that yields a name, cut out by `user_match`.
-///
-/// # Errors
-/// When no source yields one, or what it yields is no usable name.
-pub fn user(
-    attempt: &Attempt<'_>,
-    answer: Answer<'_>,
-    verified: Option<Answer<'_>>,
-) -> Result<crate::policy::session::UserName, NoUser> {
-    let _ = (attempt, answer, verified);
-    Err(NoUser::Missing)
+    let mut criteria = Vec::new();
+    let Some(verify) = &rule.verify else { return Trial { outcome: Outcome::Failure, criteria } };
+    let wanted = &verify.criteria;
+    if answer.status.is_server_error() && !wanted.status.contains(&answer.status) {
+        return Trial { outcome: Outcome::Undetermined, criteria };
+    }
+    let can_be = !wanted.status.is_empty() || answer.status.is_success();
+    let succeeded = criteria::all(wanted, "verify", answer, &mut criteria) && can_be;
+    if !can_be {
+        criteria.push(Criterion { name: "verify.status".into(), matched: false, found: answer.status.as_str().into() });
+    }
+    Trial { outcome: if succeeded { Outcome::Success } else { Outcome::Failure }, criteria }
 }
 
 /// Why a successful login has no usable name: 502 (product 3.5).
@@ -272,19 +323,4 @@ pub enum NoUser {
     /// It is no usable name.
     #[error("the name is not usable")]
     Bad(#[from] crate::policy::session::BadUserName),
-}
-
-/// x
-pub fn awaits_cookie(_: &[LoginRule], _: &str) -> bool {
-    false
-}
-impl LoginRule {
-    /// x
-    pub fn needs_verify_body(&self) -> bool {
-        false
-    }
-    /// x
-    pub fn marker_headers(&self) -> impl Iterator<Item = &HeaderName> {
-        [].into_iter()
-    }
 }

@@ -1,1 +1,146 @@
 //! Finding the name of the user in requests and answers.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
+use http::HeaderName;
+use http::header;
+
+use crate::policy::cookie::SetCookie;
+use crate::policy::glob::Glob;
+use crate::policy::login::Answer;
+use crate::policy::login::Attempt;
+use crate::policy::login::LoginRequest;
+use crate::policy::login::LoginRule;
+use crate::policy::login::NoUser;
+use crate::policy::login::Unreadable;
+use crate::policy::login::UserSource;
+use crate::policy::login::body;
+use crate::policy::login::body::Body;
+use crate::policy::path::parameters;
+use crate::policy::session::UserName;
+
+/// What the request says for each source of the rule, in order.
+pub(super) fn typed(
+    rule: &LoginRule,
+    request: LoginRequest<'_>,
+    body: &Body,
+) -> Result<Vec<Option<String>>, Unreadable> {
+    let said = |source: &UserSource| {
+        let found = match source {
+            UserSource::Form(field) => form(field, request, body)?,
+            UserSource::Json(pointer) => body.json(pointer)?.map(str::to_owned),
+            UserSource::Query(field) => only(query(request, field).map(Cow::into_owned))?,
+            UserSource::Basic => basic(request.headers)?,
+            UserSource::ResponseHeader(_)
+            | UserSource::ResponseJson(_)
+            | UserSource::SetCookie(_)
+            | UserSource::VerifyHeader(_)
+            | UserSource::VerifyJson(_)
+            | UserSource::Fixed(_) => None,
+        };
+        Ok(found)
+    };
+    rule.user.iter().map(said).collect()
+}
+
+/// A form field, which must not also be in the query: applications differ in which one they take.
+fn form(field: &str, request: LoginRequest<'_>, body: &Body) -> Result<Option<String>, Unreadable> {
+    let found = only(body.fields(field).map(str::to_owned))?;
+    if found.is_some() && query(request, field).next().is_some() {
+        return Err(Unreadable::DuplicateField);
+    }
+    Ok(found)
+}
+
+fn query<'a>(request: LoginRequest<'a>, field: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
+    parameters(request.target.query().unwrap_or("")).filter(move |(name, _)| name == field).map(|(_, value)| value)
+}
+
+fn only(mut values: impl Iterator<Item = String>) -> Result<Option<String>, Unreadable> {
+    let value = values.next();
+    if values.next().is_some() { Err(Unreadable::DuplicateField) } else { Ok(value) }
+}
+
+/// The user of an `Authorization: Basic` (RFC 7617).
+fn basic(headers: &HeaderMap) -> Result<Option<String>, Unreadable> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Unreadable::DuplicateField);
+    }
+    let Some((scheme, token)) = value.to_str().ok().and_then(|text| text.split_once(' ')) else { return Ok(None) };
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Ok(None);
+    }
+    let decoded = STANDARD.decode(token.trim()).map_err(|_| Unreadable::Malformed)?;
+    let text = String::from_utf8(decoded).map_err(|_| Unreadable::Encoding)?;
+    let (user, _password) = text.split_once(':').ok_or(Unreadable::Malformed)?;
+    Ok(Some(user.to_owned()))
+}
+
+/// Who logged in: the first source that yields a name, cut out by `user_match`.
+///
+/// # Errors
+/// When no source yields one, or what it yields is no usable name.
+pub fn user(attempt: &Attempt<'_>, answer: Answer<'_>, verified: Option<Answer<'_>>) -> Result<UserName, NoUser> {
+    let sources = attempt.rule.user.iter().zip(&attempt.typed);
+    let name = sources
+        .filter_map(|(source, typed)| found(source, typed.as_deref(), answer, verified))
+        .find(|name| !name.trim().is_empty())
+        .ok_or(NoUser::Missing)?;
+    let name = match &attempt.rule.user_match {
+        Some(pattern) => {
+            let cut = pattern.captures(&name).and_then(|groups| groups.get(1)).ok_or(NoUser::NoMatch)?;
+            Cow::Owned(cut.as_str().to_owned())
+        }
+        None => name,
+    };
+    Ok(UserName::parse(&name)?)
+}
+
+fn found<'a>(
+    source: &'a UserSource,
+    typed: Option<&'a str>,
+    answer: Answer<'a>,
+    verified: Option<Answer<'a>>,
+) -> Option<Cow<'a, str>> {
+    match source {
+        UserSource::Form(_) | UserSource::Json(_) | UserSource::Query(_) | UserSource::Basic => {
+            typed.map(Cow::Borrowed)
+        }
+        UserSource::ResponseHeader(name) => header_text(answer, name),
+        UserSource::VerifyHeader(name) => header_text(verified?, name),
+        UserSource::ResponseJson(pointer) => body::text_at(whole(answer)?, pointer).map(Cow::Owned),
+        UserSource::VerifyJson(pointer) => body::text_at(whole(verified?)?, pointer).map(Cow::Owned),
+        UserSource::SetCookie(glob) => cookie_value(answer, glob).map(Cow::Owned),
+        UserSource::Fixed(name) => Some(Cow::Borrowed(name)),
+    }
+}
+
+fn whole(answer: Answer<'_>) -> Option<&[u8]> {
+    answer.body.filter(|_| answer.body_complete)
+}
+
+fn header_text<'a>(answer: Answer<'a>, name: &HeaderName) -> Option<Cow<'a, str>> {
+    let value = answer.headers.get(name)?;
+    std::str::from_utf8(value.as_bytes()).ok().map(Cow::Borrowed)
+}
+
+fn cookie_value(answer: Answer<'_>, glob: &Glob) -> Option<String> {
+    answer.headers.get_all(header::SET_COOKIE).iter().find_map(|line| {
+        let cookie = SetCookie::parse(line, answer.now)?;
+        let name = std::str::from_utf8(&cookie.name).ok()?;
+        if !glob.matches(name) || cookie.is_deletion(answer.now) {
+            return None;
+        }
+        let value = std::str::from_utf8(&cookie.value).ok()?;
+        let value = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
+        // Decoded as a query value would be, except that a plus is a plus.
+        let encoded = value.replace('+', "%2B");
+        let (decoded, _) = parameters(&encoded).next()?;
+        Some(decoded.into_owned())
+    })
+}
