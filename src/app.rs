@@ -3,9 +3,27 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::thread;
+use std::thread::JoinHandle;
+
+use tokio::runtime::Builder;
+use tokio::runtime::Runtime;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::Listen;
+use crate::config::ListenAddress;
+use crate::proxy::Gate;
+use crate::proxy::GateError;
+use crate::server;
+use crate::server::BindError;
+use crate::server::Shared;
+use crate::server::Sockets;
+use crate::server::tls::Tls;
+use crate::server::tls::TlsError;
+use crate::store;
 
 /// A running Vestibule.
 pub struct Running {
@@ -13,42 +31,147 @@ pub struct Running {
     pub https: Vec<SocketAddr>,
     /// Where plain HTTP is redirected (ports resolved).
     pub http: Vec<SocketAddr>,
+    parts: Arc<Parts>,
+    workers: Vec<JoinHandle<()>>,
+    control: Runtime,
+}
+
+struct Parts {
+    gate: Arc<Gate>,
+    tls: Arc<Tls>,
+    shared: Arc<Shared>,
+    /// What cannot change without a restart; also keeps reloads apart.
+    listen: Mutex<Listen>,
 }
 
 /// Why it does not start, or does not take a new configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address.
-        address: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A kind of address that cannot be listened on.
+    #[error("listening on unix sockets is not available in this version")]
+    Unix,
+    /// A certificate cannot be used.
+    #[error("[tls]")]
+    Tls(#[from] TlsError),
+    /// An upstream cannot be used.
+    #[error("[site.upstream_tls]")]
+    Gate(#[from] GateError),
+    /// The system gives no thread or runtime.
+    #[error("the system gives no thread")]
+    Thread(#[source] std::io::Error),
+    /// A key that a reload cannot change.
+    #[error("[listen] has changed, which needs a restart; nothing was changed")]
+    NeedsRestart,
 }
 
 /// Starts everything: workers on their own threads, the control runtime on another.
 ///
 /// # Errors
 /// When something the configuration names cannot be used.
-pub fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
-    let _ = (config, clock);
-    Ok(Running { https: Vec::new(), http: Vec::new() })
+pub fn start(config: &Config, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
+    let tls = Tls::new(config)?;
+    let gate = Gate::new(config, store::open(&config.store), clock)?;
+    let shared = Shared::new(config, Arc::clone(&gate), Arc::clone(&tls));
+    let count = config.listen.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1);
+    let mut sockets: Vec<Sockets> = (0..count).map(|_| Sockets { https: Vec::new(), http: Vec::new() }).collect();
+    for address in &config.listen.https {
+        let bound = server::bind(tcp(address)?, count)?;
+        sockets.iter_mut().zip(bound).for_each(|(sockets, socket)| sockets.https.push(socket));
+    }
+    for address in &config.listen.http {
+        let bound = server::bind(tcp(address)?, count)?;
+        sockets.iter_mut().zip(bound).for_each(|(sockets, socket)| sockets.http.push(socket));
+    }
+    let https = sockets.first().map_or_else(Vec::new, |sockets| server::addresses(&sockets.https));
+    let http = sockets.first().map_or_else(Vec::new, |sockets| server::addresses(&sockets.http));
+    let control = Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(StartError::Thread)?;
+    control.spawn(Arc::clone(&gate).watch_sessions());
+    control.spawn(Arc::clone(&tls).follow_files());
+    let mut workers = Vec::new();
+    for (number, sockets) in sockets.into_iter().enumerate() {
+        workers.push(server::start_worker(&shared, number, sockets).map_err(StartError::Thread)?);
+    }
+    let parts = Arc::new(Parts { gate, tls, shared, listen: Mutex::new(config.listen.clone()) });
+    Ok(Running { https, http, parts, workers, control })
 }
 
-impl Running {
+fn tcp(address: &ListenAddress) -> Result<SocketAddr, StartError> {
+    match address {
+        ListenAddress::Tcp(address) => Ok(*address),
+        ListenAddress::Unix(_) => Err(StartError::Unix),
+    }
+}
+
+/// Tells a running Vestibule from another thread to take a new configuration or to stop.
+#[derive(Clone)]
+pub struct Remote {
+    parts: Arc<Parts>,
+}
+
+impl Remote {
     /// Takes a new configuration, all or nothing; sessions and connections stay.
     ///
     /// # Errors
     /// When it cannot be used; nothing was changed then.
-    pub fn reload(&self, config: Config) -> Result<(), StartError> {
-        let _ = config;
+    pub fn reload(&self, config: &Config) -> Result<(), StartError> {
+        let parts = &self.parts;
+        let listen = parts.listen.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = listen.https == config.listen.https
+            && listen.http == config.listen.http
+            && listen.workers == config.listen.workers;
+        if !is_same {
+            return Err(StartError::NeedsRestart);
+        }
+        let prepared = parts.tls.prepare(config)?;
+        parts.gate.reload(config)?;
+        parts.tls.apply(prepared);
+        parts.shared.reload(config);
         Ok(())
     }
 
-    /// Stops accepting, lets requests finish up to the `drain` timeout, cuts the rest, returns when
-    /// all threads have ended.
-    pub fn stop(self) {}
+    /// Looks at the certificate files at once.
+    pub fn look_at_certificates(&self) {
+        self.parts.tls.look();
+    }
+
+    /// Stops accepting; requests under way may finish within the `drain` timeout.
+    pub fn stop(&self) {
+        self.parts.shared.stop();
+    }
+
+    /// Ends what is still under way.
+    pub fn cut(&self) {
+        self.parts.shared.cut();
+    }
+}
+
+impl Running {
+    /// A handle for other threads.
+    pub fn remote(&self) -> Remote {
+        Remote { parts: Arc::clone(&self.parts) }
+    }
+
+    /// Returns when it has been told to stop and everything has ended.
+    pub fn wait(self) {
+        for worker in self.workers {
+            // A worker that panicked has said so; the others are still waited for.
+            let _panicked = worker.join();
+        }
+        self.control.block_on(self.parts.gate.settled());
+        self.control.shutdown_background();
+    }
+
+    /// Stops and waits until everything has ended.
+    pub fn stop(self) {
+        self.parts.shared.stop();
+        self.wait();
+    }
 }

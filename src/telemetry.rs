@@ -1,104 +1,138 @@
-//! Logs: the subscriber, the access-log entry, audit events.
-#![allow(missing_docs, dead_code)]
-use http::*;
+//! Logs: who is told what, as readable text or as one JSON object a line, never a secret (S159-S162).
+//!
+//! Every line has an `event`. The lines are written by another thread; when it cannot keep up they
+//! are dropped and counted, and no request waits for them (S164).
+
+mod audit;
+mod format;
+
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-#[derive(Default)]
-pub struct RequestIds;
-impl RequestIds {
-    pub fn next(&self) -> Option<Arc<str>> {
-        None
-    }
+
+use http::Method;
+use http::StatusCode;
+use http::Version;
+use tracing_appender::non_blocking::NonBlockingBuilder;
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::LogFormat;
+use crate::config::LogSettings;
+use crate::policy::session::Record;
+use crate::policy::session::SessionKey;
+
+pub use self::audit::Audit;
+pub use self::audit::ErrorChain;
+pub use self::audit::RefusedSession;
+pub use self::audit::audit;
+
+/// Lines that may wait for the writer.
+const WAITING_LINES: usize = 16_384;
+
+/// Keeps the writer going; what is waiting is written when it is dropped.
+pub struct Guard {
+    _writer: WorkerGuard,
 }
-#[derive(Default, Clone)]
+
+/// Sends logs to standard error. A second call changes nothing.
+pub fn init(settings: &LogSettings) -> Guard {
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true).finish(std::io::stderr());
+    let json = match settings.format {
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+        LogFormat::Auto => !std::io::stderr().is_terminal(),
+    };
+    let lines = format::Lines::new(writer, json);
+    let _first_wins =
+        tracing_subscriber::registry().with(LevelFilter::from_level(settings.level)).with(lines).try_init();
+    Guard { _writer: guard }
+}
+
+/// What a log line says about the request it belongs to.
+#[derive(Clone, Debug, Default)]
 pub struct Context {
+    /// Names the request in all its lines.
     pub request_id: Option<Arc<str>>,
+    /// The site's origin.
     pub site: Option<Arc<str>>,
+    /// The client's address.
     pub client: Option<IpAddr>,
+    /// The session's public handle.
     pub session_ref: Option<Arc<str>>,
 }
+
 impl Context {
-    pub fn of_session(_k: &crate::policy::session::SessionKey, _r: &crate::policy::session::Record) -> Self {
-        Self::default()
+    /// For what happens to a session outside any request.
+    pub fn of_session(key: &SessionKey, record: &Record) -> Self {
+        Self {
+            request_id: None,
+            site: Some(Arc::clone(&record.site)),
+            client: Some(record.binding.address),
+            session_ref: Some(Arc::from(key.session_ref())),
+        }
     }
 }
-pub enum RefusedSession {
-    Malformed,
-    Ended,
-    Unknown,
-    Expired(crate::policy::session::EndReason),
-    Binding,
-    Reuse,
-    Foreign,
+
+/// Numbers requests: eight random characters of the process, then a counter.
+pub struct RequestIds {
+    process: u32,
+    next: AtomicU64,
 }
-pub enum Audit<'a> {
-    SessionEnded {
-        reason: crate::policy::session::EndReason,
-    },
-    StoreFailed {
-        error: &'a crate::store::StoreError,
-    },
-    RequestRefused {
-        error: &'a dyn std::error::Error,
-    },
-    ExchangeFailed {
-        error: &'a dyn std::error::Error,
-    },
-    CsrfRefused {
-        reason: crate::policy::csrf::CrossSite,
-        enforced: bool,
-        method: &'a Method,
-        path: &'a str,
-    },
-    AccessDenied {
-        path: &'a str,
-    },
-    PublicHint {
-        path: &'a str,
-        pattern: &'a str,
-    },
-    BindingSignal {
-        mismatch: crate::policy::binding::Mismatch,
-    },
-    SessionRefused {
-        reason: RefusedSession,
-    },
-    SessionAuthenticated {
-        user: &'a str,
-    },
-    SessionCreated,
-    SessionRotated,
-    CookieDropped {
-        name: &'a str,
-    },
-    LoginLoop {
-        cookies: &'a [String],
-    },
-    LoginUnwatched {
-        cookie: &'a str,
-    },
-    LogoutForwarded {
-        status: StatusCode,
-    },
-    UserSwitch {
-        from: &'a str,
-        to: &'a str,
-    },
-    LoginAttempt {
-        rule: usize,
-        outcome: crate::policy::login::Outcome,
-        criteria: &'a [crate::policy::login::Criterion],
-        user: Option<&'a str>,
-    },
+
+impl Default for RequestIds {
+    fn default() -> Self {
+        let mut bytes = [0; 4];
+        // Without randomness the IDs are still unique within the process.
+        let process =
+            aws_lc_rs::rand::fill(&mut bytes).map_or_else(|_| std::process::id(), |()| u32::from_le_bytes(bytes));
+        Self { process, next: AtomicU64::new(1) }
+    }
 }
-pub fn audit(_c: &Context, _a: &Audit<'_>) {}
+
+impl RequestIds {
+    /// The next one.
+    pub fn next(&self) -> Arc<str> {
+        Arc::from(format!("{:08x}{:08x}", self.process, self.next.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+/// One line of the access log.
+#[derive(Debug)]
 pub struct AccessEntry<'a> {
+    /// Request method.
     pub method: &'a Method,
+    /// Path, with the query only if that is configured.
     pub path: &'a str,
+    /// The client's HTTP version.
     pub version: Version,
+    /// Status of the response.
     pub status: StatusCode,
+    /// From the request's head to the response's head.
     pub duration: Duration,
+    /// Who made it.
     pub user: Option<&'a str>,
 }
-pub fn access(_c: &Context, _e: &AccessEntry<'_>) {}
+
+/// Writes a line of the access log.
+pub fn access(context: &Context, entry: &AccessEntry<'_>) {
+    tracing::info!(
+        event = "access",
+        request_id = context.request_id.as_deref(),
+        site = context.site.as_deref(),
+        client = context.client.map(tracing::field::display),
+        session = context.session_ref.as_deref(),
+        user = entry.user,
+        method = entry.method.as_str(),
+        path = entry.path,
+        protocol = ?entry.version,
+        status = entry.status.as_u16(),
+        duration_us = u64::try_from(entry.duration.as_micros()).unwrap_or(u64::MAX),
+    );
+}

@@ -102,7 +102,7 @@ fn canonical(text: &str) -> Option<String> {
         Some(rest) => {
             let (address, rest) = rest.split_once(']')?;
             address.parse::<std::net::Ipv6Addr>().ok()?;
-            (&text[..address.len() + 2], rest.strip_prefix(':').or(rest.is_empty().then_some("")))
+            (&text[..address.len() + 2], rest.strip_prefix(':').or_else(|| rest.is_empty().then_some("")))
         }
         None => match text.split_once(':') {
             Some((host, port)) => (host, Some(port)),

@@ -104,7 +104,7 @@ pub fn parameters(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, st
 /// Whether nothing in the path needs a second look: the common case, without an allocation.
 fn is_plain(path: &str) -> bool {
     let unusual = |byte: &u8| matches!(byte, b'%' | b'\\' | b';') || byte.is_ascii_control();
-    !path.as_bytes().iter().any(|byte| unusual(byte)) && !path.contains("//") && !path.contains("/.")
+    !path.as_bytes().iter().any(unusual) && !path.contains("//") && !path.contains("/.")
 }
 
 /// The normalised path, and the first thing about it that is in doubt.
@@ -156,7 +156,7 @@ fn decode(segment: &str) -> (String, Option<Ambiguity>) {
         match digits {
             Some((high, low)) => {
                 let byte = high << 4 | low;
-                doubt = doubt.or(doubt_about(byte, &raw[at + 3..]));
+                doubt = doubt.or_else(|| doubt_about(byte, &raw[at + 3..]));
                 bytes.push(byte);
                 at += 3;
             }

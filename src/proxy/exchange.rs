@@ -94,7 +94,11 @@ impl Trace {
         let path = request.uri().path_and_query().map_or("*", |target| target.as_str());
         let logged = if snapshot.log_queries { path } else { path.split('?').next().unwrap_or(path) };
         Self {
-            context: Context { request_id: gate.request_ids.next(), client: Some(peer.ip()), ..Context::default() },
+            context: Context {
+                request_id: Some(gate.request_ids.next()),
+                client: Some(peer.ip()),
+                ..Context::default()
+            },
             settled: Settled::default(),
             site: None,
             user: None,

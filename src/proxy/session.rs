@@ -98,7 +98,7 @@ impl Exchange<'_> {
         let key = id.key();
         for _ in 0..ATTEMPTS {
             let record = match self.worker.gate.store.load(&key, self.now).await? {
-                Found::Record(record) => record,
+                Found::Record(record) => *record,
                 Found::Tombstone => {
                     self.session = Session::None { tombstone: true };
                     self.session_refused(RefusedSession::Ended);

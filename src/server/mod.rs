@@ -1,1 +1,151 @@
-//! Listeners, TLS and connections.
+//! Listeners and connections: one thread per worker, each with its own runtime, its own listening
+//! sockets and its own upstream connections, so that nothing on the path is shared.
+
+mod connection;
+mod door;
+mod listen;
+mod redirect;
+pub mod tls;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::policy::site::Limits;
+use crate::policy::site::Origin;
+use crate::policy::site::Timeouts;
+use crate::proxy::Gate;
+
+pub use self::listen::BindError;
+pub use self::listen::Bound;
+pub use self::listen::bind;
+
+use self::door::Door;
+use self::tls::Tls;
+
+/// What all connections share; the parts that a reload may change are swapped.
+pub struct Shared {
+    gate: Arc<Gate>,
+    tls: Arc<Tls>,
+    door: Door,
+    timeouts: ArcSwap<Timeouts>,
+    limits: ArcSwap<Limits>,
+    /// Where plain HTTP is sent, by host name.
+    origins: ArcSwap<HashMap<String, Origin>>,
+    stop: CancellationToken,
+    /// Ends the drain at once.
+    cut: CancellationToken,
+}
+
+impl Shared {
+    /// What connections share under this configuration.
+    pub fn new(config: &Config, gate: Arc<Gate>, tls: Arc<Tls>) -> Arc<Self> {
+        Arc::new(Self {
+            gate,
+            tls,
+            door: Door::default(),
+            timeouts: ArcSwap::from_pointee(config.timeouts.clone()),
+            limits: ArcSwap::from_pointee(config.limits.clone()),
+            origins: ArcSwap::from_pointee(origins(config)),
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+        })
+    }
+
+    /// Applies what a reload may change; new connections see it.
+    pub fn reload(&self, config: &Config) {
+        self.timeouts.store(Arc::new(config.timeouts.clone()));
+        self.limits.store(Arc::new(config.limits.clone()));
+        self.origins.store(Arc::new(origins(config)));
+    }
+
+    /// Stops accepting; requests under way may finish within the `drain` timeout.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Ends what is still under way.
+    pub fn cut(&self) {
+        self.stop.cancel();
+        self.cut.cancel();
+    }
+}
+
+/// Host names, of origins and aliases, and the origin that each belongs to.
+fn origins(config: &Config) -> HashMap<String, Origin> {
+    let mut origins = HashMap::new();
+    for site in &config.sites {
+        origins.entry(site.origin.host.clone()).or_insert_with(|| site.origin.clone());
+        for alias in &site.aliases {
+            origins.entry(alias.host.clone()).or_insert_with(|| site.origin.clone());
+        }
+    }
+    origins
+}
+
+/// Starts a worker on a thread of its own.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start_worker(shared: &Arc<Shared>, number: usize, sockets: Sockets) -> std::io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(event = "worker.failed", error = %error);
+                return;
+            }
+        };
+        runtime.block_on(work(shared, sockets));
+        // Tunnels and other tasks that are left are cut here.
+        runtime.shutdown_timeout(Duration::from_millis(100));
+    })
+}
+
+/// The listening sockets of one worker.
+pub struct Sockets {
+    /// TLS.
+    pub https: Vec<std::net::TcpListener>,
+    /// Plain HTTP, for redirects.
+    pub http: Vec<std::net::TcpListener>,
+}
+
+async fn work(shared: Arc<Shared>, sockets: Sockets) {
+    let worker = shared.gate.worker();
+    let connections = TaskTracker::new();
+    let mut accepting = JoinSet::new();
+    for socket in sockets.https {
+        let Ok(listener) = TcpListener::from_std(socket) else { continue };
+        let serve = connection::secure(Arc::clone(&shared), Arc::clone(&worker));
+        accepting.spawn(listen::accept(listener, Arc::clone(&shared), connections.clone(), serve));
+    }
+    for socket in sockets.http {
+        let Ok(listener) = TcpListener::from_std(socket) else { continue };
+        let serve = redirect::plain(Arc::clone(&shared));
+        accepting.spawn(listen::accept(listener, Arc::clone(&shared), connections.clone(), serve));
+    }
+    while accepting.join_next().await.is_some() {}
+    let drain = shared.timeouts.load().drain;
+    connections.close();
+    tokio::select! {
+        () = connections.wait() => {}
+        () = tokio::time::sleep(drain) => tracing::warn!(event = "drain.cut", after_s = drain.as_secs()),
+        () = shared.cut.cancelled() => {}
+    }
+}
+
+/// The addresses that sockets listen on.
+pub fn addresses(sockets: &[std::net::TcpListener]) -> Vec<SocketAddr> {
+    sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+}

@@ -65,7 +65,7 @@ fn put(name: &str) -> VaultChange {
 
 async fn record(store: &dyn SessionStore, key: &SessionKey) -> Option<Record> {
     match store.load(key, at(1)).await.unwrap() {
-        Found::Record(record) => Some(record),
+        Found::Record(record) => Some(*record),
         Found::Tombstone | Found::Absent => None,
     }
 }

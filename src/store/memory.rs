@@ -137,7 +137,7 @@ impl MemoryStore {
 
     fn find(&self, key: &SessionKey, now: Timestamp) -> Found {
         match self.slots.get(key).as_deref() {
-            Some(Slot::Session(session)) => Found::Record(session.composed()),
+            Some(Slot::Session(session)) => Found::Record(Box::new(session.composed())),
             Some(Slot::Tombstone(since)) if now.since(*since) < TOMBSTONE => Found::Tombstone,
             Some(Slot::Tombstone(_)) | None => Found::Absent,
         }

@@ -36,7 +36,7 @@ pub enum StoreError {
 #[derive(Clone, Debug)]
 pub enum Found {
     /// A record, expired or not: judging it is not the store's work.
-    Record(Record),
+    Record(Box<Record>),
     /// It was ended by login or logout less than 60 s ago.
     Tombstone,
     /// Nothing.

@@ -1,0 +1,115 @@
+//! The plain listener: it only sends page loads to the configured origin (S134).
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::Method;
+use http::Request;
+use http::Response;
+use http::StatusCode;
+use http::header;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::rt::TokioTimer;
+use tokio::net::TcpStream;
+
+use crate::server::Shared;
+use crate::server::door::Permit;
+
+type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What serves a connection that was accepted on a plain listener.
+pub(super) fn plain(shared: Arc<Shared>) -> impl Fn(TcpStream, SocketAddr, Permit) -> Serving {
+    move |stream, _peer, permit| {
+        let shared = Arc::clone(&shared);
+        Box::pin(async move {
+            let timeouts = shared.timeouts.load_full();
+            let limits = shared.limits.load_full();
+            let stop = shared.stop.clone();
+            let answer = service_fn(move |request: Request<Incoming>| {
+                let answer = redirect(&shared, &request);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(timeouts.header)
+                .max_buf_size((limits.header_bytes + limits.uri).max(64 * 1024))
+                .max_headers(limits.header_count)
+                .serve_connection(TokioIo::new(stream), answer);
+            let mut connection = pin!(connection);
+            let _ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            drop(permit);
+        })
+    }
+}
+
+fn redirect(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) || request.headers().contains_key(header::UPGRADE) {
+        return refusal(StatusCode::FORBIDDEN, "Only https is served here.\n");
+    }
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next().and_then(|host| host.to_str().ok()), hosts.next()) else {
+        return refusal(StatusCode::BAD_REQUEST, "The request was not understood.\n");
+    };
+    let origins = shared.origins.load();
+    // Only names from the configuration are ever sent back (S157).
+    let Some(origin) = origins.get(&host_name(host)) else {
+        return refusal(StatusCode::MISDIRECTED_REQUEST, "No such site here.\n");
+    };
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let Ok(location) = HeaderValue::from_str(&format!("{}{target}", origin.to_text())) else {
+        return refusal(StatusCode::BAD_REQUEST, "The request was not understood.\n");
+    };
+    let mut response = refusal(StatusCode::PERMANENT_REDIRECT, "");
+    response.headers_mut().insert(header::LOCATION, location);
+    response.headers_mut().remove(header::CONNECTION);
+    response
+}
+
+/// The name without port and trailing dot, lower case.
+fn host_name(host: &str) -> String {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        Some(_) | None => host,
+    };
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}
+
+fn refusal(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_compared_by_name() {
+        for (host, name) in
+            [("App.Test", "app.test"), ("app.test:80", "app.test"), ("app.test.", "app.test"), ("[::1]:80", "[::1]")]
+        {
+            assert_eq!(host_name(host), name);
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! What happened, as a closed list of events. Each has a name, a level, and only fields that may be
+//! written down.
+
+use std::error::Error;
+use std::fmt;
+use std::path::Path;
+
+use http::Method;
+use http::StatusCode;
+
+use crate::policy::binding::Mismatch;
+use crate::policy::csrf::CrossSite;
+use crate::policy::login::Criterion;
+use crate::policy::login::Outcome;
+use crate::policy::session::EndReason;
+use crate::store::StoreError;
+use crate::telemetry::Context;
+
+/// An error and all its causes on one line.
+pub struct ErrorChain<'a>(pub &'a dyn Error);
+
+impl fmt::Display for ErrorChain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Why a presented session was not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedSession {
+    /// No ID, or several.
+    Malformed,
+    /// Ended by login or logout a moment ago.
+    Ended,
+    /// Not known (any more).
+    Unknown,
+    /// Past a limit.
+    Expired(EndReason),
+    /// Another client.
+    Binding,
+    /// A verifier that has retired.
+    Reuse,
+    /// Issued by another site.
+    Foreign,
+}
+
+impl RefusedSession {
+    /// The word used in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Ended => "ended",
+            Self::Unknown => "unknown",
+            Self::Expired(reason) => reason.as_str(),
+            Self::Binding => "binding",
+            Self::Reuse => "reuse",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
+/// What happened.
+pub enum Audit<'a> {
+    /// An anonymous session began.
+    SessionCreated,
+    /// A login began a session.
+    SessionAuthenticated {
+        /// Whose.
+        user: &'a str,
+    },
+    /// A successor was minted.
+    SessionRotated,
+    /// A session ended.
+    SessionEnded {
+        /// Why.
+        reason: EndReason,
+    },
+    /// A presented session was not used.
+    SessionRefused {
+        /// Why.
+        reason: RefusedSession,
+    },
+    /// Something about the client differs from when the session began.
+    BindingSignal {
+        /// What.
+        mismatch: Mismatch,
+    },
+    /// Someone tried to log in.
+    LoginAttempt {
+        /// Place of the rule in the file, from 1.
+        rule: usize,
+        /// What came of it.
+        outcome: Outcome,
+        /// Every criterion with its verdict.
+        criteria: &'a [Criterion],
+        /// Who, only on success.
+        user: Option<&'a str>,
+    },
+    /// A session cookie that a rule waits for was set where no rule watches.
+    LoginUnwatched {
+        /// Its name.
+        cookie: &'a str,
+    },
+    /// The application redirects its own login page in a circle.
+    LoginLoop {
+        /// Names of the cookies that were removed.
+        cookies: &'a [String],
+    },
+    /// Another user logged in within a session.
+    UserSwitch {
+        /// Before.
+        from: &'a str,
+        /// After.
+        to: &'a str,
+    },
+    /// The application was told of a logout.
+    LogoutForwarded {
+        /// What it said.
+        status: StatusCode,
+    },
+    /// A cross-site request.
+    CsrfRefused {
+        /// What gave it away.
+        reason: CrossSite,
+        /// Whether it was refused, or only reported.
+        enforced: bool,
+        /// Its method.
+        method: &'a Method,
+        /// Its path.
+        path: &'a str,
+    },
+    /// A closed path.
+    AccessDenied {
+        /// Which.
+        path: &'a str,
+    },
+    /// The login page wants something that is not public.
+    PublicHint {
+        /// What.
+        path: &'a str,
+        /// What would open it.
+        pattern: &'a str,
+    },
+    /// A cookie of the application that could not be kept.
+    CookieDropped {
+        /// Its name.
+        name: &'a str,
+    },
+    /// The client's fault.
+    RequestRefused {
+        /// What was wrong.
+        error: &'a dyn Error,
+    },
+    /// The application's fault, or ours.
+    ExchangeFailed {
+        /// What was wrong.
+        error: &'a dyn Error,
+    },
+    /// The store could not answer.
+    StoreFailed {
+        /// Why.
+        error: &'a StoreError,
+    },
+    /// A new configuration is in force.
+    ConfigReloaded {
+        /// Its file.
+        path: &'a Path,
+    },
+    /// A new configuration was refused, the old one stays.
+    ConfigRefused {
+        /// Its file.
+        path: &'a Path,
+        /// What is wrong with it.
+        error: &'a dyn Error,
+    },
+    /// A new certificate serves new connections.
+    CertificateReloaded {
+        /// Its file.
+        path: &'a Path,
+    },
+    /// A new certificate was refused, the old one stays.
+    CertificateRefused {
+        /// Its file.
+        path: &'a Path,
+        /// What is wrong with it.
+        error: &'a dyn Error,
+    },
+}
+
+/// One event with what all events of a request have.
+macro_rules! emit {
+    ($level:ident, $context:ident, $event:literal $(, $field:ident = $value:expr)*) => {
+        tracing::$level!(
+            event = $event,
+            request_id = $context.request_id.as_deref(),
+            site = $context.site.as_deref(),
+            client = $context.client.map(tracing::field::display),
+            session = $context.session_ref.as_deref()
+            $(, $field = $value)*
+        )
+    };
+}
+
+/// Writes an event.
+pub fn audit(context: &Context, event: &Audit<'_>) {
+    match event {
+        Audit::SessionCreated
+        | Audit::SessionAuthenticated { .. }
+        | Audit::SessionRotated
+        | Audit::SessionEnded { .. }
+        | Audit::SessionRefused { .. }
+        | Audit::BindingSignal { .. } => session_event(context, event),
+        Audit::LoginAttempt { rule, outcome, criteria, user } => {
+            login_attempt(context, *rule, *outcome, criteria, *user)
+        }
+        Audit::LoginUnwatched { cookie } => emit!(
+            warn,
+            context,
+            "login.unwatched",
+            cookie = cookie,
+            help = "the application set this session cookie where no login rule watches: is a [[site.login]] missing?"
+        ),
+        Audit::LoginLoop { cookies } => emit!(warn, context, "login.loop", cookies = cookies.join(" ")),
+        Audit::UserSwitch { from, to } => emit!(info, context, "session.user_switch", from = from, to = to),
+        Audit::LogoutForwarded { status } => emit!(info, context, "logout.forwarded", status = status.as_u16()),
+        Audit::CsrfRefused { reason, enforced, method, path } => emit!(
+            warn,
+            context,
+            "csrf.refused",
+            reason = reason.as_str(),
+            enforced = enforced,
+            method = method.as_str(),
+            path = path
+        ),
+        Audit::AccessDenied { path } => emit!(info, context, "access.denied", path = path),
+        Audit::PublicHint { path, pattern } => emit!(
+            warn,
+            context,
+            "access.hint",
+            path = path,
+            help = format!(
+                "the login page wants this path: public = [\"{pattern}\"] in [site.access] would let it through"
+            )
+        ),
+        Audit::CookieDropped { name } => emit!(
+            warn,
+            context,
+            "cookie.dropped",
+            cookie = name,
+            help = "the application set it where no session could be begun, or it has our cookie's name"
+        ),
+        Audit::RequestRefused { .. }
+        | Audit::ExchangeFailed { .. }
+        | Audit::StoreFailed { .. }
+        | Audit::ConfigReloaded { .. }
+        | Audit::ConfigRefused { .. }
+        | Audit::CertificateReloaded { .. }
+        | Audit::CertificateRefused { .. } => service_event(context, event),
+    }
+}
+
+#[allow(clippy::wildcard_enum_match_arm)] // The caller's match is the exhaustive one.
+fn session_event(context: &Context, event: &Audit<'_>) {
+    match event {
+        Audit::SessionCreated => emit!(info, context, "session.created"),
+        Audit::SessionAuthenticated { user } => emit!(info, context, "session.authenticated", user = user),
+        Audit::SessionRotated => emit!(info, context, "session.rotated"),
+        Audit::SessionEnded { reason } => emit!(info, context, "session.ended", reason = reason.as_str()),
+        Audit::SessionRefused { reason: reason @ (RefusedSession::Reuse | RefusedSession::Binding) } => {
+            emit!(warn, context, "session.refused", reason = reason.as_str());
+        }
+        Audit::SessionRefused { reason } => emit!(info, context, "session.refused", reason = reason.as_str()),
+        Audit::BindingSignal { mismatch } => {
+            let what = match mismatch {
+                Mismatch::Address(_) => "address",
+                Mismatch::UserAgent(_) => "user-agent",
+                Mismatch::Signal(what) => what,
+            };
+            emit!(warn, context, "session.client_changed", changed = what);
+        }
+        _ => {}
+    }
+}
+
+#[allow(clippy::wildcard_enum_match_arm)] // The caller's match is the exhaustive one.
+fn service_event(context: &Context, event: &Audit<'_>) {
+    match event {
+        Audit::RequestRefused { error } => {
+            emit!(info, context, "request.refused", error = ErrorChain(*error).to_string());
+        }
+        Audit::ExchangeFailed { error } => {
+            emit!(warn, context, "upstream.failed", error = ErrorChain(*error).to_string());
+        }
+        Audit::StoreFailed { error } => emit!(error, context, "store.failed", error = ErrorChain(*error).to_string()),
+        Audit::ConfigReloaded { path } => emit!(info, context, "config.reloaded", file = path.display().to_string()),
+        Audit::ConfigRefused { path, error } => emit!(
+            error,
+            context,
+            "config.refused",
+            file = path.display().to_string(),
+            error = ErrorChain(*error).to_string()
+        ),
+        Audit::CertificateReloaded { path } => {
+            emit!(info, context, "tls.reloaded", file = path.display().to_string());
+        }
+        Audit::CertificateRefused { path, error } => emit!(
+            error,
+            context,
+            "tls.refused",
+            file = path.display().to_string(),
+            error = ErrorChain(*error).to_string()
+        ),
+        _ => {}
+    }
+}
+
+/// One line from which an operator sees why a login was recognised or not.
+fn login_attempt(context: &Context, rule: usize, outcome: Outcome, criteria: &[Criterion], user: Option<&str>) {
+    let outcome = match outcome {
+        Outcome::Success => "success",
+        Outcome::Failure => "failure",
+        Outcome::Undetermined | Outcome::Ask => "undetermined",
+    };
+    let verdicts: Vec<_> = criteria
+        .iter()
+        .map(|noted| format!("{}={}({})", noted.name, if noted.matched { "yes" } else { "no" }, noted.found))
+        .collect();
+    emit!(info, context, "login.attempt", rule = rule, outcome = outcome, criteria = verdicts.join(" "), user = user);
+}
