@@ -1,1 +1,128 @@
 //! The command line.
+
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap::Parser;
+use clap::Subcommand;
+
+use crate::cert;
+use crate::config;
+use crate::config::Config;
+use crate::demo;
+use crate::telemetry::ErrorChain;
+
+/// The configuration is invalid.
+const INVALID: u8 = 2;
+/// Something else went wrong; for `check`, the configuration is valid with warnings.
+const FAILED: u8 = 1;
+
+/// A TLS-terminating, authenticating reverse proxy that gives a legacy web application modern sessions.
+#[derive(Parser)]
+#[command(
+    name = "vestibule",
+    version,
+    after_help = "Start here:\n  vestibule demo                  a small old-fashioned application and the proxy in front of it\n  vestibule cert && vestibule run your application, with a certificate for development\n  vestibule check                 what proxy.toml means, in words"
+)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(short, long, global = true, value_name = "FILE", default_value = "proxy.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the proxy (the default).
+    Run,
+    /// Validate the configuration and explain it in words: exit 0 clean, 1 with warnings, 2 invalid.
+    Check,
+    /// Run a small old-fashioned application with the proxy in front of it.
+    Demo {
+        /// Where to listen on localhost; 8443, or any free port if that is taken.
+        #[arg(short, long)]
+        port: Option<u16>,
+    },
+    /// Make a local authority and certificate for development.
+    Cert {
+        /// Where to put them.
+        #[arg(long, value_name = "DIRECTORY", default_value = "certs")]
+        out: PathBuf,
+        /// Host names and addresses [default: localhost 127.0.0.1 ::1].
+        names: Vec<String>,
+    },
+    /// Print the JSON Schema of proxy.toml.
+    Schema,
+    /// Print shell completions.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the program as the arguments say.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.command.unwrap_or(Command::Run) {
+        Command::Run => run::run(&arguments.config),
+        Command::Check => check(&arguments.config),
+        Command::Demo { port } => report(demo::run(port)),
+        Command::Cert { out, names } => match cert::make(&out, &names) {
+            Ok(made) => {
+                println!("{made}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => failed(&error),
+        },
+        Command::Schema => {
+            println!("{:#}", config::schema());
+            ExitCode::SUCCESS
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "vestibule", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn check(path: &std::path::Path) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(INVALID);
+        }
+    };
+    print!("{}", config.explain());
+    let warnings = config.warnings();
+    if warnings.is_empty() {
+        println!("\n{} is valid.", path.display());
+        return ExitCode::SUCCESS;
+    }
+    println!("\nWarnings:");
+    for warning in &warnings {
+        println!("  - {warning}");
+    }
+    println!("\n{} is valid, with {} of the above.", path.display(), plural(warnings.len(), "warning"));
+    ExitCode::from(FAILED)
+}
+
+fn plural(count: usize, word: &str) -> String {
+    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+}
+
+fn report(result: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&*error),
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("vestibule: {}", ErrorChain(error));
+    ExitCode::from(FAILED)
+}
