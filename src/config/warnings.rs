@@ -1,0 +1,3 @@
+pub(super) fn warnings(_: &crate::config::Config) -> Vec<String> {
+    Vec::new()
+}
