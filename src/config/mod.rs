@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod explain;
+mod explain_login;
 mod general;
 mod headers;
 mod keys;
@@ -17,6 +18,7 @@ mod tests;
 mod value;
 mod warnings;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
@@ -126,7 +128,15 @@ impl Problems {
         self.count
     }
 
-    fn of_file(path: &Path, what: &str, help: &str) -> Self {
+    fn of_unread(path: &Path, error: &io::Error) -> Self {
+        let kind = error.kind();
+        let (what, help) = if kind == io::ErrorKind::NotFound {
+            ("there is no such file".to_owned(), "write it, or name another file")
+        } else if kind == io::ErrorKind::InvalidData {
+            ("this is no text".to_owned(), "save the file as UTF-8")
+        } else {
+            (error.to_string(), "make it a file that may be read")
+        };
         Self { text: format!("{}: {what}\n  = help: {help}", path.display()), count: 1 }
     }
 }
@@ -138,13 +148,7 @@ impl Config {
     /// # Errors
     /// All problems at once, each with its place and remedy.
     pub fn load(path: &Path) -> Result<Self, Problems> {
-        let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                Problems::of_file(path, "there is no such file", "name another one with --config, or write this one")
-            }
-            std::io::ErrorKind::InvalidData => Problems::of_file(path, "this is no text", "save the file as UTF-8"),
-            _ => Problems::of_file(path, &error.to_string(), "make it a file that may be read"),
-        })?;
+        let text = std::fs::read_to_string(path).map_err(|error| Problems::of_unread(path, &error))?;
         read(Reader::new(path, &text, true), &text)
     }
 

@@ -31,7 +31,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(path: &Path, text: &'a str, looks_at_files: bool) -> Self {
-        let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+        let directory = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
         Self { file: path.display().to_string(), text, directory, looks_at_files, problems: RefCell::new(Vec::new()) }
     }
 

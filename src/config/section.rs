@@ -232,9 +232,10 @@ impl<'a> Section<'a> {
     pub(super) fn sections(&self, key: &'static str, name: &'static str) -> Vec<Self> {
         let mut found = Vec::new();
         for value in self.items(key).unwrap_or_default() {
-            match value.get_ref() {
-                DeValue::Table(_) => found.push(self.open(value, name)),
-                _ => self.mistyped(key, value, "a table or an array of tables"),
+            if value.get_ref().is_table() {
+                found.push(self.open(value, name));
+            } else {
+                self.mistyped(key, value, "a table or an array of tables");
             }
         }
         found
