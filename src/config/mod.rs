@@ -1,12 +1,31 @@
 //! `proxy.toml`: the only road from text to finished values.
 
-use std::net::IpAddr;
+mod catalogue;
+mod explain;
+mod explain_login;
+mod general;
+mod headers;
+mod keys;
+mod login;
+mod logout;
+mod reader;
+mod schema;
+mod section;
+mod session;
+mod site;
+#[cfg(test)]
+mod tests;
+mod value;
+mod warnings;
+
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use crate::config::reader::Reader;
 use crate::policy::site::Limits;
 use crate::policy::site::Site;
 use crate::policy::site::Timeouts;
@@ -97,40 +116,78 @@ pub struct Config {
 
 /// Everything that is wrong with a file, ready to print.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Problems(String);
+#[error("{text}")]
+pub struct Problems {
+    text: String,
+    count: usize,
+}
+
+impl Problems {
+    /// How many there are, at least one.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    fn of_unread(path: &Path, error: &io::Error) -> Self {
+        let kind = error.kind();
+        let (what, help) = if kind == io::ErrorKind::NotFound {
+            ("there is no such file".to_owned(), "write it, or name another file")
+        } else if kind == io::ErrorKind::InvalidData {
+            ("this is no text".to_owned(), "save the file as UTF-8")
+        } else {
+            (error.to_string(), "make it a file that may be read")
+        };
+        Self { text: format!("{}: {what}\n  = help: {help}", path.display()), count: 1 }
+    }
+}
 
 impl Config {
-    /// Reads and parses a file; relative paths in it are relative to its directory.
+    /// Reads and parses a file; relative paths in it are relative to its directory, and the files it
+    /// names must be there.
     ///
     /// # Errors
     /// All problems at once, each with its place and remedy.
     pub fn load(path: &Path) -> Result<Self, Problems> {
-        let text = std::fs::read_to_string(path).map_err(|error| Problems(format!("{}: {error}", path.display())))?;
-        Self::parse(path, &text)
+        let text = std::fs::read_to_string(path).map_err(|error| Problems::of_unread(path, &error))?;
+        read(Reader::new(path, &text, true), &text)
     }
 
-    /// Parses the text of a file that is called `path`.
+    /// Parses the text of a file that is called `path`. Looks at no file.
     ///
     /// # Errors
     /// All problems at once, each with its place and remedy.
     pub fn parse(path: &Path, text: &str) -> Result<Self, Problems> {
-        let _ = (text, IpAddr::from([0, 0, 0, 0]));
-        Err(Problems(format!("{}: not implemented", path.display())))
+        read(Reader::new(path, text, false), text)
     }
 
     /// The effective policy in plain words, for `check`.
     pub fn explain(&self) -> String {
-        String::new()
+        explain::explain(self)
     }
 
     /// Every deviation from the recommended values, one sentence each (S194).
     pub fn warnings(&self) -> Vec<String> {
-        Vec::new()
+        warnings::warnings(self)
+    }
+}
+
+fn read(reader: Reader<'_>, text: &str) -> Result<Config, Problems> {
+    let config = match toml::de::DeTable::parse(text) {
+        Ok(document) => Some(general::read_file(&reader, document.get_ref())),
+        Err(error) => {
+            let span = error.span().unwrap_or(0..0);
+            reader.report_hidden(span, format!("this is no TOML: {}", error.message()), "");
+            None
+        }
+    };
+    let unread = || Problems { text: "the file cannot be read".to_owned(), count: 1 };
+    match reader.into_problems() {
+        Some(problems) => Err(problems),
+        None => config.ok_or_else(unread),
     }
 }
 
 /// JSON Schema (2020-12) of `proxy.toml`.
 pub fn schema() -> serde_json::Value {
-    serde_json::Value::Null
+    schema::schema()
 }

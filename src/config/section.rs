@@ -1,0 +1,299 @@
+//! One table of the file, and the typed ways to look into it. Every look reports what is wrong and
+//! goes on, so that one run tells everything.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::DeTable;
+use toml::de::DeValue;
+
+use crate::config::keys;
+use crate::config::reader::Reader;
+use crate::config::value;
+
+/// A text and its place.
+#[derive(Clone, Debug)]
+pub(super) struct Text<'a> {
+    pub(super) text: &'a str,
+    pub(super) span: Range<usize>,
+}
+
+/// A table; an absent one is empty.
+#[derive(Clone)]
+pub(super) struct Section<'a> {
+    pub(super) reader: &'a Reader<'a>,
+    /// As in the file: `site.login`; empty for the whole file.
+    name: &'static str,
+    table: Option<&'a DeTable<'a>>,
+    pub(super) span: Range<usize>,
+}
+
+impl<'a> Section<'a> {
+    /// The whole file.
+    pub(super) fn whole(reader: &'a Reader<'a>, table: &'a DeTable<'a>) -> Self {
+        let section = Self { reader, name: "", table: Some(table), span: 0..0 };
+        section.check_keys();
+        section
+    }
+
+    pub(super) fn is_present(&self) -> bool {
+        self.table.is_some()
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.table?.get(key)
+    }
+
+    /// All keys and values.
+    pub(super) fn entries(&self) -> Vec<(Text<'a>, &'a Spanned<DeValue<'a>>)> {
+        let Some(table) = self.table else { return Vec::new() };
+        table.iter().map(|(key, value)| (Text { text: key.get_ref(), span: key.span() }, value)).collect()
+    }
+
+    fn place(&self) -> String {
+        if self.name.is_empty() { "the file".to_owned() } else { format!("[{}]", self.name) }
+    }
+
+    fn full(&self, key: &str) -> String {
+        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+    }
+
+    /// The place of a value, or of the table where there is none.
+    pub(super) fn span_of(&self, key: &str) -> Range<usize> {
+        self.get(key).map_or_else(|| self.span.clone(), Spanned::span)
+    }
+
+    /// A problem with the value of a key.
+    pub(super) fn problem(&self, key: &str, message: impl Into<String>, help: impl Into<String>) {
+        self.reader.report(self.span_of(key), message, help);
+    }
+
+    /// A required key that is not there.
+    pub(super) fn missing(&self, key: &str, example: &str) {
+        let message = format!("{} is missing", self.full(key));
+        let header = if self.is_present() { String::new() } else { format!(" under [{}]", self.name) };
+        self.reader.report(self.span.clone(), message, format!("write {key} = {example}{header}"));
+    }
+
+    fn mistyped(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) {
+        let message = format!("{} must be {wanted}, not {}", self.full(key), kind_of(value.get_ref()));
+        self.reader.report(value.span(), message, keys::help(self.name, key));
+    }
+
+    fn check_keys(&self) {
+        let Some(table) = self.table else { return };
+        for (key, value) in table {
+            match keys::find(self.name, key.get_ref()) {
+                None => self.report_unknown(key),
+                Some(known) if !known.available && !is_default(value.get_ref(), known.default) => {
+                    let message = format!("{} is not available in this version", self.full(known.key));
+                    let help = match known.default {
+                        "" => "remove it".to_owned(),
+                        default => format!("remove it; only {default} can be written here"),
+                    };
+                    self.reader.report_hidden(key.span(), message, help);
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn report_unknown(&self, key: &Spanned<toml::de::DeString<'_>>) {
+        let message = format!("unknown key {:?} in {}", key.get_ref(), self.place());
+        self.reader.report_hidden(key.span(), message, keys::suggest(self.name, key.get_ref()));
+    }
+
+    pub(super) fn text(&self, key: &str) -> Option<Text<'a>> {
+        let value = self.get(key)?;
+        let text = value.get_ref().as_str();
+        if text.is_none() {
+            self.mistyped(key, value, "text in quotes");
+        }
+        text.map(|text| Text { text, span: value.span() })
+    }
+
+    /// One text or a list of texts.
+    pub(super) fn texts(&self, key: &str) -> Option<Vec<Text<'a>>> {
+        let one = |value: &'a Spanned<DeValue<'a>>| match value.get_ref().as_str() {
+            Some(text) => Some(Text { text, span: value.span() }),
+            None => {
+                self.mistyped(key, value, "text in quotes or a list of texts");
+                None
+            }
+        };
+        Some(self.items(key)?.into_iter().filter_map(one).collect())
+    }
+
+    /// One value or a list of values.
+    pub(super) fn items(&self, key: &str) -> Option<Vec<&'a Spanned<DeValue<'a>>>> {
+        let value = self.get(key)?;
+        Some(match value.get_ref().as_array() {
+            Some(list) => list.iter().collect(),
+            None => vec![value],
+        })
+    }
+
+    pub(super) fn flag(&self, key: &str, default: bool) -> bool {
+        let Some(value) = self.get(key) else { return default };
+        value.get_ref().as_bool().unwrap_or_else(|| {
+            self.mistyped(key, value, "true or false");
+            default
+        })
+    }
+
+    /// A whole number or a size, not below `least`.
+    pub(super) fn number(&self, key: &str, least: u64) -> Option<u64> {
+        let value = self.get(key)?;
+        let number = match value.get_ref() {
+            DeValue::Integer(number) => value::integer(number).and_then(|number| u64::try_from(number).ok()),
+            DeValue::String(text) => value::size(text),
+            DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+                self.mistyped(key, value, "a number");
+                return None;
+            }
+        };
+        match number {
+            Some(number) if number >= least && number <= u64::from(u32::MAX) * 1024 => Some(number),
+            Some(_) => {
+                self.problem(key, format!("{} is out of range", self.full(key)), format!("at least {least}"));
+                None
+            }
+            None => {
+                let help = "write a whole number, or a size such as \"64KiB\" or \"10MiB\"";
+                self.problem(key, format!("{} is no number", self.full(key)), help);
+                None
+            }
+        }
+    }
+
+    pub(super) fn is_off(&self, key: &str) -> bool {
+        self.get(key).is_some_and(|value| value.get_ref().as_str() == Some("off"))
+    }
+
+    /// A duration longer than nothing, unless `zero` may be written.
+    pub(super) fn duration(&self, key: &str, default: Duration, zero: bool) -> Duration {
+        let Some(value) = self.get(key) else { return default };
+        let Some(text) = value.get_ref().as_str() else {
+            self.mistyped(key, value, "a duration in quotes");
+            return default;
+        };
+        match value::duration(text) {
+            Some(duration) if zero || !duration.is_zero() => return duration,
+            Some(_) => self.problem(key, format!("{} must be longer than 0", self.full(key)), ""),
+            None => {
+                let message = format!("{} is no duration: {text:?}", self.full(key));
+                self.problem(key, message, "write a number and a unit: \"500ms\", \"30s\", \"15m\", \"8h\", \"2d\"");
+            }
+        }
+        default
+    }
+
+    /// A duration or `"off"`.
+    pub(super) fn duration_or_off(&self, key: &str, default: Option<Duration>) -> Option<Duration> {
+        if self.is_off(key) {
+            return None;
+        }
+        if !self.has(key) {
+            return default;
+        }
+        Some(self.duration(key, default.unwrap_or(Duration::from_secs(60)), false))
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)], default: T) -> T {
+        let Some(found) = self.text(key) else { return default };
+        if let Some((_, value)) = choices.iter().find(|(word, _)| *word == found.text) {
+            return *value;
+        }
+        let words: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
+        let message = format!("{} cannot be {:?}", self.full(key), found.text);
+        self.reader.report(found.span, message, format!("one of {}", words.join(", ")));
+        default
+    }
+
+    /// A table within this one.
+    pub(super) fn section(&self, key: &'static str, name: &'static str) -> Self {
+        let Some(value) = self.get(key) else {
+            return Self { reader: self.reader, name, table: None, span: self.span.clone() };
+        };
+        if value.get_ref().as_table().is_none() {
+            self.mistyped(key, value, "a table");
+        }
+        self.open(value, name)
+    }
+
+    /// One table or an array of tables.
+    pub(super) fn sections(&self, key: &'static str, name: &'static str) -> Vec<Self> {
+        let mut found = Vec::new();
+        for value in self.items(key).unwrap_or_default() {
+            if value.get_ref().is_table() {
+                found.push(self.open(value, name));
+            } else {
+                self.mistyped(key, value, "a table or an array of tables");
+            }
+        }
+        found
+    }
+
+    fn open(&self, value: &'a Spanned<DeValue<'a>>, name: &'static str) -> Self {
+        let section = Self { reader: self.reader, name, table: value.get_ref().as_table(), span: value.span() };
+        section.check_keys();
+        section
+    }
+
+    /// The path of a file, which must exist when files are looked at.
+    pub(super) fn file(&self, key: &str, remedy: &str) -> Option<PathBuf> {
+        let found = self.text(key)?;
+        let path = self.reader.resolve(found.text);
+        if found.text.is_empty() || self.reader.misses(&path) {
+            self.reader.report(found.span, format!("{}: there is no file {}", self.full(key), path.display()), remedy);
+        }
+        Some(path)
+    }
+
+    /// Each text, read by `parse`, whose error is the message and help.
+    pub(super) fn parsed<T>(
+        &self,
+        key: &str,
+        parse: impl Fn(&'a str) -> Result<T, (String, String)>,
+    ) -> Option<Vec<(T, Range<usize>)>> {
+        let mut all = Vec::new();
+        for found in self.texts(key)? {
+            match parse(found.text) {
+                Ok(value) => all.push((value, found.span)),
+                Err((message, help)) => {
+                    self.reader.report(found.span, format!("{}: {message}", self.full(key)), help);
+                }
+            }
+        }
+        Some(all)
+    }
+}
+
+fn kind_of(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "text",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn is_default(value: &DeValue<'_>, default: &str) -> bool {
+    match value {
+        DeValue::String(text) => default.trim_matches('"') == text && !text.is_empty(),
+        DeValue::Boolean(flag) => default == flag.to_string(),
+        DeValue::Table(table) => table.is_empty(),
+        DeValue::Array(list) => default == "[]" && list.is_empty(),
+        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) => false,
+    }
+}

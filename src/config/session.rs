@@ -1,0 +1,154 @@
+//! `[session]` and `[csrf]`, each also below a site.
+
+use std::time::Duration;
+
+use crate::config::section::Section;
+use crate::config::value::Wrong;
+use crate::config::value::wrong;
+use crate::policy::binding::Bind;
+use crate::policy::binding::BindingRules;
+use crate::policy::binding::OnMismatch;
+use crate::policy::cookie::SessionCookie;
+use crate::policy::csrf::CsrfMode;
+use crate::policy::csrf::CsrfRules;
+use crate::policy::glob::PathPattern;
+use crate::policy::session::SessionRules;
+
+/// Nothing keeps a session that nobody logged in to any longer.
+const ANONYMOUS_LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
+
+const COOKIE_NAME_LIMIT: usize = 128;
+
+/// Everything in `[session]`.
+#[derive(Clone, Debug)]
+pub(super) struct Lifetimes {
+    pub(super) rules: SessionRules,
+    pub(super) cookie: SessionCookie,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        let minutes = |count: u64| Duration::from_secs(count * 60);
+        let binding = BindingRules {
+            bind: Bind::Subnet,
+            on_mismatch: OnMismatch::Reauthenticate,
+            on_user_agent_change: OnMismatch::Log,
+        };
+        let rules = SessionRules {
+            idle: minutes(30),
+            absolute: minutes(8 * 60),
+            anonymous: minutes(30),
+            rotate_every: Some(minutes(15)),
+            rotation_grace: Duration::from_secs(30),
+            max_per_user: None,
+            binding,
+        };
+        let cookie = SessionCookie { name: "__Host-session".to_owned(), strict: false, persistent: true };
+        Self { rules, cookie }
+    }
+}
+
+/// `[session]`, or `[site.session]` over it.
+pub(super) fn read_session(section: &Section<'_>, default: &Lifetimes) -> Lifetimes {
+    let (rules, cookie) = (&default.rules, &default.cookie);
+    let on_change =
+        [("reauthenticate", OnMismatch::Reauthenticate), ("log", OnMismatch::Log), ("revoke", OnMismatch::Revoke)];
+    let binds = [("subnet", Bind::Subnet), ("exact", Bind::Exact), ("off", Bind::Off)];
+    let binding = BindingRules {
+        bind: section.choice("bind", &binds, rules.binding.bind),
+        on_mismatch: section.choice("on_mismatch", &on_change, rules.binding.on_mismatch),
+        on_user_agent_change: section.choice("on_user_agent_change", &on_change, rules.binding.on_user_agent_change),
+    };
+    let read = SessionRules {
+        idle: section.duration("idle_timeout", rules.idle, false),
+        absolute: section.duration("absolute_timeout", rules.absolute, false),
+        anonymous: section.duration("anonymous_timeout", rules.anonymous, false),
+        rotate_every: section.duration_or_off("rotate_every", rules.rotate_every),
+        rotation_grace: section.duration("rotation_grace", rules.rotation_grace, true),
+        max_per_user: rules.max_per_user,
+        binding,
+    };
+    report_contradictions(section, &read);
+    let cookie = SessionCookie {
+        name: read_cookie_name(section).unwrap_or_else(|| cookie.name.clone()),
+        strict: section.choice("same_site", &[("lax", false), ("strict", true)], cookie.strict),
+        persistent: section.flag("persistent", cookie.persistent),
+    };
+    Lifetimes { rules: read, cookie }
+}
+
+fn report_contradictions(section: &Section<'_>, rules: &SessionRules) {
+    let first = |keys: [&'static str; 2]| keys.into_iter().find(|key| section.has(key));
+    if let Some(key) = first(["idle_timeout", "absolute_timeout"])
+        && rules.idle > rules.absolute
+    {
+        let help = "a session cannot idle longer than it lives: lower idle_timeout or raise absolute_timeout";
+        section.problem(key, "idle_timeout is longer than absolute_timeout", help);
+    }
+    if let Some(key) = first(["rotation_grace", "rotate_every"])
+        && rules.rotate_every.is_some_and(|every| rules.rotation_grace >= every)
+    {
+        let help = "an old ID must be gone before the next one comes: lower rotation_grace or raise rotate_every";
+        section.problem(key, "rotation_grace is not shorter than rotate_every", help);
+    }
+    if section.has("anonymous_timeout") && rules.anonymous > ANONYMOUS_LIMIT {
+        section.problem("anonymous_timeout", "anonymous_timeout is longer than 2h", "at most \"2h\"");
+    }
+}
+
+fn read_cookie_name(section: &Section<'_>) -> Option<String> {
+    let found = section.text("cookie")?;
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let help = "for example \"__Host-session\"";
+    let (message, help) = match found.text.strip_prefix("__Host-") {
+        None => ("the session cookie's name must begin with \"__Host-\"", help),
+        Some("") => ("the session cookie's name has nothing behind \"__Host-\"", help),
+        Some(rest) if !rest.bytes().all(is_token) => {
+            ("the session cookie's name has a character that a cookie name cannot have", help)
+        }
+        Some(_) if found.text.len() > COOKIE_NAME_LIMIT => {
+            ("the session cookie's name is too long", "at most 128 bytes")
+        }
+        Some(_) => return Some(found.text.to_owned()),
+    };
+    section.reader.report(found.span, message, help);
+    None
+}
+
+/// What holds without `[csrf]`.
+pub(super) fn csrf_defaults() -> CsrfRules {
+    CsrfRules { mode: CsrfMode::Enforce, allow_unlabelled: false, exempt: Vec::new() }
+}
+
+/// `[csrf]`, or `[site.csrf]` over it.
+pub(super) fn read_csrf(section: &Section<'_>, default: &CsrfRules) -> CsrfRules {
+    let modes = [("enforce", CsrfMode::Enforce), ("report", CsrfMode::Report), ("off", CsrfMode::Off)];
+    let exempt = section.parsed("exempt", exempt);
+    CsrfRules {
+        mode: section.choice("mode", &modes, default.mode),
+        allow_unlabelled: section.choice("unlabelled", &[("refuse", false), ("allow", true)], default.allow_unlabelled),
+        exempt: exempt
+            .map_or_else(|| default.exempt.clone(), |all| all.into_iter().map(|(pattern, _)| pattern).collect()),
+    }
+}
+
+fn exempt(text: &str) -> Result<PathPattern, Wrong> {
+    let help = "write a path, optionally with a method in front: \"POST /hook\"";
+    let pattern = pattern(text)?;
+    let glob = pattern.glob.as_str();
+    match glob.strip_suffix("/*").unwrap_or(glob) {
+        "" | "*" => wrong("this would switch the filter off everywhere", "for that, write mode = \"off\""),
+        rest if rest.contains('*') => wrong(format!("{text:?} has a \"*\" elsewhere than in a final \"/*\""), help),
+        _ => Ok(pattern),
+    }
+}
+
+/// A path pattern with its remedy.
+pub(super) fn pattern(text: &str) -> Result<PathPattern, Wrong> {
+    PathPattern::parse(text).or_else(|error| {
+        wrong(
+            format!("{text:?}: {error}"),
+            "write a path glob, optionally with a method in front: \"/static/*\", \"OPTIONS /api/*\"",
+        )
+    })
+}

@@ -1,0 +1,54 @@
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use crate::config::Config;
+
+const MAXIMAL: &str = include_str!("tests/maximal.toml");
+
+fn problems(text: &str) -> String {
+    match Config::parse(Path::new("proxy.toml"), text) {
+        Ok(_) => String::new(),
+        Err(problems) => problems.to_string(),
+    }
+}
+
+#[test]
+fn dump() {
+    let config = Config::parse(Path::new("conf/proxy.toml"), MAXIMAL).unwrap();
+    println!("{config:#?}");
+    println!("{}\n{:#?}", config.explain(), config.warnings());
+    println!("{:#}", crate::config::schema());
+    for text in include_str!("/tmp/bad.txt").split("=====\n") {
+        println!("<<<<\n{text}>>>>\n{}", problems(text));
+    }
+}
+
+#[test]
+fn the_example_in_the_repository_is_good() {
+    let text = include_str!("../../proxy.toml");
+    let config = Config::parse(Path::new("proxy.toml"), text).unwrap();
+    assert_eq!(config.sites.len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_without_panic(text in "\\PC*") {
+        let _ = problems(&text);
+    }
+
+    #[test]
+    fn a_file_cut_off_anywhere_is_read_without_panic(at in 0..MAXIMAL.len()) {
+        let _ = problems(&MAXIMAL[..at]);
+    }
+
+    #[test]
+    fn any_value_in_place_of_another_is_read_without_panic(line in 0..200_usize, value in "[a-z0-9\"\\[\\]{}=:/*.é-]{0,20}") {
+        let replace = |(at, text): (usize, &str)| match text.split_once('=') {
+            Some((key, _)) if at == line => format!("{key}= {value}"),
+            _ => text.to_owned(),
+        };
+        let lines: Vec<String> = MAXIMAL.lines().enumerate().map(replace).collect();
+        let _ = problems(&lines.join("\n"));
+    }
+}

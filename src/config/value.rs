@@ -1,0 +1,188 @@
+//! Texts of the file that mean something: durations, sizes, origins, upstreams.
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::IpNet;
+use toml::de::DeInteger;
+use toml::de::DeValue;
+use url::Url;
+
+use crate::policy::site::Origin;
+use crate::policy::site::UpstreamAddress;
+
+/// What is wrong, and what to write.
+pub(super) type Wrong = (String, String);
+
+pub(super) fn wrong<T>(message: impl Into<String>, help: impl Into<String>) -> Result<T, Wrong> {
+    Err((message.into(), help.into()))
+}
+
+/// Nothing is configured to take longer than a century.
+const LONGEST: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
+
+/// `"15m"`, `"1h30m"`; units `ms`, `s`, `m`, `h`, `d`, `w`, `y` (365 days).
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    let mut rest = text.trim();
+    let mut total: u64 = 0;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let length = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit = match &rest[..length] {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60 * 1000,
+            "h" => 60 * 60 * 1000,
+            "d" => 24 * 60 * 60 * 1000,
+            "w" => 7 * 24 * 60 * 60 * 1000,
+            "y" => 365 * 24 * 60 * 60 * 1000,
+            _ => return None,
+        };
+        total = total.checked_add(number.checked_mul(unit)?)?;
+        rest = &rest[length..];
+    }
+    (total <= LONGEST).then(|| Duration::from_millis(total))
+}
+
+/// `"64KiB"`, `"10MiB"`, `"512"`.
+pub(super) fn size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = match text[digits..].trim_start() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}
+
+pub(super) fn integer(number: &DeInteger<'_>) -> Option<i128> {
+    i128::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+/// The same value in JSON; dates become text.
+pub(super) fn json(value: &DeValue<'_>) -> serde_json::Value {
+    match value {
+        DeValue::String(text) => serde_json::Value::from(text.as_ref()),
+        DeValue::Integer(number) => {
+            integer(number).and_then(|n| i64::try_from(n).ok()).map_or(serde_json::Value::Null, Into::into)
+        }
+        DeValue::Float(number) => number.as_str().parse::<f64>().map_or(serde_json::Value::Null, Into::into),
+        DeValue::Boolean(flag) => (*flag).into(),
+        DeValue::Datetime(date) => date.to_string().into(),
+        DeValue::Array(list) => list.iter().map(|item| json(item.get_ref())).collect(),
+        DeValue::Table(table) => {
+            table.iter().map(|(key, item)| (key.get_ref().to_string(), json(item.get_ref()))).collect()
+        }
+    }
+}
+
+/// `ADDRESS:PORT`.
+pub(super) fn address(text: &str) -> Result<SocketAddr, Wrong> {
+    if text.starts_with("unix:") || text.starts_with("systemd") || text.starts_with("fd:") {
+        return wrong(
+            "listening on anything but an IP address and port is not available in this version",
+            "write an address and port, such as \"0.0.0.0:443\"",
+        );
+    }
+    text.parse().or_else(|_| {
+        wrong(format!("{text:?} is no address and port"), "write an IP address and port, such as \"0.0.0.0:443\"")
+    })
+}
+
+/// A network, or an address as a network of one.
+pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
+    let one = |address: IpAddr| IpNet::from(address);
+    text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(one)).or_else(|_| {
+        wrong(format!("{text:?} is no IP address or network"), "write for example \"10.0.0.5\" or \"10.0.0.0/8\"")
+    })
+}
+
+/// A URL of nothing but scheme, host and port. Its text is not repeated: it might hold a password.
+fn place(text: &str, what: &str, example: &str) -> Result<Url, Wrong> {
+    let help = format!("write {example}");
+    let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '\\' | '*');
+    let Ok(url) = Url::parse(text) else { return wrong(format!("this is no {what}"), help) };
+    if text.contains(odd) || url.host_str().is_none_or(|host| host.trim_matches('.').is_empty()) {
+        return wrong(format!("this is no {what}"), help);
+    }
+    let authority = text.split_once("://").map_or("", |(_, rest)| rest);
+    if authority.contains('@') {
+        return wrong(format!("{what} with a user name or password"), help);
+    }
+    if authority.is_empty() || authority.contains(['/', '?', '#']) {
+        return wrong(format!("{what} with a path or query"), format!("end after host and port: {example}"));
+    }
+    Ok(url)
+}
+
+/// `https://host[:port]`: host in lower case, without the trailing dot.
+pub(super) fn origin(text: &str) -> Result<Origin, Wrong> {
+    let example = "\"https://app.example.com\"";
+    let url = place(text, "an origin", example)?;
+    if url.scheme() != "https" {
+        return wrong("an origin begins with https://", format!("write {example}"));
+    }
+    let host = url.host_str().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
+    Ok(Origin { host, port: url.port().unwrap_or(443) })
+}
+
+/// `http://host:port`, `https://host:port` or `unix:/path`.
+pub(super) fn upstream(text: &str, resolve: impl Fn(&str) -> PathBuf) -> Result<UpstreamAddress, Wrong> {
+    let example = "\"http://127.0.0.1:8000\", \"https://app.internal\" or \"unix:/run/app.sock\"";
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if path.is_empty() || path.contains('\0') {
+            return wrong("the path of the socket is missing", format!("write {example}"));
+        }
+        return Ok(UpstreamAddress::Unix(resolve(path)));
+    }
+    let url = place(text, "an upstream URL", example)?;
+    let host = url.host_str().unwrap_or_default().trim_end_matches('.').to_owned();
+    match url.scheme() {
+        "http" => Ok(UpstreamAddress::Http { host, port: url.port().unwrap_or(80) }),
+        "https" => Ok(UpstreamAddress::Https { host, port: url.port().unwrap_or(443) }),
+        _ => wrong("an upstream is http, https or unix", format!("write {example}")),
+    }
+}
+
+/// A source in `frame-ancestors`: `self` or an origin.
+pub(super) fn ancestor(text: &str) -> Result<String, Wrong> {
+    if text == "self" {
+        return Ok("'self'".to_owned());
+    }
+    let url = place(text, "an origin", "\"self\" or \"https://portal.example.com\"")?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return wrong("an origin begins with https://", "write \"self\" or \"https://portal.example.com\"");
+    }
+    Ok(url.origin().ascii_serialization())
+}
+
+/// A header field name.
+pub(super) fn header_name(text: &str) -> Result<HeaderName, Wrong> {
+    HeaderName::from_bytes(text.as_bytes())
+        .or_else(|_| wrong(format!("{text:?} is no header name"), "letters, digits and \"-\""))
+}
+
+/// A path (and query) that a browser can be sent to.
+pub(super) fn landing(text: &str) -> Result<String, Wrong> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#' | b'*' | b'"'));
+    if !text.starts_with('/') || text.starts_with("//") || !is_plain {
+        return wrong(
+            format!("{text:?} is no path"),
+            "write a path such as \"/login\", percent-encoded, without \"*\"",
+        );
+    }
+    Ok(text.to_owned())
+}
