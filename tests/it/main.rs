@@ -1,1 +1,17 @@
-//! Integration tests: the whole program, real sockets.
+//! Integration tests: the whole program, real sockets, one binary.
+
+#![allow(unreachable_pub)] // A test binary has no public interface.
+
+mod access;
+mod cli;
+mod cookies;
+mod demo;
+mod failures;
+mod forwarding;
+mod layers;
+mod lifetime;
+mod login;
+mod logout;
+mod support;
+mod tls;
+mod websocket;

@@ -1,0 +1,156 @@
+//! The harness: [`Vestibule`] in front of a scripted [`Upstream`], visited by a [`Browser`].
+
+mod browser;
+mod upstream;
+pub mod webdriver;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use vestibule::app;
+use vestibule::app::Remote;
+use vestibule::app::Running;
+use vestibule::cert;
+use vestibule::clock::ManualClock;
+use vestibule::clock::Timestamp;
+use vestibule::config::Config;
+
+pub use self::browser::Answer;
+pub use self::browser::Browser;
+pub use self::browser::labelled;
+pub use self::browser::navigation;
+pub use self::browser::tls_client;
+pub use self::upstream::Received;
+pub use self::upstream::Reply;
+pub use self::upstream::Upstream;
+
+/// What most tests run with.
+pub const SITE: &str = r#"
+[site.login]
+path    = "/login"
+user    = "form:username"
+success = { status = [302, 303], location_not = "/login*" }
+
+[site.logout]
+path = "/logout"
+
+[site.access]
+public = ["/public/*"]
+"#;
+
+/// Certificates of this test run.
+pub struct Certificates {
+    directory: TempDir,
+    pub ca: PathBuf,
+}
+
+/// Made once for all tests.
+pub fn certificates() -> &'static Certificates {
+    static MADE: OnceLock<Certificates> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let directory = TempDir::new().unwrap();
+        let names = ["app.test", "other.test", "localhost", "127.0.0.1"].map(str::to_owned);
+        let made = cert::make(directory.path(), &names).unwrap();
+        Certificates { ca: made.ca, directory }
+    })
+}
+
+/// A running proxy.
+pub struct Vestibule {
+    running: Option<Running>,
+    pub remote: Remote,
+    pub clock: ManualClock,
+    pub https: SocketAddr,
+    pub http: SocketAddr,
+    upstream: String,
+}
+
+impl Vestibule {
+    /// With the usual site in front of this application, and a browser that has not been there yet.
+    pub async fn in_front_of(upstream: &Upstream) -> (Self, Browser) {
+        Self::with(upstream, SITE).await
+    }
+
+    /// With these tables of the site.
+    pub async fn with(upstream: &Upstream, site: &str) -> (Self, Browser) {
+        Self::at(&upstream.url(), site).await
+    }
+
+    /// In front of whatever listens at this URL.
+    pub async fn at(upstream: &str, site: &str) -> (Self, Browser) {
+        let config = configure(upstream, site);
+        let clock = ManualClock::at(Timestamp::from_millis(1_800_000_000_000));
+        let shared = Arc::new(clock.clone());
+        let running = tokio::task::spawn_blocking(move || app::start(&config, shared).unwrap()).await.unwrap();
+        let (https, http) = (running.https[0], running.http[0]);
+        let browser = Browser::new(https);
+        let remote = running.remote();
+        let proxy = Self { remote, running: Some(running), clock, https, http, upstream: upstream.to_owned() };
+        (proxy, browser)
+    }
+
+    /// A browser that has not been there yet.
+    pub fn browser(&self) -> Browser {
+        Browser::new(self.https)
+    }
+
+    /// Takes a new configuration.
+    pub fn reload(&self, site: &str) {
+        self.remote.reload(&configure(&self.upstream, site)).unwrap();
+    }
+
+    /// Moves the clock.
+    pub fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    /// Tells it to stop; completes when it has.
+    pub async fn stop(mut self) {
+        let running = self.running.take().unwrap();
+        tokio::task::spawn_blocking(move || running.stop()).await.unwrap();
+    }
+}
+
+impl Drop for Vestibule {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.remote().cut();
+            std::thread::spawn(move || running.wait());
+        }
+    }
+}
+
+/// The finished settings of the usual file with these tables of the site.
+pub fn configure(upstream: &str, site: &str) -> Config {
+    let text = format!(
+        r#"
+[listen]
+https   = "127.0.0.1:0"
+http    = "127.0.0.1:0"
+workers = 1
+
+[tls]
+certificate = "server.pem"
+key         = "server.key"
+
+[[site]]
+origin   = "https://app.test"
+upstream = "{upstream}"
+{site}"#
+    );
+    let file = certificates().directory.path().join("proxy.toml");
+    Config::parse(&file, &text).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// Waits until a condition holds; fails after ten seconds.
+pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
