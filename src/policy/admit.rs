@@ -7,6 +7,7 @@ use http::header;
 use crate::policy::access::Access;
 use crate::policy::csrf::RequestKind;
 use crate::policy::login::LoginRule;
+use crate::policy::login::UserSource;
 use crate::policy::logout;
 use crate::policy::logout::LogoutMatch;
 use crate::policy::logout::LogoutRule;
@@ -26,6 +27,8 @@ pub struct Route<'a> {
     pub logout: LogoutMatch<'a>,
     /// Whether some login rule matches method and path.
     pub login: bool,
+    /// Whether one of those rules takes `Authorization: Basic` for a login.
+    pub basic_login: bool,
     /// Whether it is a GET or HEAD of a login page.
     pub login_page: bool,
     /// Whether it is one of our own endpoints.
@@ -39,6 +42,10 @@ impl<'a> Route<'a> {
             access: site.access.judge(method, target),
             logout: logout::by_head(&site.logout, method, target),
             login: site.login.iter().any(|rule| rule.matches_head(method, target)),
+            basic_login: site
+                .login
+                .iter()
+                .any(|rule| rule.user.contains(&UserSource::Basic) && rule.matches_head(method, target)),
             login_page: matches!(*method, Method::GET | Method::HEAD)
                 && site.login.iter().any(|rule| is_page(rule, target)),
             own: target.path().starts_with(OWN_PREFIX) || target.raw_path().starts_with(OWN_PREFIX),

@@ -45,6 +45,9 @@ pub struct CsrfFacts<'a> {
     pub origin: &'a Origin,
     /// Whether it matches a login or logout rule: those are filtered in any method.
     pub login_or_logout: bool,
+    /// Whether it matches a login rule that reads the user from `Authorization: Basic`: there the
+    /// field is what is typed into a form elsewhere, not a credential that a browser adds unasked.
+    pub basic_login: bool,
     /// Whether it presents a TLS client certificate.
     pub client_certificate: bool,
 }
@@ -82,7 +85,9 @@ const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 /// `None`: the request may pass. The mode is applied by the caller.
 pub fn judge(rules: &CsrfRules, facts: CsrfFacts<'_>) -> Option<CrossSite> {
     let is_safe = matches!(*facts.method, Method::GET | Method::HEAD | Method::OPTIONS);
-    let has_credentials = carries_credentials(facts.headers) || facts.client_certificate;
+    let has_credentials = facts.headers.contains_key(header::COOKIE)
+        || (!facts.basic_login && carries_authorization(facts.headers))
+        || facts.client_certificate;
     if !facts.login_or_logout && (is_safe || !has_credentials) {
         return None;
     }
@@ -137,14 +142,13 @@ fn has_origin(url: &str, origin: &Origin) -> bool {
     url.strip_prefix(expected.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
 }
 
-/// Credentials that a browser adds by itself: cookies, and `Authorization` of a scheme it knows.
-fn carries_credentials(headers: &HeaderMap) -> bool {
-    let ambient = |value: &http::HeaderValue| {
+/// `Authorization` of a scheme that browsers know and repeat by themselves.
+fn carries_authorization(headers: &HeaderMap) -> bool {
+    headers.get_all(header::AUTHORIZATION).iter().any(|value| {
         let text = value.to_str().unwrap_or("");
         let scheme = text.split(' ').next().unwrap_or("").to_ascii_lowercase();
         matches!(scheme.as_str(), "basic" | "digest" | "negotiate" | "ntlm")
-    };
-    headers.contains_key(header::COOKIE) || headers.get_all(header::AUTHORIZATION).iter().any(ambient)
+    })
 }
 
 /// Whether the `Origin` of an upgrade is the site's own; an absent one is fine only for clients
@@ -215,6 +219,7 @@ mod tests {
             headers: &headers(lines),
             origin: &origin(),
             login_or_logout: login,
+            basic_login: false,
             client_certificate: false,
         };
         judge(&rules, facts)
@@ -286,6 +291,7 @@ mod tests {
             headers: &headers,
             origin: &ORIGIN,
             login_or_logout: false,
+            basic_login: false,
             client_certificate: false,
         };
         static ORIGIN: Origin = Origin { host: String::new(), port: 443 };

@@ -19,6 +19,10 @@ use tokio::time::Sleep;
 use crate::proxy::pool::Lease;
 use crate::proxy::streams::Bound;
 
+/// How much of a refused body is read away, and for how long.
+const DRAIN_LIMIT: usize = 1024 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
 /// The body of a request to the application or of a response to the client.
 pub struct Body {
     kind: Kind,
@@ -254,4 +258,13 @@ pub(super) async fn read_ahead(
             return Ok(ReadAhead { bytes: bytes.freeze(), rest: Some(body) });
         }
     }
+}
+
+/// Reads a refused body away, within bounds, so that the client reads the answer instead of a reset
+/// connection (RFC 9112 9.6).
+pub(super) async fn drain(body: Incoming) {
+    let limited = http_body_util::Limited::new(body, DRAIN_LIMIT);
+    let reading = http_body_util::BodyExt::collect(limited);
+    // Whatever comes of it, the answer is sent.
+    let _best_effort = tokio::time::timeout(DRAIN_TIME, reading).await;
 }

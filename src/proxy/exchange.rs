@@ -251,6 +251,7 @@ impl<'a> Exchange<'a> {
             headers: &self.headers,
             origin: &self.site.site.origin,
             login_or_logout: route.is_login_or_logout() || (route.own && self.method != Method::GET),
+            basic_login: route.basic_login,
             client_certificate: false,
         };
         let cross_site = csrf::judge(rules, facts)?;

@@ -92,15 +92,27 @@ impl Exchange<'_> {
     async fn read_request_body(&mut self) -> Result<bool, Failure> {
         let declared = self.body.as_ref().map_or(0, |body| http_body::Body::size_hint(body).lower());
         let authenticated = self.session.is_authenticated();
-        if declared > BODY_LIMIT as u64 {
-            return if authenticated { Ok(false) } else { Err(Failure::TooLarge) };
+        if declared > BODY_LIMIT as u64 && authenticated {
+            return Ok(false);
         }
         let Some(body) = self.body.take() else { return Ok(true) };
+        if declared > BODY_LIMIT as u64 {
+            body::drain(body).await;
+            return Err(Failure::TooLarge);
+        }
         let idle = self.snapshot.timeouts.body_idle;
         let ahead = body::read_ahead(body, BODY_LIMIT, idle).await.map_err(Failure::Body)?;
-        let whole = ahead.rest.is_none();
-        self.ahead = Some(ahead);
-        if whole || authenticated { Ok(whole) } else { Err(Failure::TooLarge) }
+        match ahead.rest {
+            Some(rest) if !authenticated => {
+                body::drain(rest).await;
+                Err(Failure::TooLarge)
+            }
+            rest => {
+                let whole = rest.is_none();
+                self.ahead = Some(ReadAhead { rest, ..ahead });
+                Ok(whole)
+            }
+        }
     }
 
     /// An attempt: ask the application, judge its answer, and on success begin a new session before
