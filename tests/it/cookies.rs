@@ -1,1 +1,137 @@
-//! Later.
+//! The application's cookies: in the vault, or hardened, and never lost.
+
+use crate::support::Reply;
+use crate::support::SITE;
+use crate::support::Upstream;
+use crate::support::Vestibule;
+
+fn setting(cookies: &'static [&'static str]) -> impl Fn(&crate::support::Received) -> Reply {
+    move |request| match request.path() {
+        "/login" => Reply::redirect("/"),
+        "/set" => cookies.iter().fold(Reply::text("set"), |reply, cookie| reply.header("set-cookie", cookie)),
+        _ => Reply::text("page"),
+    }
+}
+
+#[tokio::test]
+async fn session_cookies_stay_inside_and_others_are_hardened() {
+    // S13, VR-05
+    let app = Upstream::start(setting(&["JSESSIONID=j; Path=/", "theme=dark", "secret=s; HttpOnly; Path=/"])).await;
+    let (_proxy, mut browser) = Vestibule::in_front_of(&app).await;
+    browser.log_in("alice").await;
+
+    let answer = browser.get("/set").await;
+    browser.get("/").await;
+
+    assert_eq!(answer.set_cookies(), ["theme=dark; Secure; SameSite=Lax"]);
+    let received = app.last();
+    for (name, value) in [("JSESSIONID", "j"), ("secret", "s"), ("theme", "dark")] {
+        assert_eq!(received.cookie(name), Some(value), "{:?}", received.header("cookie"));
+    }
+    assert!(!received.header("cookie").unwrap().contains("__Host-session"), "S10");
+}
+
+#[tokio::test]
+async fn a_client_cannot_bring_a_vaulted_cookie() {
+    let app = Upstream::start(setting(&["JSESSIONID=j; Path=/"])).await;
+    let (_proxy, mut browser) = Vestibule::in_front_of(&app).await;
+    browser.log_in("alice").await;
+    browser.get("/set").await;
+    browser.cookies.insert("JSESSIONID".into(), "planted".into());
+
+    let answer = browser.get("/").await;
+
+    assert_eq!(app.last().header("cookie"), Some("JSESSIONID=j"));
+    assert!(answer.set_cookies().iter().any(|line| line.starts_with("JSESSIONID=;")), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_deleted_cookie_is_deleted_inside() {
+    let app = Upstream::start(|request| match request.path() {
+        "/login" => Reply::redirect("/").header("set-cookie", "sid=1; HttpOnly"),
+        "/forget" => Reply::text("x").header("set-cookie", "sid=; expires=Thu, 01 Jan 1970 00:00:00 GMT"),
+        _ => Reply::text("page"),
+    })
+    .await;
+    let (_proxy, mut browser) = Vestibule::in_front_of(&app).await;
+    browser.log_in("alice").await;
+
+    browser.get("/").await;
+    assert_eq!(app.last().cookie("sid"), Some("1"));
+    assert!(browser.get("/forget").await.set_cookies().is_empty());
+    browser.get("/").await;
+
+    assert_eq!(app.last().header("cookie"), None);
+}
+
+#[tokio::test]
+async fn modes_and_lists_decide() {
+    let cookies: &[&str] = &["a=1", "b=1; HttpOnly", "c=1"];
+    for (rules, expected) in [
+        ("mode = \"pass\"", &["a=1", "b=1; HttpOnly", "c=1"][..]),
+        ("mode = \"vault\"\nrelay = \"a\"", &["a=1; Secure; SameSite=Lax"]),
+        ("mode = \"harden\"\ndrop = [\"a\", \"c*\"]", &["b=1; HttpOnly; Secure; SameSite=Lax"]),
+    ] {
+        let app = Upstream::start(setting(cookies)).await;
+        let (_proxy, mut browser) = Vestibule::with(&app, &format!("{SITE}\n[site.cookies]\n{rules}")).await;
+        browser.log_in("alice").await;
+        assert_eq!(browser.get("/set").await.set_cookies(), expected, "{rules}");
+    }
+}
+
+#[tokio::test]
+async fn our_cookies_name_is_ours() {
+    // S12
+    let app = Upstream::start(setting(&["__host-SESSION=x; Secure; Path=/"])).await;
+    let (_proxy, mut browser) = Vestibule::in_front_of(&app).await;
+    browser.log_in("alice").await;
+
+    assert!(browser.get("/set").await.set_cookies().is_empty());
+}
+
+#[tokio::test]
+async fn strange_cookie_headers_are_no_session() {
+    // S11, S14, S15, VR-35, VR-38
+    let app = Upstream::legacy().await;
+    let (_proxy, mut browser) = Vestibule::in_front_of(&app).await;
+    browser.log_in("alice").await;
+    let id = browser.session().unwrap();
+    let other = "B".repeat(43);
+    for cookie in [
+        format!("__Host-session={id}; __Host-session={other}"),
+        format!("__host-session={id}"),
+        format!("__Host-session=\"{id}\""),
+        format!("__Host-session={id}="),
+        format!("$Version=1; __Host-session =; x={id}"),
+        ";;; =; =x; foo=1; ; bar=2".to_owned(),
+        "x".repeat(20_000),
+    ] {
+        let request = http::Request::builder().uri("/").header("cookie", &cookie);
+        let answer = browser.send(request.body(http_body_util::Full::default()).unwrap()).await;
+        assert_eq!(answer.status, 401, "{}", &cookie[..cookie.len().min(60)]);
+    }
+    for place in [format!("/?__Host-session={id}"), format!("/;__Host-session={id}")] {
+        assert_eq!(browser.with_session(&other).fetch(&place).await.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn crumbs_are_joined_for_the_application() {
+    // S108
+    let app = Upstream::legacy().await;
+    let (_proxy, browser) = Vestibule::in_front_of(&app).await;
+    let mut browser = browser.over_http2();
+    browser.log_in("alice").await;
+    let request = http::Request::builder()
+        .uri("/")
+        .header("cookie", format!("__Host-session={}", browser.session().unwrap()))
+        .header("cookie", "a=1")
+        .header("cookie", "b=2");
+
+    let answer = browser.send(request.body(http_body_util::Full::default()).unwrap()).await;
+
+    assert_eq!(answer.status, 200);
+    let received = app.last();
+    assert_eq!(received.headers.get_all("cookie").iter().count(), 1);
+    assert!(received.header("cookie").unwrap().ends_with("a=1; b=2"));
+}

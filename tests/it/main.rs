@@ -1,6 +1,7 @@
 //! Integration tests: the whole program, real sockets, one binary.
 
 #![allow(unreachable_pub)] // A test binary has no public interface.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A panic is how a test fails.
 
 mod access;
 mod cli;
