@@ -87,11 +87,11 @@ pub enum LogFormat {
 pub struct LogSettings {
     /// Format.
     pub format: LogFormat,
-    /// `error`, `warn`, `info`, `debug` or `trace` [info].
+    /// `error`, `warn`, `info`, `debug` or `trace` (default info).
     pub level: tracing::Level,
-    /// Access log [on].
+    /// Access log (default on).
     pub access: bool,
-    /// Whether paths are logged with their query [off].
+    /// Whether paths are logged with their query (default off).
     pub queries: bool,
 }
 

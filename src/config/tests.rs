@@ -14,17 +14,6 @@ fn problems(text: &str) -> String {
 }
 
 #[test]
-fn dump() {
-    let config = Config::parse(Path::new("conf/proxy.toml"), MAXIMAL).unwrap();
-    println!("{config:#?}");
-    println!("{}\n{:#?}", config.explain(), config.warnings());
-    println!("{:#}", crate::config::schema());
-    for text in include_str!("/tmp/bad.txt").split("=====\n") {
-        println!("<<<<\n{text}>>>>\n{}", problems(text));
-    }
-}
-
-#[test]
 fn the_example_in_the_repository_is_good() {
     let text = include_str!("../../proxy.toml");
     let config = Config::parse(Path::new("proxy.toml"), text).unwrap();

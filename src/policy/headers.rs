@@ -19,7 +19,7 @@ use crate::policy::site::Origin;
 /// `[site.identity]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityHeaders {
-    /// Header that names the user [`X-Forwarded-User`].
+    /// Header that names the user (default `X-Forwarded-User`).
     pub user: HeaderName,
     /// Header with the session ref.
     pub session_ref: Option<HeaderName>,

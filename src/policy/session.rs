@@ -248,17 +248,17 @@ impl Record {
 /// `[session]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRules {
-    /// [30m]
+    /// Without activity a session ends after this (default 30m).
     pub idle: Duration,
-    /// [8h]
+    /// A session ends this long after the login in any case (default 8h).
     pub absolute: Duration,
-    /// [30m], at most 2h
+    /// As `idle`, for anonymous sessions (default 30m, at most 2h).
     pub anonymous: Duration,
-    /// [15m], `None` is off
+    /// Age at which an ID gets a successor (default 15m); `None` is off.
     pub rotate_every: Option<Duration>,
-    /// [30s]
+    /// How long a predecessor is accepted after its successor was presented (default 30s).
     pub rotation_grace: Duration,
-    /// unlimited when `None`
+    /// Sessions a user may have on a site; unlimited when `None`.
     pub max_per_user: Option<u32>,
     /// Address and user-agent binding.
     pub binding: BindingRules,

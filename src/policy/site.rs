@@ -134,21 +134,21 @@ impl Site {
 /// `[limits]`: bytes and counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Header section, bytes [32 KiB].
+    /// Header section, bytes (default 32 KiB).
     pub header_bytes: usize,
-    /// Header fields [100].
+    /// Header fields (default 100).
     pub header_count: usize,
-    /// Request target, bytes [8 KiB].
+    /// Request target, bytes (default 8 KiB).
     pub uri: usize,
-    /// Request body, bytes [10 MiB]; `None` is no limit.
+    /// Request body, bytes (default 10 MiB); `None` is no limit.
     pub body: Option<u64>,
-    /// Connections in all [10000].
+    /// Connections in all (default 10000).
     pub connections: usize,
-    /// Connections per client address [256].
+    /// Connections per client address (default 256).
     pub connections_per_address: usize,
-    /// Connections to one upstream [512].
+    /// Connections to one upstream (default 512).
     pub upstream_connections: usize,
-    /// Anonymous sessions a site [100000].
+    /// Anonymous sessions a site (default 100000).
     pub anonymous_sessions: usize,
 }
 
@@ -170,21 +170,21 @@ impl Default for Limits {
 /// `[timeouts]`; `None` is `"off"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// TLS handshake [10s].
+    /// TLS handshake (default 10s).
     pub handshake: Duration,
-    /// Request head [10s].
+    /// Request head (default 10s).
     pub header: Duration,
-    /// Pause between two pieces of a body [30s].
+    /// Pause between two pieces of a body (default 30s).
     pub body_idle: Option<Duration>,
-    /// Idle client connection [60s].
+    /// Idle client connection (default 60s).
     pub keep_alive: Duration,
-    /// Connecting to the upstream, TLS included [3s].
+    /// Connecting to the upstream, TLS included (default 3s).
     pub connect: Duration,
-    /// From request sent to the upstream's response head [60s].
+    /// From request sent to the upstream's response head (default 60s).
     pub first_byte: Option<Duration>,
-    /// Tunnel without data in either direction [15m].
+    /// Tunnel without data in either direction (default 15m).
     pub tunnel_idle: Option<Duration>,
-    /// From the stop signal to cutting what is left [30s].
+    /// From the stop signal to cutting what is left (default 30s).
     pub drain: Duration,
 }
 

@@ -73,7 +73,7 @@ pub struct VerifyRule {
 pub struct LoginRule {
     /// Path and required parameters.
     pub path: PathRule,
-    /// [POST]
+    /// Methods of the login request (default POST).
     pub methods: Vec<Method>,
     /// Further condition on the form.
     pub form: Option<FieldCondition>,
