@@ -1,0 +1,26 @@
+# make test  everything that must hold before a change goes in: the same that CI runs
+
+CARGO ?= cargo
+
+.PHONY: test setup fmt lint doc unit clean
+
+test: setup fmt lint doc unit
+
+# Installs what the tests need and the machine lacks.
+setup:
+	tests/setup.sh
+
+fmt:
+	$(CARGO) fmt --check
+
+lint:
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --locked
+
+unit:
+	$(CARGO) test --locked
+
+clean:
+	$(CARGO) clean
