@@ -160,6 +160,18 @@ impl Config {
         read(Reader::new(path, text, false), text)
     }
 
+    /// What a connection has to let through before its site is known: the widest head that some site
+    /// takes.
+    pub fn connection_limits(&self) -> Limits {
+        let widest = |limits: Limits, site: &Site| Limits {
+            header_bytes: limits.header_bytes.max(site.limits.header_bytes),
+            header_count: limits.header_count.max(site.limits.header_count),
+            uri: limits.uri.max(site.limits.uri),
+            ..limits
+        };
+        self.sites.iter().fold(self.limits.clone(), widest)
+    }
+
     /// The effective policy in plain words, for `check`.
     pub fn explain(&self) -> String {
         explain::explain(self)

@@ -183,10 +183,11 @@ impl<'a> Exchange<'a> {
         let snapshot = Arc::clone(&trace.snapshot);
         let upgrade = request.extensions().get::<OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
-        message::check(&parts.method, parts.version, &parts.uri, &parts.headers, &snapshot.limits)?;
         let authority = message::authority(parts.version, &parts.uri, &parts.headers)?;
+        let place = snapshot.place(&authority);
+        message::check(&parts.method, parts.version, &parts.uri, &parts.headers, snapshot.limits_of(place))?;
         let raw = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-        let site = match snapshot.place(&authority) {
+        let site = match place {
             Some(Place::Site(site)) => Arc::clone(site),
             Some(Place::Alias(origin)) if matches!(parts.method, Method::GET | Method::HEAD) => {
                 return Ok(Opened::Answered(reply::permanent(&format!("{}{raw}", origin.to_text()))));

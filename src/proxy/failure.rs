@@ -20,7 +20,7 @@ use crate::store::StoreError;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     /// The message could be read in two ways.
-    #[error("the request is refused by the rule {0}")]
+    #[error("the request is refused by a rule for messages")]
     Malformed(#[from] Malformed),
     /// The target could be read in two ways.
     #[error("the request target is ambiguous: {0:?}")]

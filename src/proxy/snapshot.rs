@@ -36,7 +36,8 @@ use crate::proxy::pool::Upstream;
 pub(super) struct Snapshot {
     sites: HashMap<String, Place>,
     pub(super) timeouts: Timeouts,
-    pub(super) limits: Limits,
+    /// For what belongs to no site.
+    limits: Limits,
     pub(super) trusted: Vec<IpNet>,
     pub(super) access_log: bool,
     pub(super) log_queries: bool,
@@ -168,6 +169,14 @@ impl Snapshot {
 
     pub(super) fn place(&self, authority: &str) -> Option<&Place> {
         self.sites.get(authority)
+    }
+
+    /// The limits for messages to this place.
+    pub(super) fn limits_of<'a>(&'a self, place: Option<&'a Place>) -> &'a Limits {
+        match place {
+            Some(Place::Site(site)) => &site.site.limits,
+            Some(Place::Alias(_)) | None => &self.limits,
+        }
     }
 }
 

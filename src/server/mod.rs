@@ -55,7 +55,7 @@ impl Shared {
             tls,
             door: Door::default(),
             timeouts: ArcSwap::from_pointee(config.timeouts.clone()),
-            limits: ArcSwap::from_pointee(config.limits.clone()),
+            limits: ArcSwap::from_pointee(config.connection_limits()),
             origins: ArcSwap::from_pointee(origins(config)),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -65,7 +65,7 @@ impl Shared {
     /// Applies what a reload may change; new connections see it.
     pub fn reload(&self, config: &Config) {
         self.timeouts.store(Arc::new(config.timeouts.clone()));
-        self.limits.store(Arc::new(config.limits.clone()));
+        self.limits.store(Arc::new(config.connection_limits()));
         self.origins.store(Arc::new(origins(config)));
     }
 

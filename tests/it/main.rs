@@ -11,6 +11,7 @@ mod failures;
 mod forwarding;
 mod layers;
 mod lifetime;
+mod limits;
 mod login;
 mod logout;
 mod support;
