@@ -14,6 +14,7 @@ mod lifetime;
 mod limits;
 mod login;
 mod logout;
+#[allow(dead_code, unused_imports)] // The harness is ahead of the tests that use it.
 mod support;
 mod tls;
 mod websocket;
