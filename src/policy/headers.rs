@@ -291,6 +291,10 @@ pub fn secure_response(headers: &mut HeaderMap, rules: &SecurityHeaders, authent
     for name in &rules.remove {
         headers.remove(name);
     }
+    // Before ours: who writes `add` means it.
+    for (name, value) in &rules.add {
+        headers.entry(name.clone()).or_insert_with(|| value.clone());
+    }
     if let Some(hsts) = &rules.hsts {
         headers.entry(header::STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
     }
@@ -301,9 +305,6 @@ pub fn secure_response(headers: &mut HeaderMap, rules: &SecurityHeaders, authent
         && !headers.contains_key(header::X_FRAME_OPTIONS)
     {
         headers.insert(header::CONTENT_SECURITY_POLICY, policy.clone());
-    }
-    for (name, value) in &rules.add {
-        headers.entry(name.clone()).or_insert_with(|| value.clone());
     }
     if authenticated {
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));

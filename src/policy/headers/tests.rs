@@ -185,6 +185,28 @@ fn security_headers_are_added_where_the_application_set_none() {
     assert!(!set.contains_key("content-security-policy"));
 }
 
+#[test]
+fn what_the_operator_adds_goes_before_what_we_would_add() {
+    let own = [
+        ("strict-transport-security", "max-age=7"),
+        ("content-security-policy", "default-src 'self'"),
+        ("referrer-policy", "no-referrer"),
+        ("cache-control", "private"),
+    ];
+    let add = own.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+    let rules = SecurityHeaders {
+        hsts: Some(HeaderValue::from_static("max-age=1")),
+        frame_ancestors: Some(HeaderValue::from_static("frame-ancestors 'self'")),
+        add: add.to_vec(),
+        remove: Vec::new(),
+    };
+    let mut bare = HeaderMap::new();
+    secure_response(&mut bare, &rules, true);
+    for (name, value) in own {
+        assert_eq!(bare.get_all(name).iter().collect::<Vec<_>>(), [value]);
+    }
+}
+
 proptest! {
     /// S64, S65, S66: no client chooses its identity, whatever it sends.
     #[test]
