@@ -80,10 +80,13 @@ fn line(event: &Event<'_>, json: bool) -> String {
         object.entry("event").or_insert_with(|| metadata.target().into());
         return format!("{}\n", Value::Object(object));
     }
-    let event = fields.0.remove("event");
-    let event = event.as_ref().and_then(Value::as_str).unwrap_or_else(|| metadata.target());
-    let mut text = format!("{now} {:5} {event}", metadata.level().as_str());
-    for (name, value) in &fields.0 {
+    text(&now, metadata.level().as_str(), metadata.target(), &fields.0)
+}
+
+fn text(now: &str, level: &str, target: &str, fields: &Map<String, Value>) -> String {
+    let event = fields.get("event").and_then(Value::as_str).unwrap_or(target);
+    let mut text = format!("{now} {level:5} {event}");
+    for (name, value) in fields.iter().filter(|(name, _)| *name != "event") {
         let value = match value {
             Value::String(value) => readable(value),
             value @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
@@ -105,6 +108,13 @@ fn readable(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_stay_in_their_order() {
+        let fields = serde_json::json!({ "event": "access", "method": "GET", "path": "/a b", "status": 200 });
+        let line = text("now", "INFO", "library", fields.as_object().unwrap());
+        assert_eq!(line, "now INFO  access method=GET path=\"/a b\" status=200\n");
+    }
 
     #[test]
     fn nothing_in_a_value_ends_a_line() {
