@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http_body::Frame;
 use http_body::SizeHint;
 use hyper::body::Incoming;
+use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
 use crate::proxy::pool::Lease;
@@ -65,7 +66,7 @@ impl Overrun {
 pub(super) struct Stream {
     /// What was read ahead to look at it.
     prefix: Bytes,
-    inner: Incoming,
+    inner: Source,
     idle: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
     limit: Option<(u64, Overrun)>,
@@ -75,8 +76,8 @@ pub(super) struct Stream {
 
 impl Stream {
     /// A stream that fails when nothing comes for `idle`.
-    pub(super) fn new(inner: Incoming, idle: Option<Duration>) -> Self {
-        Self { prefix: Bytes::new(), inner, idle, timer: None, limit: None, lease: None, bound: None }
+    pub(super) fn new(inner: impl Into<Source>, idle: Option<Duration>) -> Self {
+        Self { prefix: Bytes::new(), inner: inner.into(), idle, timer: None, limit: None, lease: None, bound: None }
     }
 
     /// Sends these bytes, which were read ahead, first.
@@ -232,7 +233,7 @@ pub(super) struct ReadAhead {
     /// What was read.
     pub bytes: Bytes,
     /// The rest, when there is more than the limit.
-    pub rest: Option<Incoming>,
+    pub rest: Option<Source>,
 }
 
 /// Reads at most `limit` bytes; what is beyond stays in `rest`.
@@ -240,11 +241,12 @@ pub(super) struct ReadAhead {
 /// # Errors
 /// When the sender breaks off or pauses for longer than `idle`.
 pub(super) async fn read_ahead(
-    mut body: Incoming,
+    body: impl Into<Source>,
     limit: usize,
     idle: Option<Duration>,
 ) -> Result<ReadAhead, BodyError> {
     use http_body_util::BodyExt;
+    let mut body = body.into();
     let mut bytes = bytes::BytesMut::new();
     loop {
         let frame = match idle {
@@ -260,11 +262,88 @@ pub(super) async fn read_ahead(
     }
 }
 
-/// Reads a refused body away, within bounds, so that the client reads the answer instead of a reset
-/// connection (RFC 9112 9.6).
-pub(super) async fn drain(body: Incoming) {
+/// What comes from the other side.
+pub(super) enum Source {
+    /// A request's body.
+    Client(Upload),
+    /// A response's body.
+    Application(Incoming),
+}
+
+impl From<Upload> for Source {
+    fn from(upload: Upload) -> Self {
+        Self::Client(upload)
+    }
+}
+
+impl From<Incoming> for Source {
+    fn from(body: Incoming) -> Self {
+        Self::Application(body)
+    }
+}
+
+impl Source {
+    fn incoming(&self) -> Option<&Incoming> {
+        match self {
+            Self::Client(upload) => upload.0.as_ref(),
+            Self::Application(body) => Some(body),
+        }
+    }
+}
+
+impl http_body::Body for Source {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let body = match self.get_mut() {
+            Self::Client(upload) => upload.0.as_mut(),
+            Self::Application(body) => Some(body),
+        };
+        body.map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(context))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming().is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming().map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
+    }
+}
+
+/// A client's body. What nobody has read of it when it is dropped is read away: a stream that is reset
+/// or a connection that is closed before the client has sent all can take the answer with it (RFC 9112
+/// 9.6).
+pub(super) struct Upload(Option<Incoming>);
+
+impl From<Incoming> for Upload {
+    fn from(body: Incoming) -> Self {
+        Self(Some(body))
+    }
+}
+
+impl Upload {
+    /// How many bytes it has at least.
+    pub(super) fn declared(&self) -> u64 {
+        self.0.as_ref().map_or(0, |body| http_body::Body::size_hint(body).lower())
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let unread = self.0.take().filter(|body| !http_body::Body::is_end_stream(body));
+        // Without a runtime there is no connection left to care for.
+        if let (Some(body), Ok(runtime)) = (unread, Handle::try_current()) {
+            runtime.spawn(drain(body));
+        }
+    }
+}
+
+/// Reads a body away, within bounds.
+async fn drain(body: Incoming) {
     let limited = http_body_util::Limited::new(body, DRAIN_LIMIT);
     let reading = http_body_util::BodyExt::collect(limited);
-    // Whatever comes of it, the answer is sent.
+    // Whatever comes of it, the answer is on its way.
     let _best_effort = tokio::time::timeout(DRAIN_TIME, reading).await;
 }

@@ -37,6 +37,7 @@ use crate::proxy::Peer;
 use crate::proxy::Worker;
 use crate::proxy::body::Body;
 use crate::proxy::body::ReadAhead;
+use crate::proxy::body::Upload;
 use crate::proxy::failure::Blame;
 use crate::proxy::failure::Failure;
 use crate::proxy::reply;
@@ -151,7 +152,7 @@ pub(super) struct Exchange<'a> {
     pub(super) version: Version,
     pub(super) target: Target,
     pub(super) headers: HeaderMap,
-    pub(super) body: Option<Incoming>,
+    pub(super) body: Option<Upload>,
     /// The body, or its beginning, when it had to be looked at.
     pub(super) ahead: Option<ReadAhead>,
     pub(super) cross_site: bool,
@@ -183,6 +184,7 @@ impl<'a> Exchange<'a> {
         let snapshot = Arc::clone(&trace.snapshot);
         let upgrade = request.extensions().get::<OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
+        let body = Upload::from(body);
         let authority = message::authority(parts.version, &parts.uri, &parts.headers)?;
         let place = snapshot.place(&authority);
         message::check(&parts.method, parts.version, &parts.uri, &parts.headers, snapshot.limits_of(place))?;

@@ -13,6 +13,7 @@ use crate::policy::headers;
 use crate::policy::vault::Fate;
 use crate::policy::vault::VaultChange;
 use crate::proxy::body::Body;
+use crate::proxy::body::Source;
 use crate::proxy::body::Stream;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::Failure;
@@ -61,7 +62,8 @@ impl Exchange<'_> {
         Ok(response)
     }
 
-    fn response_stream(&self, body: hyper::body::Incoming, headers: &HeaderMap) -> Stream {
+    fn response_stream(&self, body: impl Into<Source>, headers: &HeaderMap) -> Stream {
+        let body = body.into();
         let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let events = content_type.starts_with("text/event-stream");
         // Events may be far apart, and are no activity of the user.

@@ -26,6 +26,7 @@ use crate::proxy::body::Body;
 use crate::proxy::body::BodyError;
 use crate::proxy::body::Overrun;
 use crate::proxy::body::ReadAhead;
+use crate::proxy::body::Source;
 use crate::proxy::body::Stream;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::Failure;
@@ -88,7 +89,7 @@ impl Exchange<'_> {
             let stream = Stream::new(rest, self.snapshot.timeouts.body_idle).with_prefix(ahead.bytes);
             return self.limited(stream, read);
         }
-        let Some(body) = self.body.take().filter(|body| !http_body::Body::is_end_stream(body)) else {
+        let Some(body) = self.body.take().map(Source::from).filter(|body| !http_body::Body::is_end_stream(body)) else {
             return Ok((Body::empty(), None));
         };
         let stream = Stream::new(body, self.snapshot.timeouts.body_idle);

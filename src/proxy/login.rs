@@ -90,23 +90,15 @@ impl Exchange<'_> {
     /// Reads the body as far as it may be judged; `false`: too large, and from an authenticated
     /// session, where it is ordinary traffic.
     async fn read_request_body(&mut self) -> Result<bool, Failure> {
-        let declared = self.body.as_ref().map_or(0, |body| http_body::Body::size_hint(body).lower());
         let authenticated = self.session.is_authenticated();
-        if declared > BODY_LIMIT as u64 && authenticated {
-            return Ok(false);
+        if self.body.as_ref().is_some_and(|body| body.declared() > BODY_LIMIT as u64) {
+            return if authenticated { Ok(false) } else { Err(Failure::TooLarge) };
         }
         let Some(body) = self.body.take() else { return Ok(true) };
-        if declared > BODY_LIMIT as u64 {
-            body::drain(body).await;
-            return Err(Failure::TooLarge);
-        }
         let idle = self.snapshot.timeouts.body_idle;
         let ahead = body::read_ahead(body, BODY_LIMIT, idle).await.map_err(Failure::Body)?;
         match ahead.rest {
-            Some(rest) if !authenticated => {
-                body::drain(rest).await;
-                Err(Failure::TooLarge)
-            }
+            Some(_) if !authenticated => Err(Failure::TooLarge),
             rest => {
                 let whole = rest.is_none();
                 self.ahead = Some(ReadAhead { rest, ..ahead });

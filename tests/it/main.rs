@@ -17,4 +17,5 @@ mod logout;
 #[allow(dead_code, unused_imports)] // The harness is ahead of the tests that use it.
 mod support;
 mod tls;
+mod unread;
 mod websocket;
