@@ -67,12 +67,34 @@ pub enum StartError {
     NeedsRestart,
 }
 
+impl StartError {
+    /// Whether the configuration has to be mended, or a file that it names.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Unix | Self::Tls(_) | Self::Gate(_) => true,
+            Self::Bind(_) | Self::Thread(_) | Self::NeedsRestart => false,
+        }
+    }
+}
+
+/// Reads the files that a configuration names, as a start would. Returns what is wrong with them
+/// although they can be used.
+///
+/// # Errors
+/// When one of them cannot be used.
+pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
+    let warnings = Tls::new(config)?.warnings();
+    Gate::check(config)?;
+    Ok(warnings)
+}
+
 /// Starts everything: workers on their own threads, the control runtime on another.
 ///
 /// # Errors
 /// When something the configuration names cannot be used.
 pub fn start(config: &Config, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
     let tls = Tls::new(config)?;
+    tls.say_warnings();
     let gate = Gate::new(config, store::open(&config.store), clock)?;
     let shared = Shared::new(config, Arc::clone(&gate), Arc::clone(&tls));
     let count = config.listen.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1);
@@ -133,6 +155,7 @@ impl Remote {
         let prepared = parts.tls.prepare(config)?;
         parts.gate.reload(config)?;
         parts.tls.apply(prepared);
+        parts.tls.say_warnings();
         parts.shared.reload(config);
         Ok(())
     }

@@ -9,6 +9,8 @@ use clap::CommandFactory;
 use clap::Parser;
 use clap::Subcommand;
 
+use crate::app;
+use crate::app::StartError;
 use crate::cert;
 use crate::config;
 use crate::config::Config;
@@ -97,8 +99,12 @@ fn check(path: &std::path::Path) -> ExitCode {
             return ExitCode::from(INVALID);
         }
     };
+    let mut warnings = config.warnings();
+    match app::check(&config) {
+        Ok(about_files) => warnings.extend(about_files),
+        Err(error) => return not_started(&error),
+    }
     print!("{}", config.explain());
-    let warnings = config.warnings();
     if warnings.is_empty() {
         println!("\n{} is valid.", path.display());
         return ExitCode::SUCCESS;
@@ -120,6 +126,12 @@ fn report(result: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&*error),
     }
+}
+
+/// Something that the configuration names cannot be used.
+fn not_started(error: &StartError) -> ExitCode {
+    let code = failed(error);
+    if error.is_configuration() { ExitCode::from(INVALID) } else { code }
 }
 
 fn failed(error: &dyn std::error::Error) -> ExitCode {

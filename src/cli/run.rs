@@ -10,7 +10,7 @@ use tokio::signal::unix::signal;
 use crate::app;
 use crate::app::Remote;
 use crate::cli::INVALID;
-use crate::cli::failed;
+use crate::cli::not_started;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::telemetry;
@@ -28,7 +28,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
     let _guard = telemetry::init(&config.log);
     let running = match app::start(&config, Arc::new(SystemClock::start())) {
         Ok(running) => running,
-        Err(error) => return failed(&error),
+        Err(error) => return not_started(&error),
     };
     for site in &config.sites {
         tracing::info!(

@@ -196,7 +196,7 @@ impl<'a> Exchange<'a> {
             }
             Some(Place::Alias(_)) | None => return Err(Failure::Misdirected),
         };
-        if !snapshot.one_certificate && peer.server_name.as_ref().is_some_and(|name| *name != site.site.origin.host) {
+        if !peer.hosts.contains(&site.site.origin.host) {
             return Err(Failure::Misdirected);
         }
         let target = Target::parse(raw, site.site.paths);

@@ -19,6 +19,7 @@ mod snapshot;
 mod streams;
 mod tunnel;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -70,8 +71,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 pub struct Peer {
     /// The TCP peer; `None` on a unix socket.
     pub address: Option<SocketAddr>,
-    /// The name the client asked for in the TLS handshake, lower case.
-    pub server_name: Option<String>,
+    /// The sites' hosts that share the connection's certificate: requests for others do not belong
+    /// on it (S111).
+    pub hosts: Arc<HashSet<String>>,
 }
 
 impl Peer {
@@ -116,6 +118,14 @@ impl Gate {
             begun: DashMap::new(),
             request_ids: telemetry::RequestIds::default(),
         }))
+    }
+
+    /// Reads the files that a configuration names.
+    ///
+    /// # Errors
+    /// When one of them cannot be used.
+    pub fn check(config: &Config) -> Result<(), GateError> {
+        Snapshot::build(config, &|_| Arc::default()).map(drop)
     }
 
     /// Swaps the settings; requests under way finish under the old ones. All or nothing.

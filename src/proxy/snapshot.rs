@@ -41,8 +41,6 @@ pub(super) struct Snapshot {
     pub(super) trusted: Vec<IpNet>,
     pub(super) access_log: bool,
     pub(super) log_queries: bool,
-    /// With one certificate for all, a connection may carry requests for any site (S111).
-    pub(super) one_certificate: bool,
 }
 
 /// What an authority stands for.
@@ -155,7 +153,6 @@ impl Snapshot {
             trusted: config.listen.trusted_proxies.clone(),
             access_log: config.log.access,
             log_queries: config.log.queries,
-            one_certificate: config.tls.pairs.len() <= 1,
         })
     }
 

@@ -63,8 +63,8 @@ async fn serve(shared: Arc<Shared>, worker: Arc<Worker>, stream: TcpStream, addr
     };
     let (_, session) = stream.get_ref();
     let is_http2 = session.alpn_protocol() == Some(b"h2");
-    let server_name = session.server_name().map(str::to_ascii_lowercase);
-    let peer = Arc::new(Peer { address: Some(address), server_name });
+    let hosts = shared.tls.hosts_sharing(session.server_name());
+    let peer = Arc::new(Peer { address: Some(address), hosts });
     if is_http2 {
         serve_http2(worker, &shared.stop, stream, peer, &limits).await;
     } else {

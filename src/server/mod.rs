@@ -1,6 +1,7 @@
 //! Listeners and connections: one thread per worker, each with its own runtime, its own listening
 //! sockets and its own upstream connections, so that nothing on the path is shared.
 
+mod certificates;
 mod connection;
 mod door;
 mod listen;

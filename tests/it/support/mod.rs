@@ -1,10 +1,13 @@
 //! The harness: [`Vestibule`] in front of a scripted [`Upstream`], visited by a [`Browser`].
 
 mod browser;
+pub mod program;
+pub mod tls;
 mod upstream;
 pub mod webdriver;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -82,14 +85,20 @@ impl Vestibule {
 
     /// In front of whatever listens at this URL.
     pub async fn at(upstream: &str, site: &str) -> (Self, Browser) {
-        let config = configure(upstream, site);
+        let (mut proxy, browser) = Self::of(configure(upstream, site)).await;
+        upstream.clone_into(&mut proxy.upstream);
+        (proxy, browser)
+    }
+
+    /// With these settings.
+    pub async fn of(config: Config) -> (Self, Browser) {
         let clock = ManualClock::at(Timestamp::from_millis(1_800_000_000_000));
         let shared = Arc::new(clock.clone());
         let running = tokio::task::spawn_blocking(move || app::start(&config, shared).unwrap()).await.unwrap();
         let (https, http) = (running.https[0], running.http[0]);
         let browser = Browser::new(https);
         let remote = running.remote();
-        let proxy = Self { remote, running: Some(running), clock, https, http, upstream: upstream.to_owned() };
+        let proxy = Self { remote, running: Some(running), clock, https, http, upstream: String::new() };
         (proxy, browser)
     }
 
@@ -126,24 +135,39 @@ impl Drop for Vestibule {
 
 /// The finished settings of the usual file with these tables of the site.
 pub fn configure(upstream: &str, site: &str) -> Config {
-    let text = format!(
-        r#"
-[listen]
-https   = "127.0.0.1:0"
-http    = "127.0.0.1:0"
-workers = 1
+    parse(&file(upstream, site))
+}
 
+/// The text of the usual file with these tables of the site.
+pub fn file(upstream: &str, site: &str) -> String {
+    let directory = certificates().directory.path();
+    format!(
+        r#"
+{LISTEN}
 [tls]
-certificate = "server.pem"
-key         = "server.key"
+certificate = {:?}
+key         = {:?}
 
 [[site]]
 origin   = "https://app.test"
 upstream = "{upstream}"
-{site}"#
-    );
-    let file = certificates().directory.path().join("proxy.toml");
-    Config::parse(&file, &text).unwrap_or_else(|problems| panic!("{problems}"))
+{site}"#,
+        directory.join("server.pem"),
+        directory.join("server.key"),
+    )
+}
+
+/// Free ports, and one worker.
+pub const LISTEN: &str = r#"
+[listen]
+https   = "127.0.0.1:0"
+http    = "127.0.0.1:0"
+workers = 1
+"#;
+
+/// The finished settings of a whole file.
+pub fn parse(text: &str) -> Config {
+    Config::parse(Path::new("proxy.toml"), text).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 /// Waits until a condition holds; fails after ten seconds.
