@@ -24,6 +24,7 @@ use crate::server::Sockets;
 use crate::server::tls::Tls;
 use crate::server::tls::TlsError;
 use crate::store;
+use crate::store::SessionStore;
 
 /// A running Vestibule.
 pub struct Running {
@@ -93,9 +94,21 @@ pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
 /// # Errors
 /// When something the configuration names cannot be used.
 pub fn start(config: &Config, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
+    start_with_store(config, store::open(&config.store), clock)
+}
+
+/// The same with a store that is open already.
+///
+/// # Errors
+/// When something the configuration names cannot be used.
+pub fn start_with_store(
+    config: &Config,
+    store: Arc<dyn SessionStore>,
+    clock: Arc<dyn Clock>,
+) -> Result<Running, StartError> {
     let tls = Tls::new(config)?;
     tls.say_warnings();
-    let gate = Gate::new(config, store::open(&config.store), clock)?;
+    let gate = Gate::new(config, store, clock)?;
     let shared = Shared::new(config, Arc::clone(&gate), Arc::clone(&tls));
     let count = config.listen.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1);
     let mut sockets: Vec<Sockets> = (0..count).map(|_| Sockets { https: Vec::new(), http: Vec::new() }).collect();

@@ -151,7 +151,11 @@ impl Browser {
     }
 
     /// Any request; returns when the head of the response is there.
-    pub async fn open(&mut self, mut request: Request<Full<Bytes>>) -> http::Response<Incoming> {
+    pub async fn open<B>(&mut self, mut request: Request<B>) -> http::Response<Incoming>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let jar: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         if !jar.is_empty() && !request.headers().contains_key("cookie") {
             request.headers_mut().insert("cookie", jar.join("; ").parse().unwrap());

@@ -2,9 +2,11 @@
 
 mod browser;
 pub mod program;
+mod store;
 pub mod tls;
 mod upstream;
 pub mod webdriver;
+mod wire;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,15 +23,21 @@ use vestibule::cert;
 use vestibule::clock::ManualClock;
 use vestibule::clock::Timestamp;
 use vestibule::config::Config;
+use vestibule::store::SessionStore;
+use vestibule::store::memory::MemoryStore;
 
 pub use self::browser::Answer;
 pub use self::browser::Browser;
+pub use self::browser::OURS;
 pub use self::browser::labelled;
 pub use self::browser::navigation;
 pub use self::browser::tls_client;
+pub use self::store::BrokenStore;
 pub use self::upstream::Received;
 pub use self::upstream::Reply;
 pub use self::upstream::Upstream;
+pub use self::wire::Wire;
+pub use self::wire::read_head;
 
 /// What most tests run with.
 pub const SITE: &str = r#"
@@ -49,6 +57,8 @@ public = ["/public/*"]
 pub struct Certificates {
     directory: TempDir,
     pub ca: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 /// Made once for all tests.
@@ -58,7 +68,7 @@ pub fn certificates() -> &'static Certificates {
         let directory = TempDir::new().unwrap();
         let names = ["app.test", "other.test", "localhost", "127.0.0.1"].map(str::to_owned);
         let made = cert::make(directory.path(), &names).unwrap();
-        Certificates { ca: made.ca, directory }
+        Certificates { ca: made.ca, certificate: made.certificate, key: made.key, directory }
     })
 }
 
@@ -83,7 +93,7 @@ impl Vestibule {
         Self::at(&upstream.url(), site).await
     }
 
-    /// In front of whatever listens at this URL.
+    /// In front of whatever listens at this URL, or at these, separated by spaces.
     pub async fn at(upstream: &str, site: &str) -> (Self, Browser) {
         let (mut proxy, browser) = Self::of(configure(upstream, site)).await;
         upstream.clone_into(&mut proxy.upstream);
@@ -92,9 +102,15 @@ impl Vestibule {
 
     /// With these settings.
     pub async fn of(config: Config) -> (Self, Browser) {
+        Self::with_store(config, Arc::new(MemoryStore::default())).await
+    }
+
+    /// With these settings and its sessions in this store.
+    pub async fn with_store(config: Config, store: Arc<dyn SessionStore>) -> (Self, Browser) {
         let clock = ManualClock::at(Timestamp::from_millis(1_800_000_000_000));
         let shared = Arc::new(clock.clone());
-        let running = tokio::task::spawn_blocking(move || app::start(&config, shared).unwrap()).await.unwrap();
+        let starting = move || app::start_with_store(&config, store, shared).unwrap();
+        let running = tokio::task::spawn_blocking(starting).await.unwrap();
         let (https, http) = (running.https[0], running.http[0]);
         let browser = Browser::new(https);
         let remote = running.remote();
@@ -140,20 +156,19 @@ pub fn configure(upstream: &str, site: &str) -> Config {
 
 /// The text of the usual file with these tables of the site.
 pub fn file(upstream: &str, site: &str) -> String {
-    let directory = certificates().directory.path();
+    let upstreams: Vec<_> = upstream.split(' ').collect();
+    let Certificates { certificate, key, .. } = certificates();
     format!(
         r#"
 {LISTEN}
 [tls]
-certificate = {:?}
-key         = {:?}
+certificate = {certificate:?}
+key         = {key:?}
 
 [[site]]
 origin   = "https://app.test"
-upstream = "{upstream}"
-{site}"#,
-        directory.join("server.pem"),
-        directory.join("server.key"),
+upstream = {upstreams:?}
+{site}"#
     )
 }
 

@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::Browser;
 use super::eventually;
 
 /// A running program; it is killed when dropped.
@@ -92,6 +93,28 @@ impl Program {
         let last = || self.lines().into_iter().rfind(|line| line["event"] == name);
         eventually(name, || last().is_some()).await;
         last().unwrap()
+    }
+
+    /// The lines of one event so far.
+    pub fn events(&self, name: &str) -> Vec<Value> {
+        self.lines().into_iter().filter(|line| line["event"] == name).collect()
+    }
+
+    /// Waits until so many requests have been answered: what was logged of them before is there.
+    pub async fn answered(&self, requests: usize) {
+        eventually("requests are answered", || self.events("access").len() >= requests).await;
+    }
+
+    /// A browser that has not been there yet.
+    pub fn browser(&self) -> Browser {
+        Browser::new(self.https)
+    }
+
+    /// The most memory that it ever used, in KiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
     }
 
     /// Waits until it has ended.

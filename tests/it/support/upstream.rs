@@ -1,9 +1,13 @@
 //! A scripted application that remembers what it received.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -16,8 +20,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
 use tokio::net::TcpListener;
+use tokio::net::UnixListener;
 use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
 
 /// A request as the application got it.
 #[derive(Clone, Debug)]
@@ -26,6 +35,7 @@ pub struct Received {
     pub target: String,
     pub headers: HeaderMap,
     pub body: String,
+    pub trailers: Option<HeaderMap>,
 }
 
 impl Received {
@@ -35,6 +45,14 @@ impl Received {
 
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// What an application that folds names as CGI does takes for this header.
+    pub fn folded(&self, name: &str) -> Vec<&str> {
+        let fold = |name: &str| name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        let fields = self.headers.iter().chain(self.trailers.iter().flatten());
+        let alike = fields.filter(|(found, _)| fold(found.as_str()) == fold(name));
+        alike.map(|(_, value)| value.to_str().unwrap()).collect()
     }
 
     /// The value of a cookie.
@@ -58,14 +76,14 @@ impl Received {
 pub struct Reply {
     status: u16,
     headers: Vec<(String, String)>,
-    body: UnsyncBoxBody<Bytes, Infallible>,
+    body: UnsyncBoxBody<Bytes, io::Error>,
     /// Held back until this is notified.
     hold: Option<Arc<Notify>>,
 }
 
 impl Reply {
     pub fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Full::default().boxed_unsync(), hold: None }
+        Self { status, headers: Vec::new(), body: whole(Bytes::new()), hold: None }
     }
 
     pub fn text(text: &str) -> Self {
@@ -82,11 +100,11 @@ impl Reply {
     }
 
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = Full::new(body.into()).boxed_unsync();
+        self.body = whole(body.into());
         self
     }
 
-    pub fn stream(mut self, body: impl http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static) -> Self {
+    pub fn stream(mut self, body: impl http_body::Body<Data = Bytes, Error = io::Error> + Send + 'static) -> Self {
         self.body = body.boxed_unsync();
         self
     }
@@ -97,12 +115,25 @@ impl Reply {
     }
 }
 
+fn whole(body: Bytes) -> UnsyncBoxBody<Bytes, io::Error> {
+    Full::new(body).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
 type Script = Arc<dyn Fn(&Received) -> Reply + Send + Sync>;
+
+/// What an application does with a request, and what it remembers.
+#[derive(Clone)]
+struct App {
+    script: Script,
+    received: Arc<Mutex<Vec<Received>>>,
+    connections: Arc<AtomicUsize>,
+}
 
 /// A running application.
 pub struct Upstream {
     pub address: SocketAddr,
-    received: Arc<Mutex<Vec<Received>>>,
+    url: String,
+    app: App,
 }
 
 impl Upstream {
@@ -110,19 +141,61 @@ impl Upstream {
     pub async fn start(script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let received: Arc<Mutex<Vec<Received>>> = Arc::default();
-        let (script, log): (Script, _) = (Arc::new(script), Arc::clone(&received));
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let (script, log) = (Arc::clone(&script), Arc::clone(&log));
-                tokio::spawn(async move {
-                    let service = service_fn(move |request| answer(Arc::clone(&script), Arc::clone(&log), request));
-                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
-                });
+        let app = App::new(script);
+        tokio::spawn({
+            let app = app.clone();
+            async move {
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    tokio::spawn(app.clone().serve(stream));
+                }
             }
         });
-        Self { address, received }
+        Self { address, url: format!("http://{address}"), app }
+    }
+
+    /// The same over TLS, found under this host name.
+    pub async fn over_tls(
+        host: &str,
+        config: ServerConfig,
+        script: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = App::new(script);
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        tokio::spawn({
+            let app = app.clone();
+            async move {
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    let (app, acceptor) = (app.clone(), acceptor.clone());
+                    tokio::spawn(async move {
+                        // A client that does not trust us leaves here.
+                        if let Ok(stream) = acceptor.accept(stream).await {
+                            app.serve(stream).await;
+                        }
+                    });
+                }
+            }
+        });
+        Self { address, url: format!("https://{host}:{}", address.port()), app }
+    }
+
+    /// The same on a unix socket.
+    pub async fn on_socket(path: &Path, script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = UnixListener::bind(path).unwrap();
+        let app = App::new(script);
+        tokio::spawn({
+            let app = app.clone();
+            async move {
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    tokio::spawn(app.clone().serve(stream));
+                }
+            }
+        });
+        Self { address: ([127, 0, 0, 1], 0).into(), url: format!("unix:{}", path.display()), app }
     }
 
     /// An application with a login form, a session cookie that it never changes, and users alice,
@@ -148,40 +221,57 @@ impl Upstream {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.url.clone()
     }
 
     /// Everything it received so far.
     pub fn received(&self) -> Vec<Received> {
-        self.received.lock().unwrap().clone()
+        self.app.received.lock().unwrap().clone()
     }
 
     pub fn last(&self) -> Received {
         self.received().pop().expect("the application received nothing")
     }
+
+    /// How many connections it was asked for so far.
+    pub fn connections(&self) -> usize {
+        self.app.connections.load(Ordering::Relaxed)
+    }
 }
 
-async fn answer(
-    script: Script,
-    log: Arc<Mutex<Vec<Received>>>,
-    request: Request<Incoming>,
-) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, hyper::Error> {
-    let (parts, body) = request.into_parts();
-    let body = body.collect().await?.to_bytes();
-    let received = Received {
-        method: parts.method.to_string(),
-        target: parts.uri.to_string(),
-        headers: parts.headers,
-        body: String::from_utf8_lossy(&body).into_owned(),
-    };
-    let reply = script(&received);
-    log.lock().unwrap().push(received);
-    if let Some(hold) = reply.hold {
-        hold.notified().await;
+impl App {
+    fn new(script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        Self { script: Arc::new(script), received: Arc::default(), connections: Arc::default() }
     }
-    let mut response = Response::builder().status(reply.status);
-    for (name, value) in reply.headers {
-        response = response.header(name, value);
+
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        let service = service_fn(move |request| self.clone().answer(request));
+        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
     }
-    Ok(response.body(reply.body).unwrap())
+
+    async fn answer(
+        self,
+        request: Request<Incoming>,
+    ) -> Result<Response<UnsyncBoxBody<Bytes, io::Error>>, hyper::Error> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await?;
+        let received = Received {
+            method: parts.method.to_string(),
+            target: parts.uri.to_string(),
+            headers: parts.headers,
+            trailers: body.trailers().cloned(),
+            body: String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+        };
+        let reply = (self.script)(&received);
+        self.received.lock().unwrap().push(received);
+        if let Some(hold) = reply.hold {
+            hold.notified().await;
+        }
+        let mut response = Response::builder().status(reply.status);
+        for (name, value) in reply.headers {
+            response = response.header(name, value);
+        }
+        Ok(response.body(reply.body).unwrap())
+    }
 }

@@ -1,0 +1,108 @@
+//! A session store that breaks when it is told to.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering;
+
+use vestibule::clock::Timestamp;
+use vestibule::policy::chain::Chain;
+use vestibule::policy::session::EndReason;
+use vestibule::policy::session::Record;
+use vestibule::policy::session::SessionKey;
+use vestibule::policy::vault::VaultChange;
+use vestibule::store::Found;
+use vestibule::store::Presence;
+use vestibule::store::Reply;
+use vestibule::store::SessionStore;
+use vestibule::store::StoreError;
+use vestibule::store::Swap;
+use vestibule::store::memory::MemoryStore;
+
+const WORKS: u8 = 0;
+const FAILS: u8 = 1;
+const PANICS: u8 = 2;
+
+/// A memory store with a switch.
+#[derive(Default)]
+pub struct BrokenStore {
+    inner: MemoryStore,
+    state: AtomicU8,
+}
+
+impl BrokenStore {
+    /// One that works, for now.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub fn works(&self) {
+        self.state.store(WORKS, Ordering::Relaxed);
+    }
+
+    /// Every call fails from now on.
+    pub fn fails(&self) {
+        self.state.store(FAILS, Ordering::Relaxed);
+    }
+
+    /// Every call panics from now on.
+    pub fn panics(&self) {
+        self.state.store(PANICS, Ordering::Relaxed);
+    }
+
+    fn answer<'a, T>(&'a self, reply: Reply<'a, T>) -> Reply<'a, T> {
+        match self.state.load(Ordering::Relaxed) {
+            WORKS => reply,
+            PANICS => panic!("the store was told to panic"),
+            _ => Box::pin(async { Err(StoreError::Unavailable("the store was told to fail".into())) }),
+        }
+    }
+}
+
+type Judge<'a> = &'a (dyn Fn(&Record) -> Option<EndReason> + Send + Sync);
+
+impl SessionStore for BrokenStore {
+    fn load<'a>(&'a self, key: &'a SessionKey, now: Timestamp) -> Reply<'a, Found> {
+        self.answer(self.inner.load(key, now))
+    }
+
+    fn create<'a>(&'a self, key: &'a SessionKey, record: Record) -> Reply<'a, Presence> {
+        self.answer(self.inner.create(key, record))
+    }
+
+    fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp) -> Reply<'a, Presence> {
+        self.answer(self.inner.touch(key, seen))
+    }
+
+    fn swap_chain<'a>(&'a self, key: &'a SessionKey, revision: u64, chain: Chain) -> Reply<'a, Swap> {
+        self.answer(self.inner.swap_chain(key, revision, chain))
+    }
+
+    fn change_vault<'a>(
+        &'a self,
+        key: &'a SessionKey,
+        changes: &'a [VaultChange],
+        now: Timestamp,
+    ) -> Reply<'a, Presence> {
+        self.answer(self.inner.change_vault(key, changes, now))
+    }
+
+    fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Record>> {
+        self.answer(self.inner.remove(key, tombstone, now))
+    }
+
+    fn by_user<'a>(&'a self, site: &'a str, user: &'a str) -> Reply<'a, Vec<SessionKey>> {
+        self.answer(self.inner.by_user(site, user))
+    }
+
+    fn anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, usize> {
+        self.answer(self.inner.anonymous(site))
+    }
+
+    fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<SessionKey>> {
+        self.answer(self.inner.evict_anonymous(site))
+    }
+
+    fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Record, EndReason)>> {
+        self.answer(self.inner.sweep(judge, now))
+    }
+}
