@@ -5,12 +5,41 @@ use http::HeaderValue;
 
 use crate::policy::site::Origin;
 
-/// A `Location` or the like that points at one of the `inner` origins (`http://host[:port]`), or at
-/// the public host over plain HTTP, with the public origin in its place; `None` to leave it alone.
-pub fn to_public(value: &HeaderValue, inner: &[String], origin: &Origin) -> Option<HeaderValue> {
+/// A host that browsers must not be sent to. Whether the application believes that it is asked over
+/// TLS or not, and which default port it writes, makes no difference: it is the same application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InnerHost {
+    host: String,
+    port: Option<u16>,
+}
+
+impl InnerHost {
+    /// From `host` or `host:port`.
+    pub fn new(authority: &str) -> Self {
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => (host, port.parse().ok()),
+            Some(_) | None => (authority, None),
+        };
+        Self { host: host.to_ascii_lowercase(), port: port.filter(|port| !matches!(port, 80 | 443)) }
+    }
+}
+
+/// A `Location` or the like that points at one of the `inner` hosts, or at the public host over plain
+/// HTTP, with the public origin in its place; `None` to leave it alone.
+pub fn to_public(value: &HeaderValue, inner: &[InnerHost], origin: &Origin) -> Option<HeaderValue> {
     let text = value.to_str().ok()?;
-    let plain = format!("http://{}", origin.authority());
-    let rest = inner.iter().chain(std::iter::once(&plain)).find_map(|prefix| strip_origin(text, prefix))?;
+    let (scheme, rest) = text.split_once("//")?;
+    let is_plain = scheme.eq_ignore_ascii_case("http:");
+    if !is_plain && !scheme.eq_ignore_ascii_case("https:") && !scheme.is_empty() {
+        return None;
+    }
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let named = InnerHost::new(authority);
+    let public = InnerHost::new(&origin.authority());
+    let is_public = is_plain && named.host == public.host && (named.port.is_none() || named.port == public.port);
+    if !is_public && !inner.contains(&named) {
+        return None;
+    }
     HeaderValue::from_str(&format!("{}{rest}", origin.to_text())).ok()
 }
 
@@ -60,7 +89,7 @@ mod tests {
     }
 
     fn public(location: &str) -> Option<String> {
-        let inner = ["http://127.0.0.1:8000".to_owned(), "http://backend".to_owned()];
+        let inner = ["127.0.0.1:8000", "backend", "[::1]:8000"].map(InnerHost::new);
         let value = HeaderValue::from_str(location).unwrap();
         to_public(&value, &inner, &origin()).map(|value| value.to_str().unwrap().to_owned())
     }
@@ -68,15 +97,48 @@ mod tests {
     #[test]
     fn inner_origins_become_the_public_one() {
         // S155
-        assert_eq!(public("http://127.0.0.1:8000/a?b").as_deref(), Some("https://app.example.com/a?b"));
-        assert_eq!(public("HTTP://Backend").as_deref(), Some("https://app.example.com"));
-        assert_eq!(public("http://app.example.com/x").as_deref(), Some("https://app.example.com/x"));
+        for (inner, path) in [
+            ("http://127.0.0.1:8000/a?b", "/a?b"),
+            ("https://127.0.0.1:8000/a", "/a"),
+            ("//127.0.0.1:8000/a", "/a"),
+            ("HTTP://Backend", ""),
+            ("http://backend:80?x=//y", "?x=//y"),
+            ("https://backend:443/", "/"),
+            ("http://[::1]:8000/#top", "/#top"),
+            ("http://app.example.com/x", "/x"),
+            ("http://app.example.com:80/x", "/x"),
+            ("http://app.example.com:443/x", "/x"),
+        ] {
+            assert_eq!(public(inner), Some(format!("https://app.example.com{path}")), "{inner}");
+        }
     }
 
     #[test]
     fn other_locations_are_left_alone() {
-        for other in ["/a", "http://127.0.0.1:80001/", "http://backend.evil/", "https://app.example.com/", ""] {
+        for other in [
+            "/a",
+            "a//backend/",
+            "/a//backend/",
+            "ftp://backend/",
+            "http://127.0.0.1:80001/",
+            "http://127.0.0.1/",
+            "http://user@backend/",
+            "http://backend.evil/",
+            "https://app.example.com/",
+            "https://app.example.com:8443/",
+            "http://app.example.com:8080/",
+            "",
+        ] {
             assert_eq!(public(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_public_port_stays() {
+        let origin = Origin { host: "app.test".into(), port: 8443 };
+        for plain in ["http://app.test:8443/x", "http://app.test/x"] {
+            let value = to_public(&HeaderValue::from_static(plain), &[], &origin).unwrap();
+            assert_eq!(value, "https://app.test:8443/x");
         }
     }
 

@@ -54,14 +54,6 @@ pub(super) enum AnswerBody {
     Ahead(ReadAhead),
 }
 
-impl Answer {
-    fn of((mut response, lease): (Response<Incoming>, Lease)) -> Self {
-        correct_framing(&mut response);
-        let (head, body) = response.into_parts();
-        Self { head, body: AnswerBody::Unread(body), lease }
-    }
-}
-
 impl Exchange<'_> {
     /// Ordinary traffic: forward, finish. A login page that the application answers in a circle is
     /// asked for once more without the client's cookies (product 3.4).
@@ -125,19 +117,21 @@ impl Exchange<'_> {
         if answer.0.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(UpstreamError::UnaskedUpgrade.into());
         }
-        let mut answer = Answer::of(answer);
-        self.publish_locations(&mut answer.head.headers);
-        Ok(answer)
+        Ok(self.answer(answer))
     }
 
-    /// Turns URLs of the application's inner address into what browsers see (S155).
-    fn publish_locations(&self, headers: &mut HeaderMap) {
-        let (inner, origin) = (&self.site.inner_origins, &self.site.site.origin);
+    /// The answer with correct framing, URLs of the application's inner address turned into what
+    /// browsers see (S155).
+    pub(super) fn answer(&self, (mut response, lease): (Response<Incoming>, Lease)) -> Answer {
+        correct_framing(&mut response);
+        let (mut head, body) = response.into_parts();
+        let (inner, origin) = (&self.site.inner_hosts, &self.site.site.origin);
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
-            if let Some(value) = headers.get(&name).and_then(|value| location::to_public(value, inner, origin)) {
-                headers.insert(name, value);
+            if let Some(value) = head.headers.get(&name).and_then(|value| location::to_public(value, inner, origin)) {
+                head.headers.insert(name, value);
             }
         }
+        Answer { head, body: AnswerBody::Unread(body), lease }
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Result<(Response<Incoming>, Lease), UpstreamError> {
@@ -258,7 +252,7 @@ impl Exchange<'_> {
         let request = self.request(Method::GET, headers, Body::empty());
         let (mut response, lease) = self.send(request).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return self.finish(Answer::of((response, lease))).await;
+            return self.finish(self.answer((response, lease))).await;
         }
         if !admit::has_token(response.headers(), &header::UPGRADE, "websocket") {
             return Err(UpstreamError::UnaskedUpgrade.into());
@@ -300,7 +294,7 @@ impl Exchange<'_> {
         let mut headers = self.outgoing_headers(false, false);
         headers.remove(header::COOKIE);
         let request = self.request(self.method.clone(), headers, Body::empty());
-        let answer = Answer::of(self.send(request).await?);
+        let answer = self.answer(self.send(request).await?);
         for name in &names {
             self.trace.settled.expired.extend(cookie::expire_in_browser(name, self.target.raw_path()));
         }

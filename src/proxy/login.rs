@@ -202,10 +202,9 @@ impl Exchange<'_> {
         self.put_cookies(&mut headers, asker.cookies, Some(&vault), false);
         let request = self.request(Method::GET, self.with_identity(headers), Body::empty());
         let target = std::mem::replace(&mut self.target, own);
-        let (response, lease) = self.send(request).await.ok()?;
-        let (head, body) = response.into_parts();
-        let idle = self.snapshot.timeouts.body_idle;
-        let body = body::read_ahead(body, BODY_LIMIT, idle).await.ok()?;
+        let answer = self.answer(self.send(request).await.ok()?);
+        let Answer { head, body, lease } = self.look_ahead(answer).await.ok()?;
+        let AnswerBody::Ahead(body) = body else { return None };
         if body.rest.is_none() {
             lease.give_back();
         }

@@ -22,6 +22,7 @@ use rustls::pki_types::pem::PemObject;
 use tokio_rustls::TlsConnector;
 
 use crate::config::Config;
+use crate::policy::location::InnerHost;
 use crate::policy::session::SessionRules;
 use crate::policy::site::Limits;
 use crate::policy::site::Origin;
@@ -63,8 +64,8 @@ pub(super) struct LiveSite {
     pub(super) host: HeaderValue,
     /// How the application knows its own origin, when that is not the browser's.
     pub(super) inner_origin: Option<String>,
-    /// Origins that must not reach a browser.
-    pub(super) inner_origins: Vec<String>,
+    /// Hosts that must not reach a browser.
+    pub(super) inner_hosts: Vec<InnerHost>,
     /// Response headers that only tell us something (S29).
     pub(super) markers: Vec<HeaderName>,
     pub(super) learned: Arc<Learned>,
@@ -186,39 +187,37 @@ fn live(site: &Site, learned: Arc<Learned>) -> Result<LiveSite, GateError> {
         };
         upstreams.push(Upstream::new(address.clone(), tls, site.limits.upstream_connections));
     }
-    let inner_origins: Vec<String> = site.upstreams.iter().filter_map(inner_origin).collect();
+    let own: Vec<String> = site.upstreams.iter().filter_map(authority).collect();
     let scheme = if matches!(site.upstreams.first(), Some(UpstreamAddress::Https { .. })) { "https" } else { "http" };
     let (host, inner) = match &site.upstream_host {
         UpstreamHost::Preserve => (site.origin.authority(), None),
-        UpstreamHost::Name(name) => (name.clone(), Some(format!("{scheme}://{name}"))),
-        UpstreamHost::Upstream => match inner_origins.first() {
-            Some(origin) => {
-                (origin.split_once("://").map_or("localhost", |(_, host)| host).to_owned(), Some(origin.clone()))
-            }
-            None => ("localhost".to_owned(), Some("http://localhost".to_owned())),
-        },
+        UpstreamHost::Name(name) => (name.clone(), Some(name)),
+        UpstreamHost::Upstream => {
+            let host = own.first().cloned().unwrap_or_else(|| "localhost".to_owned());
+            (host, own.first())
+        }
     };
-    let inner_origins = inner_origins.into_iter().chain(inner.clone()).collect();
+    let inner_hosts = own.iter().chain(inner).map(|host| InnerHost::new(host)).collect();
+    let inner_origin = (host != site.origin.authority()).then(|| format!("{scheme}://{host}"));
     Ok(LiveSite {
         name: Arc::from(site.origin.to_text()),
         rules: Arc::new(site.session.clone()),
         upstreams,
         next: AtomicUsize::new(0),
         host: HeaderValue::from_str(&host).map_err(|_| GateError::Name { name: host })?,
-        inner_origin: inner,
-        inner_origins,
+        inner_origin,
+        inner_hosts,
         markers: site.login.iter().flat_map(|rule| rule.marker_headers().cloned()).collect(),
         learned,
         site: site.clone(),
     })
 }
 
-fn inner_origin(address: &UpstreamAddress) -> Option<String> {
+/// `host` or `host:port` as the application would write it.
+fn authority(address: &UpstreamAddress) -> Option<String> {
     match address {
-        UpstreamAddress::Http { host, port: 80 } => Some(format!("http://{host}")),
-        UpstreamAddress::Http { host, port } => Some(format!("http://{host}:{port}")),
-        UpstreamAddress::Https { host, port: 443 } => Some(format!("https://{host}")),
-        UpstreamAddress::Https { host, port } => Some(format!("https://{host}:{port}")),
+        UpstreamAddress::Http { host, port: 80 } | UpstreamAddress::Https { host, port: 443 } => Some(host.clone()),
+        UpstreamAddress::Http { host, port } | UpstreamAddress::Https { host, port } => Some(format!("{host}:{port}")),
         UpstreamAddress::Unix(_) => None,
     }
 }
