@@ -14,11 +14,12 @@ use tokio::runtime::Runtime;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::Listen;
-use crate::config::ListenAddress;
 use crate::proxy::Gate;
 use crate::proxy::GateError;
 use crate::server;
+use crate::server::BadSocket;
 use crate::server::BindError;
+use crate::server::Inherited;
 use crate::server::Shared;
 use crate::server::Sockets;
 use crate::server::tls::Tls;
@@ -51,9 +52,9 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// A kind of address that cannot be listened on.
-    #[error("listening on unix sockets is not available in this version")]
-    Unix,
+    /// A socket that systemd passed cannot be used.
+    #[error(transparent)]
+    Inherited(#[from] BadSocket),
     /// A certificate cannot be used.
     #[error("[tls]")]
     Tls(#[from] TlsError),
@@ -72,8 +73,8 @@ impl StartError {
     /// Whether the configuration has to be mended, or a file that it names.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Unix | Self::Tls(_) | Self::Gate(_) => true,
-            Self::Bind(_) | Self::Thread(_) | Self::NeedsRestart => false,
+            Self::Tls(_) | Self::Gate(_) => true,
+            Self::Bind(_) | Self::Inherited(_) | Self::Thread(_) | Self::NeedsRestart => false,
         }
     }
 }
@@ -109,17 +110,13 @@ pub fn start_with_store(
     let tls = Tls::new(config)?;
     tls.say_warnings();
     let gate = Gate::new(config, store, clock)?;
-    let shared = Shared::new(config, Arc::clone(&gate), Arc::clone(&tls));
     let count = config.listen.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1);
-    let mut sockets: Vec<Sockets> = (0..count).map(|_| Sockets { https: Vec::new(), http: Vec::new() }).collect();
-    for address in &config.listen.https {
-        let bound = server::bind(tcp(address)?, count)?;
-        sockets.iter_mut().zip(bound).for_each(|(sockets, socket)| sockets.https.push(socket));
-    }
-    for address in &config.listen.http {
-        let bound = server::bind(tcp(address)?, count)?;
-        sockets.iter_mut().zip(bound).for_each(|(sockets, socket)| sockets.http.push(socket));
-    }
+    let shared = Shared::new(config, Arc::clone(&gate), Arc::clone(&tls), count);
+    let mut inherited = Inherited::from_environment()?;
+    let https = server::bind(&config.listen.https, count, &mut inherited)?;
+    let http = server::bind(&config.listen.http, count, &mut inherited)?;
+    inherited.finish()?;
+    let sockets: Vec<Sockets> = https.into_iter().zip(http).map(|(https, http)| Sockets { https, http }).collect();
     let https = sockets.first().map_or_else(Vec::new, |sockets| server::addresses(&sockets.https));
     let http = sockets.first().map_or_else(Vec::new, |sockets| server::addresses(&sockets.http));
     let control = Builder::new_multi_thread()
@@ -130,19 +127,14 @@ pub fn start_with_store(
         .map_err(StartError::Thread)?;
     control.spawn(Arc::clone(&gate).watch_sessions());
     control.spawn(Arc::clone(&tls).follow_files());
+    let watched = Arc::clone(&shared);
+    control.spawn(async move { watched.beats.report().await });
     let mut workers = Vec::new();
     for (number, sockets) in sockets.into_iter().enumerate() {
         workers.push(server::start_worker(&shared, number, sockets).map_err(StartError::Thread)?);
     }
     let parts = Arc::new(Parts { gate, tls, shared, listen: Mutex::new(config.listen.clone()) });
     Ok(Running { https, http, parts, workers, control })
-}
-
-fn tcp(address: &ListenAddress) -> Result<SocketAddr, StartError> {
-    match address {
-        ListenAddress::Tcp(address) => Ok(*address),
-        ListenAddress::Unix(_) => Err(StartError::Unix),
-    }
 }
 
 /// Tells a running Vestibule from another thread to take a new configuration or to stop.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use sd_notify::NotifyState;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 
@@ -42,6 +43,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
     for warning in config.warnings() {
         tracing::warn!(event = "config.warning", help = warning);
     }
+    tell(&[NotifyState::Ready]);
     let remote = running.remote();
     let path = path.to_owned();
     let signals = std::thread::spawn(move || obey(&remote, &path));
@@ -65,7 +67,13 @@ fn obey(remote: &Remote, path: &Path) {
         let mut stopping = false;
         loop {
             tokio::select! {
-                _ = hangup.recv() => reload(remote, path),
+                _ = hangup.recv() => {
+                    // Without the time systemd would not know which reload has ended (sd_notify(3)).
+                    let since = NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Status("reloading"));
+                    tell(&[NotifyState::Reloading, since]);
+                    reload(remote, path);
+                    tell(&[NotifyState::Ready]);
+                }
                 _ = terminate.recv() => stop(remote, &mut stopping),
                 _ = interrupt.recv() => stop(remote, &mut stopping),
             }
@@ -73,10 +81,18 @@ fn obey(remote: &Remote, path: &Path) {
     });
 }
 
+/// Tells systemd, if it started us. That it cannot hear is no reason to stop.
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(event = "systemd.unheard", error = %error);
+    }
+}
+
 fn stop(remote: &Remote, stopping: &mut bool) {
     if std::mem::replace(stopping, true) {
         remote.cut();
     } else {
+        tell(&[NotifyState::Stopping]);
         tracing::info!(event = "draining");
         remote.stop();
     }

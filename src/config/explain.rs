@@ -23,6 +23,10 @@ pub(super) fn explain(config: &Config) -> String {
     if !config.listen.http.is_empty() {
         let _ = writeln!(out, "Redirects http on {} to https.", addresses(&config.listen.http));
     }
+    if config.listen.proxy_protocol {
+        let trusted = join(config.listen.trusted_proxies.iter().map(ToString::to_string));
+        let _ = writeln!(out, "Connections from {trusted} begin with a PROXY protocol header.");
+    }
     let _ = writeln!(out, "Sessions are kept in memory and end with the process.");
     for site in &config.sites {
         let _ = writeln!(out, "\nSite {} -> {}", site.origin.to_text(), join(site.upstreams.iter().map(upstream)));
@@ -172,10 +176,7 @@ fn headers(site: &Site) -> Vec<String> {
 }
 
 fn addresses(list: &[ListenAddress]) -> String {
-    join(list.iter().map(|address| match address {
-        ListenAddress::Tcp(address) => address.to_string(),
-        ListenAddress::Unix(path) => format!("unix:{}", path.display()),
-    }))
+    join(list.iter().map(ToString::to_string))
 }
 
 fn upstream(upstream: &UpstreamAddress) -> String {

@@ -69,13 +69,15 @@ fn read_sites(file: &Section<'_>, shared: &Shared) -> Vec<Site> {
 fn read_listen(section: &Section<'_>) -> Listen {
     let mut taken = HashSet::new();
     let mut read = |key: &str| -> Vec<ListenAddress> {
-        let addresses = section.parsed(key, value::address).unwrap_or_default();
+        let addresses =
+            section.parsed(key, |text| value::address(text, |path| section.reader.resolve(path))).unwrap_or_default();
         for (address, span) in &addresses {
-            if address.port() != 0 && !taken.insert(*address) {
+            let is_any_port = matches!(address, ListenAddress::Tcp(address) if address.port() == 0);
+            if !is_any_port && !taken.insert(address.clone()) {
                 section.reader.report(span.clone(), format!("{address} is listened on twice"), "remove one of them");
             }
         }
-        addresses.into_iter().map(|(address, _)| ListenAddress::Tcp(address)).collect()
+        addresses.into_iter().map(|(address, _)| address).collect()
     };
     let (https, http) = (read("https"), read("http"));
     if !section.has("https") {
@@ -91,9 +93,15 @@ fn read_listen(section: &Section<'_>) -> Listen {
         }
         fits
     });
+    let proxy_protocol = section.flag("proxy_protocol", false);
+    if proxy_protocol && trusted.is_empty() {
+        let help = "write the balancer's address in listen.trusted_proxies: nobody else may say for whom it connects";
+        section.problem("proxy_protocol", "listen.proxy_protocol needs listen.trusted_proxies", help);
+    }
     Listen {
         https,
         http,
+        proxy_protocol,
         trusted_proxies: trusted.into_iter().map(|(network, _)| network).collect(),
         workers: workers.and_then(|count| usize::try_from(count).ok()),
     }

@@ -18,6 +18,7 @@ mod tests;
 mod value;
 mod warnings;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -32,12 +33,22 @@ use crate::policy::site::Timeouts;
 use crate::store::StoreSettings;
 
 /// A place to listen on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ListenAddress {
     /// TCP.
     Tcp(SocketAddr),
     /// `unix:PATH`
     Unix(PathBuf),
+}
+
+/// As it is written in the file.
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// `[listen]`
@@ -49,6 +60,8 @@ pub struct Listen {
     pub http: Vec<ListenAddress>,
     /// Peers whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether connections of those peers begin with a PROXY protocol header.
+    pub proxy_protocol: bool,
     /// Worker threads; one per core when `None`.
     pub workers: Option<usize>,
 }

@@ -1,7 +1,6 @@
 //! Texts of the file that mean something: durations, sizes, origins, upstreams.
 
 use std::net::IpAddr;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use toml::de::DeInteger;
 use toml::de::DeValue;
 use url::Url;
 
+use crate::config::ListenAddress;
 use crate::policy::site::Origin;
 use crate::policy::site::UpstreamAddress;
 
@@ -88,17 +88,21 @@ pub(super) fn json(value: &DeValue<'_>) -> serde_json::Value {
     }
 }
 
-/// `ADDRESS:PORT`.
-pub(super) fn address(text: &str) -> Result<SocketAddr, Wrong> {
-    if text.starts_with("unix:") || text.starts_with("systemd") || text.starts_with("fd:") {
-        return wrong(
-            "listening on anything but an IP address and port is not available in this version",
-            "write an address and port, such as \"0.0.0.0:443\"",
-        );
+/// `ADDRESS:PORT` or `unix:PATH`.
+pub(super) fn address(text: &str, resolve: impl Fn(&str) -> PathBuf) -> Result<ListenAddress, Wrong> {
+    match text.strip_prefix("unix:") {
+        Some("") => wrong(
+            "there is no path behind unix:",
+            "write the path of the socket, such as \"unix:/run/vestibule/https.sock\"",
+        ),
+        Some(path) => Ok(ListenAddress::Unix(resolve(path))),
+        None => text.parse().map(ListenAddress::Tcp).or_else(|_| {
+            wrong(
+                format!("{text:?} is no address and port"),
+                "write an IP address and port, such as \"0.0.0.0:443\", or \"unix:PATH\"",
+            )
+        }),
     }
-    text.parse().or_else(|_| {
-        wrong(format!("{text:?} is no address and port"), "write an IP address and port, such as \"0.0.0.0:443\"")
-    })
 }
 
 /// A network, or an address as a network of one.

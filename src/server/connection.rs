@@ -17,9 +17,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use crate::policy::site::Limits;
@@ -29,42 +29,51 @@ use crate::proxy::Peer;
 use crate::proxy::Worker;
 use crate::server::Shared;
 use crate::server::door::Permit;
+use crate::server::entrance;
+use crate::server::listen::Connection;
 
 type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 /// What serves a connection that was accepted on a TLS listener.
-pub(super) fn secure(shared: Arc<Shared>, worker: Arc<Worker>) -> impl Fn(TcpStream, SocketAddr, Permit) -> Serving {
-    move |stream, peer, permit| {
+pub(super) fn secure(
+    shared: Arc<Shared>,
+    worker: Arc<Worker>,
+) -> impl Fn(Connection, Option<SocketAddr>, Permit) -> Serving {
+    move |mut stream, peer, mut permit| {
         let (shared, worker) = (Arc::clone(&shared), Arc::clone(&worker));
         Box::pin(async move {
-            serve(shared, worker, stream, peer).await;
+            if let Some(client) = entrance::admit(&shared, &mut stream, peer, &mut permit).await {
+                serve(shared, worker, stream, client).await;
+            }
             drop(permit);
         })
     }
 }
 
-async fn serve(shared: Arc<Shared>, worker: Arc<Worker>, stream: TcpStream, address: SocketAddr) {
+async fn serve(shared: Arc<Shared>, worker: Arc<Worker>, stream: Connection, address: Option<SocketAddr>) {
     let timeouts = shared.timeouts.load_full();
     let limits = shared.limits.load_full();
     // Small answers must not wait for the acknowledgement of earlier ones; a failure costs only that.
-    let _only_slower = stream.set_nodelay(true);
+    if let Either::Left(tcp) = &stream {
+        let _only_slower = tcp.set_nodelay(true);
+    }
     let handshake = TlsAcceptor::from(shared.tls.config()).accept(stream);
     let Ok(accepted) = tokio::time::timeout(timeouts.handshake, handshake).await else {
-        tracing::debug!(event = "tls.handshake_timeout", client = %address.ip());
+        tracing::debug!(event = "tls.handshake_timeout", client = ?address);
         return;
     };
     let stream = match accepted {
         Ok(stream) => stream,
         Err(error) => {
-            tracing::debug!(event = "tls.handshake_failed", client = %address.ip(), error = %error);
+            tracing::debug!(event = "tls.handshake_failed", client = ?address, error = %error);
             return;
         }
     };
     let (_, session) = stream.get_ref();
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     let hosts = shared.tls.hosts_sharing(session.server_name());
-    let peer = Arc::new(Peer { address: Some(address), hosts });
+    let peer = Arc::new(Peer { address, hosts });
     if is_http2 {
         serve_http2(worker, &shared.stop, stream, peer, &limits).await;
     } else {
@@ -88,7 +97,7 @@ fn service(
 async fn serve_http1(
     worker: Arc<Worker>,
     stop: &CancellationToken,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Connection>,
     peer: Arc<Peer>,
     timeouts: &Timeouts,
     limits: &Limits,
@@ -115,7 +124,7 @@ async fn serve_http1(
 async fn serve_http2(
     worker: Arc<Worker>,
     stop: &CancellationToken,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Connection>,
     peer: Arc<Peer>,
     limits: &Limits,
 ) {

@@ -1,7 +1,6 @@
 //! How many connections there may be, in all and from one address (S173).
 
 use std::net::IpAddr;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -25,30 +24,37 @@ struct Inside {
 /// A connection that was let in; it leaves when this is dropped.
 pub(super) struct Permit {
     inside: Arc<Inside>,
-    address: IpAddr,
+    /// The client it is counted for, once that is known.
+    address: Option<IpAddr>,
 }
 
 impl Door {
     /// Lets a connection in, unless there are too many.
-    pub(super) fn enter(&self, peer: SocketAddr, limits: &Limits) -> Option<Permit> {
-        let address = peer.ip().to_canonical();
+    pub(super) fn enter(&self, limits: &Limits) -> Option<Permit> {
         if self.inside.total.fetch_add(1, Ordering::Relaxed) >= limits.connections {
             self.inside.total.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
+        Some(Permit { inside: Arc::clone(&self.inside), address: None })
+    }
+}
+
+impl Permit {
+    /// Counts the connection for this client; `false` when the client has too many.
+    pub(super) fn count(&mut self, address: IpAddr, limits: &Limits) -> bool {
+        let address = address.to_canonical();
         let mut count = self.inside.by_address.entry(address).or_insert(0);
         *count += 1;
-        let is_too_many = *count > limits.connections_per_address;
-        drop(count);
-        let permit = Permit { inside: Arc::clone(&self.inside), address };
-        (!is_too_many).then_some(permit)
+        self.address = Some(address);
+        *count <= limits.connections_per_address
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.inside.total.fetch_sub(1, Ordering::Relaxed);
-        self.inside.by_address.remove_if_mut(&self.address, |_, count| {
+        let Some(address) = self.address else { return };
+        self.inside.by_address.remove_if_mut(&address, |_, count| {
             *count = count.saturating_sub(1);
             *count == 0
         });
@@ -64,7 +70,10 @@ mod tests {
         // S173
         let limits = Limits { connections: 3, connections_per_address: 2, ..Limits::default() };
         let door = Door::default();
-        let enter = |address: [u8; 4]| door.enter(SocketAddr::from((address, 1)), &limits);
+        let enter = |address: [u8; 4]| {
+            let mut permit = door.enter(&limits)?;
+            permit.count(IpAddr::from(address), &limits).then_some(permit)
+        };
         let first = enter([10, 0, 0, 1]);
         let second = enter([10, 0, 0, 1]);
         assert!(first.is_some() && second.is_some());

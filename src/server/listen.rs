@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::net::TcpListener as Socket;
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,55 +13,144 @@ use socket2::Protocol;
 use socket2::Type;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
+use tokio::net::UnixListener;
+use tokio::net::UnixStream;
+use tokio_util::either::Either;
 use tokio_util::task::TaskTracker;
 
+use crate::config::ListenAddress;
 use crate::server::Shared;
 use crate::server::door::Permit;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
+/// A connection as it was accepted.
+pub(super) type Connection = Either<TcpStream, UnixStream>;
+
+/// A listening socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Tcp(std::net::TcpListener),
+    /// `unix:PATH`
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl Socket {
+    /// The TCP address, with the port that the system chose.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(socket) => socket.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    fn is_at(&self, wanted: &ListenAddress) -> bool {
+        match (self, wanted) {
+            (Self::Tcp(_), ListenAddress::Tcp(address)) => self.address() == Some(*address),
+            (Self::Unix(socket), ListenAddress::Unix(path)) => {
+                socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path))
+            }
+            (Self::Tcp(_), ListenAddress::Unix(_)) | (Self::Unix(_), ListenAddress::Tcp(_)) => false,
+        }
+    }
+
+    fn share(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(socket) => {
+                socket.set_nonblocking(true)?;
+                Self::Tcp(socket.try_clone()?)
+            }
+            Self::Unix(socket) => {
+                socket.set_nonblocking(true)?;
+                Self::Unix(socket.try_clone()?)
+            }
+        })
+    }
+}
+
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}{}", remedy(.source, .address))]
 pub struct BindError {
-    address: SocketAddr,
+    address: ListenAddress,
     #[source]
     source: io::Error,
 }
 
 #[allow(clippy::wildcard_enum_match_arm)] // The list of kinds is the standard library's and grows.
-fn remedy(error: &io::Error, address: &SocketAddr) -> String {
+fn remedy(error: &io::Error, address: &ListenAddress) -> String {
+    let port = match address {
+        ListenAddress::Tcp(address) => address.port(),
+        ListenAddress::Unix(_) => u16::MAX,
+    };
     match error.kind() {
-        io::ErrorKind::PermissionDenied if address.port() < 1024 => {
+        io::ErrorKind::PermissionDenied if port < 1024 => {
             " (ports below 1024 need CAP_NET_BIND_SERVICE: setcap, AmbientCapabilities in the unit file, or a higher port)"
                 .to_owned()
         }
         io::ErrorKind::AddrInUse => " (another program listens there)".to_owned(),
         io::ErrorKind::AddrNotAvailable => " (this machine does not have that address)".to_owned(),
+        io::ErrorKind::NotFound => " (its directory does not exist)".to_owned(),
         _ => String::new(),
     }
 }
 
-/// One socket per worker on the same address.
-pub type Bound = Vec<Socket>;
-
-/// Opens `count` sockets on an address; port 0 is the same free port for all of them.
+/// The sockets of each worker: those that systemd passed where it passed one for an address, opened
+/// ones elsewhere. Port 0 is the same free port for all workers.
 ///
 /// # Errors
-/// When the address cannot be listened on.
-pub fn bind(address: SocketAddr, count: usize) -> Result<Bound, BindError> {
-    let mut address = address;
-    // Without this look, a second program with the same setting would silently share the port.
-    let probe = open(address, false).map_err(|source| BindError { address, source })?;
-    address = probe.local_addr().map_err(|source| BindError { address, source })?;
-    drop(probe);
-    (0..count.max(1)).map(|_| open(address, true).map_err(|source| BindError { address, source })).collect()
+/// When an address cannot be listened on.
+pub fn bind(
+    addresses: &[ListenAddress],
+    workers: usize,
+    inherited: &mut Inherited,
+) -> Result<Vec<Vec<Socket>>, BindError> {
+    let mut all: Vec<Vec<Socket>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
+    for address in addresses {
+        let failed = |source| BindError { address: address.clone(), source };
+        let shared = match (inherited.take(address), address) {
+            (Some(socket), _) => Some(socket),
+            (None, ListenAddress::Unix(path)) => Some(open_unix(path).map_err(failed)?),
+            (None, ListenAddress::Tcp(_)) => None,
+        };
+        let sockets = match (shared, address) {
+            (Some(socket), _) => all.iter().map(|_| socket.share()).collect::<io::Result<Vec<_>>>().map_err(failed)?,
+            (None, ListenAddress::Tcp(tcp)) => {
+                // Together with the IPv4 wildcard, the IPv6 one must leave IPv4 alone.
+                let only_v6 = tcp.is_ipv6() && addresses.iter().any(|other| is_v4_wildcard(other, tcp.port()));
+                open_tcp(*tcp, only_v6, all.len()).map_err(failed)?
+            }
+            (None, ListenAddress::Unix(_)) => Vec::new(),
+        };
+        all.iter_mut().zip(sockets).for_each(|(worker, socket)| worker.push(socket));
+    }
+    Ok(all)
 }
 
-fn open(address: SocketAddr, share: bool) -> io::Result<Socket> {
+fn is_v4_wildcard(address: &ListenAddress, port: u16) -> bool {
+    match address {
+        ListenAddress::Tcp(address) => address.is_ipv4() && address.ip().is_unspecified() && address.port() == port,
+        ListenAddress::Unix(_) => false,
+    }
+}
+
+/// One socket per worker, so that the kernel spreads connections without a lock between workers.
+fn open_tcp(mut address: SocketAddr, only_v6: bool, workers: usize) -> io::Result<Vec<Socket>> {
+    // Without this look, a second program with the same setting would silently share the port.
+    let probe = open(address, only_v6, false)?;
+    address = probe.local_addr()?;
+    drop(probe);
+    (0..workers).map(|_| open(address, only_v6, true).map(Socket::Tcp)).collect()
+}
+
+fn open(address: SocketAddr, only_v6: bool, share: bool) -> io::Result<std::net::TcpListener> {
     let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(only_v6)?;
+    }
     if share {
         socket.set_reuse_port(true)?;
     }
@@ -70,13 +160,126 @@ fn open(address: SocketAddr, share: bool) -> io::Result<Socket> {
     Ok(socket.into())
 }
 
+/// A socket file that nobody answers on is left over from a process that was killed.
+fn open_unix(path: &Path) -> io::Result<Socket> {
+    let bound = std::os::unix::net::UnixListener::bind(path).or_else(|error| {
+        let is_left_over = error.kind() == io::ErrorKind::AddrInUse
+            && std::os::unix::net::UnixStream::connect(path)
+                .is_err_and(|refused| refused.kind() == io::ErrorKind::ConnectionRefused);
+        if !is_left_over {
+            return Err(error);
+        }
+        std::fs::remove_file(path)?;
+        std::os::unix::net::UnixListener::bind(path)
+    })?;
+    Ok(Socket::Unix(bound))
+}
+
+/// Sockets that systemd opened and passed (socket activation, sd_listen_fds(3)): they stay open over
+/// a restart, so that no connection is refused.
+#[derive(Default)]
+pub struct Inherited {
+    sockets: Vec<Socket>,
+}
+
+/// What was passed that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BadSocket {
+    /// It does not listen, or is no stream socket.
+    #[error("socket {number} that systemd passed is no listening stream socket")]
+    Kind {
+        /// Counted from 1, in the order of the unit file.
+        number: usize,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Nothing in `[listen]` is about it.
+    #[error(
+        "systemd passed a socket for {address}, which [listen] does not name: ListenStream= and proxy.toml must agree"
+    )]
+    Unnamed {
+        /// Where it listens.
+        address: String,
+    },
+}
+
+impl Inherited {
+    /// What the environment says was passed; nothing if it was meant for another process.
+    ///
+    /// # Errors
+    /// When something was passed that is no listening socket.
+    pub fn from_environment() -> Result<Self, BadSocket> {
+        let mut passed = listenfd::ListenFd::from_env();
+        let mut sockets = Vec::new();
+        for index in 0..passed.len() {
+            let number = index + 1;
+            let socket = match passed.take_unix_listener(index) {
+                Ok(socket) => socket.map(Socket::Unix),
+                Err(_) => passed
+                    .take_tcp_listener(index)
+                    .map_err(|source| BadSocket::Kind { number, source })?
+                    .map(Socket::Tcp),
+            };
+            sockets.extend(socket);
+        }
+        Ok(Self { sockets })
+    }
+
+    fn take(&mut self, address: &ListenAddress) -> Option<Socket> {
+        let at = self.sockets.iter().position(|socket| socket.is_at(address))?;
+        Some(self.sockets.remove(at))
+    }
+
+    /// What is left when all addresses were looked up must not wait for connections that nobody takes.
+    ///
+    /// # Errors
+    /// When something is left.
+    pub fn finish(self) -> Result<(), BadSocket> {
+        let Some(socket) = self.sockets.first() else { return Ok(()) };
+        let address = match socket {
+            Socket::Tcp(_) => socket.address().map_or_else(String::new, |address| address.to_string()),
+            Socket::Unix(socket) => {
+                let path = socket.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from));
+                ListenAddress::Unix(path.unwrap_or_default()).to_string()
+            }
+        };
+        Err(BadSocket::Unnamed { address })
+    }
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn of(socket: Socket) -> io::Result<Self> {
+        Ok(match socket {
+            Socket::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
+            Socket::Unix(socket) => Self::Unix(UnixListener::from_std(socket)?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<(Connection, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(listener) => listener.accept().await.map(|(stream, peer)| (Either::Left(stream), Some(peer))),
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| (Either::Right(stream), None)),
+        }
+    }
+}
+
 /// Accepts until it is told to stop. Errors such as a lack of file descriptors pass: it waits a
-/// little, and longer each time, and goes on.
-pub(super) async fn accept<F, S>(listener: TcpListener, shared: Arc<Shared>, connections: TaskTracker, serve: F)
+/// little, and longer each time, and goes on (S173).
+pub(super) async fn accept<F, S>(socket: Socket, shared: Arc<Shared>, connections: TaskTracker, serve: F)
 where
-    F: Fn(TcpStream, SocketAddr, Permit) -> S,
+    F: Fn(Connection, Option<SocketAddr>, Permit) -> S,
     S: Future<Output = ()> + Send + 'static,
 {
+    let listener = match Listener::of(socket) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(event = "listen.failed", error = %error),
+    };
     let mut pause = Duration::from_millis(5);
     loop {
         let accepted = tokio::select! {
@@ -86,11 +289,11 @@ where
         match accepted {
             Ok((stream, peer)) => {
                 pause = Duration::from_millis(5);
-                let limits = shared.limits.load();
-                if let Some(permit) = shared.door.enter(peer, &limits) {
-                    connections.spawn(serve(stream, peer, permit));
-                } else {
-                    tracing::debug!(event = "connection.refused", client = %peer.ip());
+                match shared.door.enter(&shared.limits.load()) {
+                    Some(permit) => {
+                        connections.spawn(serve(stream, peer, permit));
+                    }
+                    None => tracing::debug!(event = "connection.refused", client = ?peer),
                 }
             }
             Err(error) => {

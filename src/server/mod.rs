@@ -1,10 +1,13 @@
 //! Listeners and connections: one thread per worker, each with its own runtime, its own listening
 //! sockets and its own upstream connections, so that nothing on the path is shared.
 
+mod alive;
 mod certificates;
 mod connection;
 mod door;
+mod entrance;
 mod listen;
+mod proxy_protocol;
 mod redirect;
 pub mod tls;
 
@@ -16,7 +19,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,11 +29,15 @@ use crate::policy::site::Origin;
 use crate::policy::site::Timeouts;
 use crate::proxy::Gate;
 
+pub use self::listen::BadSocket;
 pub use self::listen::BindError;
-pub use self::listen::Bound;
+pub use self::listen::Inherited;
+pub use self::listen::Socket;
 pub use self::listen::bind;
 
+use self::alive::Beats;
 use self::door::Door;
+use self::entrance::Entrance;
 use self::tls::Tls;
 
 /// What all connections share; the parts that a reload may change are swapped.
@@ -39,10 +45,13 @@ pub struct Shared {
     gate: Arc<Gate>,
     tls: Arc<Tls>,
     door: Door,
+    entrance: ArcSwap<Entrance>,
     timeouts: ArcSwap<Timeouts>,
     limits: ArcSwap<Limits>,
     /// Where plain HTTP is sent, by host name.
     origins: ArcSwap<HashMap<String, Origin>>,
+    /// For the watchdog.
+    pub(crate) beats: Beats,
     stop: CancellationToken,
     /// Ends the drain at once.
     cut: CancellationToken,
@@ -50,14 +59,16 @@ pub struct Shared {
 
 impl Shared {
     /// What connections share under this configuration.
-    pub fn new(config: &Config, gate: Arc<Gate>, tls: Arc<Tls>) -> Arc<Self> {
+    pub fn new(config: &Config, gate: Arc<Gate>, tls: Arc<Tls>, workers: usize) -> Arc<Self> {
         Arc::new(Self {
             gate,
             tls,
             door: Door::default(),
+            entrance: ArcSwap::from_pointee(Entrance::new(config)),
             timeouts: ArcSwap::from_pointee(config.timeouts.clone()),
             limits: ArcSwap::from_pointee(config.connection_limits()),
             origins: ArcSwap::from_pointee(origins(config)),
+            beats: Beats::new(workers),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
         })
@@ -65,6 +76,7 @@ impl Shared {
 
     /// Applies what a reload may change; new connections see it.
     pub fn reload(&self, config: &Config) {
+        self.entrance.store(Arc::new(Entrance::new(config)));
         self.timeouts.store(Arc::new(config.timeouts.clone()));
         self.limits.store(Arc::new(config.connection_limits()));
         self.origins.store(Arc::new(origins(config)));
@@ -108,7 +120,7 @@ pub fn start_worker(shared: &Arc<Shared>, number: usize, sockets: Sockets) -> st
                 return;
             }
         };
-        runtime.block_on(work(shared, sockets));
+        runtime.block_on(work(shared, number, sockets));
         // Tunnels and other tasks that are left are cut here.
         runtime.shutdown_timeout(Duration::from_millis(100));
     })
@@ -117,24 +129,24 @@ pub fn start_worker(shared: &Arc<Shared>, number: usize, sockets: Sockets) -> st
 /// The listening sockets of one worker.
 pub struct Sockets {
     /// TLS.
-    pub https: Vec<std::net::TcpListener>,
+    pub https: Vec<Socket>,
     /// Plain HTTP, for redirects.
-    pub http: Vec<std::net::TcpListener>,
+    pub http: Vec<Socket>,
 }
 
-async fn work(shared: Arc<Shared>, sockets: Sockets) {
+async fn work(shared: Arc<Shared>, number: usize, sockets: Sockets) {
+    let beating = Arc::clone(&shared);
+    tokio::spawn(async move { beating.beats.beat(number).await });
     let worker = shared.gate.worker();
     let connections = TaskTracker::new();
     let mut accepting = JoinSet::new();
     for socket in sockets.https {
-        let Ok(listener) = TcpListener::from_std(socket) else { continue };
         let serve = connection::secure(Arc::clone(&shared), Arc::clone(&worker));
-        accepting.spawn(listen::accept(listener, Arc::clone(&shared), connections.clone(), serve));
+        accepting.spawn(listen::accept(socket, Arc::clone(&shared), connections.clone(), serve));
     }
     for socket in sockets.http {
-        let Ok(listener) = TcpListener::from_std(socket) else { continue };
         let serve = redirect::plain(Arc::clone(&shared));
-        accepting.spawn(listen::accept(listener, Arc::clone(&shared), connections.clone(), serve));
+        accepting.spawn(listen::accept(socket, Arc::clone(&shared), connections.clone(), serve));
     }
     while accepting.join_next().await.is_some() {}
     let drain = shared.timeouts.load().drain;
@@ -147,6 +159,6 @@ async fn work(shared: Arc<Shared>, sockets: Sockets) {
 }
 
 /// The addresses that sockets listen on.
-pub fn addresses(sockets: &[std::net::TcpListener]) -> Vec<SocketAddr> {
-    sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+pub fn addresses(sockets: &[Socket]) -> Vec<SocketAddr> {
+    sockets.iter().filter_map(Socket::address).collect()
 }

@@ -20,18 +20,22 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
-use tokio::net::TcpStream;
 
 use crate::server::Shared;
 use crate::server::door::Permit;
+use crate::server::entrance;
+use crate::server::listen::Connection;
 
 type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What serves a connection that was accepted on a plain listener.
-pub(super) fn plain(shared: Arc<Shared>) -> impl Fn(TcpStream, SocketAddr, Permit) -> Serving {
-    move |stream, _peer, permit| {
+pub(super) fn plain(shared: Arc<Shared>) -> impl Fn(Connection, Option<SocketAddr>, Permit) -> Serving {
+    move |mut stream, peer, mut permit| {
         let shared = Arc::clone(&shared);
         Box::pin(async move {
+            if entrance::admit(&shared, &mut stream, peer, &mut permit).await.is_none() {
+                return;
+            }
             let timeouts = shared.timeouts.load_full();
             let limits = shared.limits.load_full();
             let stop = shared.stop.clone();

@@ -13,6 +13,7 @@ mod forwarding;
 mod layers;
 mod lifetime;
 mod limits;
+mod listening;
 mod login;
 mod logout;
 #[allow(dead_code, unused_imports)] // The harness is ahead of the tests that use it.

@@ -33,7 +33,9 @@ pub struct Program {
 impl Program {
     /// Runs until it says that it has started.
     pub async fn start(text: &str) -> Self {
-        Self::start_by(Command::new(BINARY), text).await
+        let mut command = Command::new(BINARY);
+        command.stdin(Stdio::null());
+        Self::start_by(command, text).await
     }
 
     /// The same by a command that the program's arguments are added to.
@@ -48,7 +50,12 @@ impl Program {
 
     /// Runs a file with which it cannot start; how it ended and all that it said.
     pub async fn fail(text: &str) -> (i32, String) {
-        let mut program = Self::spawn(Command::new(BINARY), text);
+        Self::fail_by(Command::new(BINARY), text).await
+    }
+
+    /// The same by a command that the program's arguments are added to.
+    pub async fn fail_by(command: Command, text: &str) -> (i32, String) {
+        let mut program = Self::spawn(command, text);
         let status = program.ended().await;
         (status.code().unwrap(), program.log.lock().unwrap().join("\n"))
     }
@@ -57,7 +64,7 @@ impl Program {
         let directory = TempDir::new().unwrap();
         fs::write(directory.path().join("proxy.toml"), text).unwrap();
         let command = command.arg("run").current_dir(directory.path());
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log: Arc<Mutex<Vec<String>>> = Arc::default();
         let written = Arc::clone(&log);
@@ -139,4 +146,5 @@ impl Drop for Program {
     }
 }
 
-const BINARY: &str = env!("CARGO_BIN_EXE_vestibule");
+/// The program.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_vestibule");
