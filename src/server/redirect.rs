@@ -21,6 +21,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 
+use crate::policy::message;
 use crate::server::Shared;
 use crate::server::door::Permit;
 use crate::server::entrance;
@@ -63,21 +64,23 @@ pub(super) fn plain(shared: Arc<Shared>) -> impl Fn(Connection, Option<SocketAdd
 }
 
 fn redirect(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) || request.headers().contains_key(header::UPGRADE) {
+    let (method, version, uri, headers) = (request.method(), request.version(), request.uri(), request.headers());
+    let understood = message::check(method, version, uri, headers, &shared.limits.load());
+    let authority = match understood.and_then(|()| message::authority(version, uri, headers)) {
+        Ok(authority) => authority,
+        Err(rule) => return refusal(rule.status(), "The request was refused.\n"),
+    };
+    if !matches!(*method, Method::GET | Method::HEAD) || headers.contains_key(header::UPGRADE) {
         return refusal(StatusCode::FORBIDDEN, "Only https is served here.\n");
     }
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let (Some(host), None) = (hosts.next().and_then(|host| host.to_str().ok()), hosts.next()) else {
-        return refusal(StatusCode::BAD_REQUEST, "The request was not understood.\n");
-    };
     let origins = shared.origins.load();
     // Only names from the configuration are ever sent back (S157).
-    let Some(origin) = origins.get(&host_name(host)) else {
+    let Some(origin) = origins.get(without_port(&authority)) else {
         return refusal(StatusCode::MISDIRECTED_REQUEST, "No such site here.\n");
     };
-    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
     let Ok(location) = HeaderValue::from_str(&format!("{}{target}", origin.to_text())) else {
-        return refusal(StatusCode::BAD_REQUEST, "The request was not understood.\n");
+        return refusal(StatusCode::BAD_REQUEST, "The request was refused.\n");
     };
     let mut response = refusal(StatusCode::PERMANENT_REDIRECT, "");
     response.headers_mut().insert(header::LOCATION, location);
@@ -85,13 +88,11 @@ fn redirect(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes
     response
 }
 
-/// The name without port and trailing dot, lower case.
-fn host_name(host: &str) -> String {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        Some(_) | None => host,
-    };
-    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        Some(_) | None => authority,
+    }
 }
 
 fn refusal(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
@@ -109,11 +110,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_are_compared_by_name() {
-        for (host, name) in
-            [("App.Test", "app.test"), ("app.test:80", "app.test"), ("app.test.", "app.test"), ("[::1]:80", "[::1]")]
-        {
-            assert_eq!(host_name(host), name);
+    fn a_port_is_no_part_of_the_name() {
+        for (authority, host) in [("app.test", "app.test"), ("app.test:80", "app.test"), ("[::1]", "[::1]")] {
+            assert_eq!(without_port(authority), host);
         }
+        assert_eq!(without_port("[::1]:80"), "[::1]");
     }
 }

@@ -16,6 +16,7 @@ mod limits;
 mod listening;
 mod login;
 mod logout;
+mod plain;
 #[allow(dead_code, unused_imports)] // The harness is ahead of the tests that use it.
 mod support;
 mod tls;
