@@ -2,7 +2,6 @@
 
 use http::HeaderMap;
 use http::Method;
-use http::header;
 
 use crate::policy::access::Access;
 use crate::policy::csrf::RequestKind;
@@ -155,26 +154,6 @@ pub fn is_login_loop(site: &Site, location: Option<&http::HeaderValue>, page: &T
     let next = Target::parse(&path_and_query, site.paths);
     let route = Route::of(site, &Method::GET, &next);
     route.access == Access::Protected && !route.is_open()
-}
-
-/// Whether the request asks for a WebSocket over HTTP/1.1 (RFC 6455 4.1, S117).
-pub fn is_websocket(method: &Method, version: http::Version, headers: &HeaderMap) -> bool {
-    *method == Method::GET
-        && version == http::Version::HTTP_11
-        && has_token(headers, &header::CONNECTION, "upgrade")
-        && has_token(headers, &header::UPGRADE, "websocket")
-        && !headers.contains_key(header::CONTENT_LENGTH)
-        && !headers.contains_key(header::TRANSFER_ENCODING)
-}
-
-/// Whether a list-valued field has this token, ignoring case (RFC 9110 5.6.1).
-pub fn has_token(headers: &HeaderMap, name: &header::HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
 /// The glob that would open this path for the login page: its directory, or itself at the top.

@@ -19,3 +19,4 @@ pub mod path;
 pub mod session;
 pub mod site;
 pub mod vault;
+pub mod websocket;

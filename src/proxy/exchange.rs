@@ -27,11 +27,13 @@ use crate::policy::cookie;
 use crate::policy::cookie::CookiePair;
 use crate::policy::cookie::Presented;
 use crate::policy::csrf;
+use crate::policy::csrf::CrossSite;
 use crate::policy::csrf::CsrfFacts;
 use crate::policy::csrf::CsrfMode;
 use crate::policy::csrf::RequestKind;
 use crate::policy::message;
 use crate::policy::path::Target;
+use crate::policy::websocket;
 use crate::proxy::Gate;
 use crate::proxy::Peer;
 use crate::proxy::Worker;
@@ -244,6 +246,10 @@ impl<'a> Exchange<'a> {
     /// The CSRF filter (product 3.7).
     pub(super) fn refuse_cross_site(&mut self) -> Option<Response<Body>> {
         let rules = &self.site.site.csrf;
+        if self.is_handshake() && !csrf::upgrade_origin_allowed(&self.headers, &self.site.site.origin) {
+            // No mode lets it pass: scripts of other sites could read what comes back (S119).
+            return Some(self.cross_site(CrossSite::Origin, true));
+        }
         if rules.mode == CsrfMode::Off {
             return None;
         }
@@ -258,21 +264,23 @@ impl<'a> Exchange<'a> {
             client_certificate: false,
         };
         let cross_site = csrf::judge(rules, facts)?;
-        telemetry::audit(
-            &self.trace.context,
-            &Audit::CsrfRefused {
-                reason: cross_site,
-                enforced: rules.mode == CsrfMode::Enforce,
-                method: &self.method,
-                path: self.target.path(),
-            },
-        );
-        if rules.mode == CsrfMode::Report {
-            return None;
-        }
+        let is_enforced = rules.mode == CsrfMode::Enforce;
+        let response = self.cross_site(cross_site, is_enforced);
+        is_enforced.then_some(response)
+    }
+
+    /// Writes it down; the answer if it is refused.
+    fn cross_site(&self, reason: CrossSite, enforced: bool) -> Response<Body> {
+        let (method, path) = (&self.method, self.target.path());
+        telemetry::audit(&self.trace.context, &Audit::CsrfRefused { reason, enforced, method, path });
         let mut response = reply::text(StatusCode::FORBIDDEN, "Cross-site request refused.");
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("Sec-Fetch-Site, Origin, Referer"));
-        Some(response)
+        response
+    }
+
+    /// Whether it asks for a WebSocket.
+    pub(super) fn is_handshake(&self) -> bool {
+        self.upgrade.is_some() && websocket::is_handshake(&self.method, self.version, &self.headers)
     }
 
     /// Whether the request may pass.

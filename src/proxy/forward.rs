@@ -15,13 +15,13 @@ use hyper::body::Incoming;
 
 use crate::policy::admit;
 use crate::policy::cookie;
-use crate::policy::csrf;
 use crate::policy::headers;
 use crate::policy::headers::Forwarding;
 use crate::policy::location;
 use crate::policy::vault;
 use crate::policy::vault::CookieContext;
 use crate::policy::vault::Vault;
+use crate::policy::websocket;
 use crate::proxy::body::Body;
 use crate::proxy::body::BodyError;
 use crate::proxy::body::Overrun;
@@ -58,7 +58,7 @@ impl Exchange<'_> {
     /// Ordinary traffic: forward, finish. A login page that the application answers in a circle is
     /// asked for once more without the client's cookies (product 3.4).
     pub(super) async fn pass(&mut self) -> Result<Response<Body>, Failure> {
-        if self.upgrade.is_some() && admit::is_websocket(&self.method, self.version, &self.headers) {
+        if self.is_handshake() {
             return self.tunnel().await;
         }
         let is_page = self.route().login_page && !self.session.is_authenticated();
@@ -231,48 +231,35 @@ impl Exchange<'_> {
         outgoing.expire
     }
 
-    /// A WebSocket: judged like any request, its `Origin` always checked, then bytes both ways.
+    /// A WebSocket: asked for like any page, then bytes both ways.
     async fn tunnel(&mut self) -> Result<Response<Body>, Failure> {
-        if !csrf::upgrade_origin_allowed(&self.headers, &self.site.site.origin) {
-            telemetry::audit(
-                &self.trace.context,
-                &Audit::CsrfRefused {
-                    reason: csrf::CrossSite::Origin,
-                    enforced: true,
-                    method: &self.method,
-                    path: self.target.path(),
-                },
-            );
-            return Ok(reply::text(StatusCode::FORBIDDEN, "Cross-site WebSocket refused."));
-        }
         let Some(client) = self.upgrade.take() else { return Err(UpstreamError::UnaskedUpgrade.into()) };
         let mut headers = self.outgoing_headers(false, true);
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        switch_to_websocket(&mut headers);
         let request = self.request(Method::GET, headers, Body::empty());
         let (mut response, lease) = self.send(request).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return self.finish(self.answer((response, lease))).await;
         }
-        if !admit::has_token(response.headers(), &header::UPGRADE, "websocket") {
+        if !websocket::switches(response.headers()) {
             return Err(UpstreamError::UnaskedUpgrade.into());
         }
         let upstream = hyper::upgrade::on(&mut response);
+        let mut answer = Response::new(Body::empty());
+        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let mut headers = std::mem::take(response.headers_mut());
+        self.clean(&mut headers);
+        self.take_cookies(&mut headers).await?;
+        switch_to_websocket(&mut headers);
+        *answer.headers_mut() = headers;
         let pulse = match &self.session {
             Session::Live(live) if !self.is_untouched() => Some(self.pulse(live)),
             Session::Live(_) | Session::None { .. } => None,
         };
         let idle = self.snapshot.timeouts.tunnel_idle;
-        let tunnel = Tunnel { client, upstream, lease, guard: self.stream_guard(), pulse, idle };
+        let stopping = self.worker.gate.stopping.clone();
+        let tunnel = Tunnel { client, upstream, lease, guard: self.stream_guard(), pulse, idle, stopping };
         tokio::spawn(tunnel.run());
-        let mut answer = Response::new(Body::empty());
-        *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        let mut headers = std::mem::take(response.headers_mut());
-        headers::clean_response(&mut headers, &self.site.site.identity);
-        self.take_cookies(&mut headers).await?;
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        *answer.headers_mut() = headers;
         Ok(answer)
     }
 
@@ -315,6 +302,11 @@ impl Exchange<'_> {
         ];
         Ok(reply::page(StatusCode::BAD_GATEWAY, "The login page cannot be reached", &paragraphs))
     }
+}
+
+fn switch_to_websocket(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
 }
 
 /// An error of the client's own body is not the upstream's fault.

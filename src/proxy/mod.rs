@@ -33,6 +33,7 @@ use http::Request;
 use http::Response;
 use hyper::body::Incoming;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
@@ -97,6 +98,8 @@ pub struct Gate {
     /// Anonymous sessions begun in the current minute, by address prefix.
     begun: DashMap<(Arc<str>, IpAddr), (u64, u32)>,
     request_ids: telemetry::RequestIds,
+    /// Ends what has no end of its own.
+    stopping: CancellationToken,
 }
 
 impl Gate {
@@ -117,6 +120,7 @@ impl Gate {
             said: DashSet::new(),
             begun: DashMap::new(),
             request_ids: telemetry::RequestIds::default(),
+            stopping: CancellationToken::new(),
         }))
     }
 
@@ -201,6 +205,11 @@ impl Gate {
             telemetry::audit(&telemetry::Context::of_session(key, record), &Audit::SessionEnded { reason });
         }
         Ok(ended)
+    }
+
+    /// Cancelled when the program is to stop.
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.stopping
     }
 
     /// Resolves when all writes that must finish have finished.

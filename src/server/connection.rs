@@ -28,6 +28,7 @@ use crate::proxy::Body;
 use crate::proxy::Peer;
 use crate::proxy::Worker;
 use crate::server::Shared;
+use crate::server::door::Admitted;
 use crate::server::door::Permit;
 use crate::server::entrance;
 use crate::server::listen::Connection;
@@ -44,22 +45,32 @@ pub(super) fn secure(
         let (shared, worker) = (Arc::clone(&shared), Arc::clone(&worker));
         Box::pin(async move {
             if let Some(client) = entrance::admit(&shared, &mut stream, peer, &mut permit).await {
-                serve(shared, worker, stream, client).await;
+                serve(shared, worker, stream, permit, client).await;
             }
-            drop(permit);
         })
     }
 }
 
-async fn serve(shared: Arc<Shared>, worker: Arc<Worker>, stream: Connection, address: Option<SocketAddr>) {
+async fn serve(
+    shared: Arc<Shared>,
+    worker: Arc<Worker>,
+    stream: Connection,
+    permit: Permit,
+    address: Option<SocketAddr>,
+) {
     let timeouts = shared.timeouts.load_full();
     let limits = shared.limits.load_full();
     // Small answers must not wait for the acknowledgement of earlier ones; a failure costs only that.
     if let Either::Left(tcp) = &stream {
         let _only_slower = tcp.set_nodelay(true);
     }
-    let handshake = TlsAcceptor::from(shared.tls.config()).accept(stream);
-    let Ok(accepted) = tokio::time::timeout(timeouts.handshake, handshake).await else {
+    let handshake = TlsAcceptor::from(shared.tls.config()).accept(Admitted::new(stream, permit));
+    let accepted = tokio::select! {
+        accepted = tokio::time::timeout(timeouts.handshake, handshake) => accepted,
+        // Nothing was asked yet.
+        () = shared.stop.cancelled() => return,
+    };
+    let Ok(accepted) = accepted else {
         tracing::debug!(event = "tls.handshake_timeout", client = ?address);
         return;
     };
@@ -97,7 +108,7 @@ fn service(
 async fn serve_http1(
     worker: Arc<Worker>,
     stop: &CancellationToken,
-    stream: TlsStream<Connection>,
+    stream: TlsStream<Admitted<Connection>>,
     peer: Arc<Peer>,
     timeouts: &Timeouts,
     limits: &Limits,
@@ -124,7 +135,7 @@ async fn serve_http1(
 async fn serve_http2(
     worker: Arc<Worker>,
     stop: &CancellationToken,
-    stream: TlsStream<Connection>,
+    stream: TlsStream<Admitted<Connection>>,
     peer: Arc<Peer>,
     limits: &Limits,
 ) {

@@ -1,11 +1,21 @@
 //! How many connections there may be, in all and from one address (S173).
 
+use std::io;
+use std::io::IoSlice;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::task::Poll;
 
 use dashmap::DashMap;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::io::ReadBuf;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::policy::site::Limits;
 
@@ -26,16 +36,25 @@ pub(super) struct Permit {
     inside: Arc<Inside>,
     /// The client it is counted for, once that is known.
     address: Option<IpAddr>,
+    /// The drain waits for it.
+    _open: TaskTrackerToken,
+}
+
+/// The bytes of a connection that was let in. Whoever holds them is inside, also when HTTP has handed
+/// them on to a tunnel.
+pub(super) struct Admitted<S> {
+    stream: S,
+    _permit: Permit,
 }
 
 impl Door {
     /// Lets a connection in, unless there are too many.
-    pub(super) fn enter(&self, limits: &Limits) -> Option<Permit> {
+    pub(super) fn enter(&self, limits: &Limits, connections: &TaskTracker) -> Option<Permit> {
         if self.inside.total.fetch_add(1, Ordering::Relaxed) >= limits.connections {
             self.inside.total.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Permit { inside: Arc::clone(&self.inside), address: None })
+        Some(Permit { inside: Arc::clone(&self.inside), address: None, _open: connections.token() })
     }
 }
 
@@ -61,6 +80,44 @@ impl Drop for Permit {
     }
 }
 
+impl<S> Admitted<S> {
+    pub(super) fn new(stream: S, permit: Permit) -> Self {
+        Self { stream, _permit: permit }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Admitted<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Admitted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,9 +126,9 @@ mod tests {
     fn there_is_room_for_so_many_and_no_more() {
         // S173
         let limits = Limits { connections: 3, connections_per_address: 2, ..Limits::default() };
-        let door = Door::default();
+        let (door, connections) = (Door::default(), TaskTracker::new());
         let enter = |address: [u8; 4]| {
-            let mut permit = door.enter(&limits)?;
+            let mut permit = door.enter(&limits, &connections)?;
             permit.count(IpAddr::from(address), &limits).then_some(permit)
         };
         let first = enter([10, 0, 0, 1]);
@@ -84,5 +141,6 @@ mod tests {
         drop((first, second, third));
         assert!(enter([10, 0, 0, 1]).is_some());
         assert!(door.inside.by_address.is_empty());
+        assert!(connections.is_empty(), "nothing to wait for");
     }
 }

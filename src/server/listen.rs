@@ -289,9 +289,9 @@ where
         match accepted {
             Ok((stream, peer)) => {
                 pause = Duration::from_millis(5);
-                match shared.door.enter(&shared.limits.load()) {
+                match shared.door.enter(&shared.limits.load(), &connections) {
                     Some(permit) => {
-                        connections.spawn(serve(stream, peer, permit));
+                        tokio::spawn(serve(stream, peer, permit));
                     }
                     None => tracing::debug!(event = "connection.refused", client = ?peer),
                 }

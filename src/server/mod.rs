@@ -61,6 +61,7 @@ impl Shared {
     /// What connections share under this configuration.
     pub fn new(config: &Config, gate: Arc<Gate>, tls: Arc<Tls>, workers: usize) -> Arc<Self> {
         Arc::new(Self {
+            stop: gate.stopping().clone(),
             gate,
             tls,
             door: Door::default(),
@@ -69,7 +70,6 @@ impl Shared {
             limits: ArcSwap::from_pointee(config.connection_limits()),
             origins: ArcSwap::from_pointee(origins(config)),
             beats: Beats::new(workers),
-            stop: CancellationToken::new(),
             cut: CancellationToken::new(),
         })
     }

@@ -20,5 +20,6 @@ mod plain;
 #[allow(dead_code, unused_imports)] // The harness is ahead of the tests that use it.
 mod support;
 mod tls;
+mod tunnels;
 mod unread;
 mod websocket;

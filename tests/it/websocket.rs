@@ -1,1 +1,206 @@
-//! Later.
+//! WebSockets: judged like any request, then bytes both ways for as long as the session lives.
+
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use http::StatusCode;
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::support::SITE;
+use crate::support::Vestibule;
+use crate::support::websocket::EchoApp;
+use crate::support::websocket::echoed;
+use crate::support::websocket::logged_in;
+use crate::support::websocket::next;
+use crate::support::websocket::open;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn messages_pass_both_ways_unchanged() {
+    let (app, _proxy, browser) = logged_in(SITE).await;
+    let (mut socket, _) = open(&browser, "/ws", &[]).await.unwrap();
+
+    assert!(echoed(&mut socket, "hello \u{1f30d}").await);
+    for size in [0, 125, 126, 65_535, 65_536, 1 << 20] {
+        let message = Message::binary((0..size).map(|byte: u32| byte as u8).collect::<Vec<_>>());
+        socket.send(message.clone()).await.unwrap();
+        assert!(next(&mut socket).await.unwrap() == message, "{size} bytes");
+    }
+    socket.send(Message::Ping("are you there".into())).await.unwrap();
+    assert_eq!(next(&mut socket).await.unwrap(), Message::Pong("are you there".into()));
+    let frame = CloseFrame { code: CloseCode::Library(4321), reason: "enough".into() };
+    socket.close(Some(frame.clone())).await.unwrap();
+
+    assert_eq!(next(&mut socket).await.unwrap(), Message::Close(Some(frame)));
+    assert!(matches!(next(&mut socket).await, Err(Error::ConnectionClosed)));
+    app.sees("close 4321").await;
+    app.sees("closed").await;
+}
+
+#[tokio::test]
+async fn the_application_can_close() {
+    let (app, _proxy, browser) = logged_in(SITE).await;
+    let (mut socket, _) = open(&browser, "/ws", &[]).await.unwrap();
+
+    socket.send(Message::text("finish")).await.unwrap();
+
+    assert_eq!(next(&mut socket).await.unwrap(), Message::Close(None));
+    assert!(matches!(next(&mut socket).await, Err(Error::ConnectionClosed)));
+    app.sees("closed").await;
+}
+
+#[tokio::test]
+async fn the_handshake_says_who_it_is_and_keeps_what_is_between_the_two_ends() {
+    // S64, S66, S120
+    let (app, _proxy, mut browser) = logged_in(SITE).await;
+    let fields = [
+        ("sec-websocket-protocol", "chat, superchat"),
+        ("sec-websocket-extensions", "permessage-deflate; client_max_window_bits"),
+        ("x-forwarded-user", "admin"),
+        ("connection", "keep-alive, Upgrade, x-forwarded-user"),
+    ];
+    let (_socket, answer) = open(&browser, "/ws?x=%2F", &fields).await.unwrap();
+
+    let asked = app.upstream.last();
+    assert_eq!(asked.target, "/ws?x=%2F");
+    for (name, expected) in [
+        ("sec-websocket-protocol", "chat, superchat"),
+        ("sec-websocket-extensions", "permessage-deflate; client_max_window_bits"),
+        ("sec-websocket-version", "13"),
+        ("x-forwarded-user", "alice"),
+        ("x-forwarded-proto", "https"),
+        ("host", "app.test"),
+        ("origin", "https://app.test"),
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+    ] {
+        assert_eq!(asked.header(name), Some(expected), "{name}");
+    }
+    assert_eq!(asked.header("cookie"), None, "ours is not for the application");
+    assert_eq!(answer["sec-websocket-protocol"], "chat");
+    assert_eq!(answer["x-of-the-app"], "kept");
+    assert!(!answer.contains_key("set-cookie"), "the application's cookie is in the session: {answer:?}");
+    browser.fetch("/").await;
+    assert_eq!(app.upstream.last().cookie("PHPSESSID"), Some("from-the-socket"));
+}
+
+#[tokio::test]
+async fn without_a_session_the_application_is_not_asked() {
+    // S118, VR-06
+    let app = EchoApp::start().await;
+    let (proxy, browser) = Vestibule::in_front_of(&app.upstream).await;
+    let forged = browser.with_session("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+
+    for browser in [browser, forged] {
+        assert_eq!(open(&browser, "/ws", &[]).await.unwrap_err().status(), 401);
+    }
+    let mut other = proxy.browser();
+    other.log_in("alice").await;
+    other.get("/logout").await;
+
+    assert_eq!(open(&other, "/ws", &[]).await.unwrap_err().status(), 401);
+    assert!(!app.upstream.received().iter().any(|request| request.path() == "/ws"));
+}
+
+#[tokio::test]
+async fn other_origins_are_refused_even_where_everyone_may_go() {
+    // S119, VR-06
+    let (app, _proxy, browser) = logged_in(&format!("{SITE}\n[site.csrf]\nmode = \"off\"")).await;
+    let mut stranger = browser.clone();
+    stranger.cookies.clear();
+    for path in ["/ws", "/public/ws"] {
+        for origin in ["https://evil.test", "http://app.test", "https://app.test:8443", "https://app.test.evil", "null"]
+        {
+            for who in [&browser, &stranger] {
+                assert_eq!(open(who, path, &[("origin", origin)]).await.unwrap_err().status(), 403, "{origin}");
+            }
+        }
+        assert_eq!(open(&browser, path, &[("origin", "")]).await.unwrap_err().status(), 403, "{path} without Origin");
+    }
+    let labelled = [("origin", ""), ("sec-fetch-mode", "websocket")];
+    assert_eq!(open(&stranger, "/public/ws", &labelled).await.unwrap_err().status(), 403, "a browser sends it");
+    assert_eq!(app.opened(), 0);
+
+    // No browser, no cookies: nobody's authority is abused.
+    let (mut socket, _) = open(&stranger, "/public/ws", &[("origin", "")]).await.unwrap();
+    assert!(echoed(&mut socket, "x").await);
+}
+
+#[tokio::test]
+async fn a_refused_origin_is_no_activity() {
+    // S119
+    let (_app, proxy, mut browser) = logged_in(SITE).await;
+    proxy.advance(20 * MINUTE);
+    open(&browser, "/ws", &[("origin", "https://evil.test")]).await.unwrap_err();
+    proxy.advance(20 * MINUTE);
+
+    assert_eq!(browser.fetch("/").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_refused_handshake_is_an_ordinary_answer() {
+    // S122
+    let (app, _proxy, browser) = logged_in(SITE).await;
+    for (path, status) in [("/", 200), ("/not/found", 404), ("/moved", 302)] {
+        let refused = open(&browser, path, &[]).await.unwrap_err();
+        assert_eq!(refused.status(), status, "{path}");
+        assert!(!refused.headers().contains_key("upgrade"));
+        assert!(!refused.headers().contains_key("set-cookie"), "vaulted: {refused:?}");
+    }
+    assert_eq!(app.upstream.last().cookie("PHPSESSID"), None);
+
+    // What follows on the connection is the next request, not the tunnel's.
+    let handshake = format!(
+        "GET /not/found HTTP/1.1\r\nHost: app.test\r\nOrigin: https://app.test\r\nCookie: __Host-session={}\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n\
+         GET /public/next HTTP/1.1\r\nHost: app.test\r\nX-Forwarded-User: admin\r\nConnection: close\r\n\r\n",
+        browser.session().unwrap()
+    );
+    let answers = browser.raw(handshake.as_bytes()).await;
+    assert!(answers.starts_with("HTTP/1.1 404 ") && answers.contains("HTTP/1.1 200 OK"), "{answers}");
+    let next = app.upstream.last();
+    assert_eq!((next.target.as_str(), next.header("x-forwarded-user")), ("/public/next", None));
+}
+
+#[tokio::test]
+async fn a_switch_that_was_not_asked_for_is_a_bad_gateway() {
+    // S121
+    let (_app, _proxy, mut browser) = logged_in(SITE).await;
+
+    assert_eq!(open(&browser, "/other/protocol", &[]).await.unwrap_err().status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(browser.fetch("/ws").await.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(browser.fetch("/other/protocol").await.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(browser.clone().over_http2().fetch("/ws").await.status, StatusCode::BAD_GATEWAY);
+}
+
+#[tokio::test]
+async fn what_is_no_handshake_is_an_ordinary_request() {
+    // S112, S117
+    let (app, _proxy, browser) = logged_in(SITE).await;
+    let cookie = format!("__Host-session={}", browser.session().unwrap());
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n";
+    for (line, fields) in [
+        ("POST / HTTP/1.1", format!("{upgrade}Content-Length: 0\r\n")),
+        ("GET / HTTP/1.1", format!("{upgrade}Content-Length: 2\r\n\r\nhi")),
+        ("GET / HTTP/1.0", upgrade.to_owned()),
+        ("GET / HTTP/1.1", "Upgrade: websocket\r\n".to_owned()),
+        ("GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: foo\r\n".to_owned()),
+        ("GET / HTTP/1.1", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n".to_owned()),
+    ] {
+        let (fields, body) = fields.split_once("\r\n\r\n").map_or((fields.as_str(), ""), |split| split);
+        let request = format!(
+            "{line}\r\nHost: app.test\r\nOrigin: https://app.test\r\nCookie: {cookie}\r\n{}\r\nConnection: close\r\n\r\n{body}",
+            fields.trim_end()
+        );
+        let answer = browser.raw(request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.") && answer.contains(" 200 OK"), "{line} {fields}: {answer}");
+        for field in ["upgrade", "connection", "http2-settings"] {
+            assert_eq!(app.upstream.last().header(field), None, "{line} {fields}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ mod store;
 pub mod tls;
 mod upstream;
 pub mod webdriver;
+pub mod websocket;
 mod wire;
 
 use std::net::SocketAddr;

@@ -19,6 +19,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use tokio::io::AsyncRead;
@@ -79,11 +80,15 @@ pub struct Reply {
     body: UnsyncBoxBody<Bytes, io::Error>,
     /// Held back until this is notified.
     hold: Option<Arc<Notify>>,
+    /// What the connection is used for after the switch of protocols.
+    upgrade: Option<Upgrade>,
 }
+
+type Upgrade = Box<dyn FnOnce(OnUpgrade) + Send>;
 
 impl Reply {
     pub fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: whole(Bytes::new()), hold: None }
+        Self { status, headers: Vec::new(), body: whole(Bytes::new()), hold: None, upgrade: None }
     }
 
     pub fn text(text: &str) -> Self {
@@ -106,6 +111,11 @@ impl Reply {
 
     pub fn stream(mut self, body: impl http_body::Body<Data = Bytes, Error = io::Error> + Send + 'static) -> Self {
         self.body = body.boxed_unsync();
+        self
+    }
+
+    pub fn upgrade(mut self, serve: impl FnOnce(OnUpgrade) + Send + 'static) -> Self {
+        self.upgrade = Some(Box::new(serve));
         self
     }
 
@@ -252,8 +262,9 @@ impl App {
 
     async fn answer(
         self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Result<Response<UnsyncBoxBody<Bytes, io::Error>>, hyper::Error> {
+        let upgrade = hyper::upgrade::on(&mut request);
         let (parts, body) = request.into_parts();
         let body = body.collect().await?;
         let received = Received {
@@ -267,6 +278,9 @@ impl App {
         self.received.lock().unwrap().push(received);
         if let Some(hold) = reply.hold {
             hold.notified().await;
+        }
+        if let Some(serve) = reply.upgrade {
+            serve(upgrade);
         }
         let mut response = Response::builder().status(reply.status);
         for (name, value) in reply.headers {

@@ -1,0 +1,220 @@
+//! What a tunnel lives by, and how both sides see its end.
+
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::support::Reply;
+use crate::support::SITE;
+use crate::support::Upstream;
+use crate::support::Vestibule;
+use crate::support::eventually;
+use crate::support::file;
+use crate::support::parse;
+use crate::support::websocket::EchoApp;
+use crate::support::websocket::Socket;
+use crate::support::websocket::echoed;
+use crate::support::websocket::logged_in;
+use crate::support::websocket::next;
+use crate::support::websocket::open;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Says goodbye: what the client gets to see of the end.
+async fn farewell(socket: &mut Socket) -> (Option<CloseFrame>, Error) {
+    let ending = async {
+        let first = next(socket).await;
+        match first {
+            Ok(Message::Close(frame)) => (frame, next(socket).await.unwrap_err()),
+            Ok(message) => panic!("{message:?}"),
+            Err(error) => (None, error),
+        }
+    };
+    // S46: within a second.
+    tokio::time::timeout(Duration::from_secs(1), ending).await.expect("still open")
+}
+
+/// Both sides see the end; so many tunnels have ended by then.
+async fn assert_ended(app: &EchoApp, sockets: &mut [Socket], so_far: usize) {
+    for socket in sockets {
+        let (frame, end) = farewell(socket).await;
+        let frame = frame.expect("no close frame");
+        assert_eq!((frame.code, frame.reason.as_str()), (CloseCode::Policy, "session ended"));
+        assert!(matches!(end, Error::ConnectionClosed), "no clean end: {end}");
+    }
+    let gone = || app.seen().iter().filter(|seen| *seen == "gone").count();
+    eventually("the application hears of it", || gone() == so_far).await;
+}
+
+#[tokio::test]
+async fn tunnels_end_with_their_session() {
+    // S46, S124, VR-06
+    let (app, proxy, mut browser) = logged_in(SITE).await;
+    for (round, end) in ["logout", "login", "idle", "absolute"].into_iter().enumerate() {
+        let (one, _) = open(&browser, "/ws", &[]).await.unwrap();
+        let (two, _) = open(&browser, "/public/ws", &[]).await.unwrap();
+        let mut sockets = [one, two];
+        for socket in &mut sockets {
+            assert!(echoed(socket, end).await);
+        }
+        match end {
+            "logout" => assert_eq!(browser.get("/logout").await.status, 302),
+            "login" => assert_eq!(browser.post("/login", &[("username", "bob")]).await.status, 302),
+            "idle" => proxy.advance(30 * MINUTE),
+            _ => {
+                for _ in 0..48 {
+                    proxy.advance(10 * MINUTE);
+                    browser.fetch("/").await;
+                }
+            }
+        }
+
+        assert_ended(&app, &mut sockets, 2 * (round + 1)).await;
+        browser.log_in("alice").await;
+    }
+}
+
+#[tokio::test]
+async fn another_users_tunnels_stay() {
+    let (_app, proxy, mut browser) = logged_in(SITE).await;
+    let mut other = proxy.browser();
+    other.log_in("alice").await;
+    let (mut stays, _) = open(&other, "/ws", &[]).await.unwrap();
+    let (mut goes, _) = open(&browser, "/ws", &[]).await.unwrap();
+
+    browser.get("/logout").await;
+
+    farewell(&mut goes).await;
+    assert!(echoed(&mut stays, "still here").await);
+}
+
+#[tokio::test]
+async fn what_the_client_sends_is_activity() {
+    // S124
+    let (_app, proxy, mut browser) = logged_in(SITE).await;
+    let (mut socket, _) = open(&browser, "/ws", &[]).await.unwrap();
+
+    for round in 0..4 {
+        proxy.advance(20 * MINUTE);
+        assert!(echoed(&mut socket, "x").await, "round {round}");
+    }
+
+    assert_eq!(browser.fetch("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn on_an_untouched_path_it_is_not() {
+    // S38, S124
+    let site = SITE.replace("public = [\"/public/*\"]", "untouched = \"/poll/*\"");
+    let (app, proxy, mut browser) = logged_in(&site).await;
+    let (socket, _) = open(&browser, "/poll/ws", &[]).await.unwrap();
+    let mut sockets = [socket];
+
+    proxy.advance(20 * MINUTE);
+    assert!(echoed(&mut sockets[0], "x").await);
+    proxy.advance(10 * MINUTE);
+
+    assert_ended(&app, &mut sockets, 1).await;
+    assert_eq!(browser.fetch("/").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_silent_tunnel_is_closed() {
+    // S125
+    let app = EchoApp::start().await;
+    let text = file(&app.upstream.url(), SITE);
+    let config = parse(&format!("{text}\n[timeouts]\ntunnel_idle = \"300ms\"\n"));
+    let (_proxy, browser) = Vestibule::of(config).await;
+    let (mut socket, _) = open(&browser, "/public/ws", &[]).await.unwrap();
+    assert!(echoed(&mut socket, "x").await);
+
+    let (frame, end) = farewell(&mut socket).await;
+
+    assert_eq!(frame.unwrap().code, CloseCode::Away);
+    assert!(matches!(end, Error::ConnectionClosed));
+    app.sees("gone").await;
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_takes_the_tunnel_with_it() {
+    // S177
+    let (app, _proxy, browser) = logged_in(SITE).await;
+    let (mut socket, _) = open(&browser, "/ws", &[]).await.unwrap();
+    assert!(echoed(&mut socket, "x").await);
+
+    // No close frame, no TLS close: a process that was killed.
+    drop(socket);
+
+    app.sees("gone").await;
+}
+
+#[tokio::test]
+async fn no_frame_is_put_into_the_midst_of_a_message() {
+    // Half a message was on its way when the session ended: the client must not take our farewell for
+    // the rest of it.
+    let stuck = Upstream::start(|request| match request.path() {
+        "/login" | "/logout" => Reply::redirect("/"),
+        _ => Reply::status(101).header("connection", "upgrade").header("upgrade", "websocket").upgrade(|upgrade| {
+            drop(tokio::spawn(async move {
+                let mut raw = TokioIo::new(upgrade.await.unwrap());
+                raw.write_all(&[0x82, 5, b'h', b'a']).await.unwrap();
+                let _ = raw.read(&mut [0; 16]).await;
+            }));
+        }),
+    })
+    .await;
+    let (_proxy, mut browser) = Vestibule::in_front_of(&stuck).await;
+    browser.log_in("alice").await;
+    let mut stream = browser.connect(b"http/1.1").await;
+    let handshake = format!(
+        "GET /ws HTTP/1.1\r\nHost: app.test\r\nOrigin: https://app.test\r\nCookie: __Host-session={}\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n\r\n",
+        browser.session().unwrap()
+    );
+    stream.write_all(handshake.as_bytes()).await.unwrap();
+    let mut received = Vec::new();
+    while !received.ends_with(b"\x82\x05ha") {
+        assert_ne!(stream.read_buf(&mut received).await.unwrap(), 0);
+    }
+
+    browser.get("/logout").await;
+    stream.read_to_end(&mut received).await.expect("a clean end of TLS");
+
+    assert!(received.ends_with(b"\x82\x05ha"), "{received:?}");
+}
+
+#[tokio::test]
+async fn tunnels_count_as_connections() {
+    // S173
+    let app = EchoApp::start().await;
+    let text = file(&app.upstream.url(), SITE);
+    let text = format!("{text}\n[limits]\nconnections_per_address = 2\n");
+    let (proxy, browser) = Vestibule::of(parse(&text)).await;
+    let (mut one, _) = open(&browser, "/public/ws", &[]).await.unwrap();
+    let (_two, _) = open(&browser, "/public/ws", &[]).await.unwrap();
+
+    let mut third = TcpStream::connect(proxy.https).await.unwrap();
+    let refused = tokio::time::timeout(Duration::from_secs(5), third.read(&mut [0; 1])).await;
+    assert_eq!(refused.expect("one too many").unwrap_or(0), 0);
+    one.close(None).await.unwrap();
+    while next(&mut one).await.is_ok() {}
+    drop(one);
+
+    let mut admitted = None;
+    for _ in 0..100 {
+        let mut stream = TcpStream::connect(proxy.https).await.unwrap();
+        if tokio::time::timeout(Duration::from_millis(50), stream.read(&mut [0; 1])).await.is_err() {
+            admitted = Some(stream);
+            break;
+        }
+    }
+    assert!(admitted.is_some(), "the place is free again");
+    eventually("both were open", || app.opened() == 2).await;
+}
