@@ -45,21 +45,20 @@ pub struct AccessRules {
 
 impl AccessRules {
     /// `deny` wins; otherwise the pattern with the longest literal prefix, at a tie the stricter.
-    /// Public only if both the raw and the normalised path are.
+    /// Public only if every form of the path is, however the application reads it.
     pub fn judge(&self, method: &Method, target: &Target) -> Access {
-        let either = |pattern: &PathPattern| pattern.matches(method, target) || pattern.matches_raw(method, target);
-        if self.deny.iter().any(either) {
+        let denies = |path: &str| self.deny.iter().any(|pattern| pattern.matches_form(method, path, target));
+        if target.forms().any(denies) {
             return Access::Denied;
         }
-        let is_public = target.ambiguity().is_none()
-            && self.opens(|pattern| pattern.matches(method, target))
-            && self.opens(|pattern| pattern.matches_raw(method, target));
+        let is_public = target.ambiguity().is_none() && target.forms().all(|path| self.opens(method, path, target));
         if is_public { Access::Public } else { Access::Protected }
     }
 
-    fn opens(&self, matches: impl Fn(&PathPattern) -> bool) -> bool {
+    fn opens(&self, method: &Method, path: &str, target: &Target) -> bool {
         let longest = |patterns: &[PathPattern]| {
-            patterns.iter().filter(|pattern| matches(pattern)).map(|pattern| pattern.glob.literal_prefix()).max()
+            let matching = patterns.iter().filter(|pattern| pattern.matches_form(method, path, target));
+            matching.map(|pattern| pattern.glob.literal_prefix()).max()
         };
         match (longest(&self.public), longest(&self.protected)) {
             (Some(public), Some(protected)) => public > protected,
@@ -134,6 +133,16 @@ mod tests {
         ] {
             let expected = if raw.starts_with("/public/a?") { Access::Public } else { Access::Protected };
             assert_eq!(judge(&Method::GET, raw), expected, "{raw}");
+        }
+    }
+
+    #[test]
+    fn an_application_that_resolves_nothing_is_not_open_either() {
+        // VR-13
+        let rules = AccessRules { default_public: true, ..rules() };
+        for raw in ["/%61/x/../..", "/a;v=1/..", "/a/x/../.."] {
+            let target = Target::parse(raw, PathCase::Exact);
+            assert_eq!(rules.judge(&Method::GET, &target), Access::Protected, "{raw}");
         }
     }
 

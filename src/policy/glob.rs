@@ -95,24 +95,23 @@ impl PathPattern {
 
     /// Whether the normalised form of the target matches.
     pub fn matches(&self, method: &Method, target: &Target) -> bool {
-        self.is_for(method) && self.matches_form(target.path(), target)
+        self.matches_form(method, target.path(), target)
     }
 
-    /// Whether the target matches as the application will read it.
-    pub fn matches_raw(&self, method: &Method, target: &Target) -> bool {
-        self.is_for(method) && self.matches_form(target.raw_path(), target)
-    }
-
-    fn is_for(&self, method: &Method) -> bool {
-        self.method.as_ref().is_none_or(|only| only == method)
-    }
-
-    fn matches_form(&self, path: &str, target: &Target) -> bool {
+    /// Whether the target matches with this form of its path.
+    pub fn matches_form(&self, method: &Method, path: &str, target: &Target) -> bool {
+        if !self.is_for(method) {
+            return false;
+        }
         if !self.glob.as_str().contains('?') {
             return self.glob.matches_in(path, target.case());
         }
         let query = target.query().unwrap_or("");
         self.glob.matches_in(&format!("{path}?{query}"), target.case())
+    }
+
+    fn is_for(&self, method: &Method) -> bool {
+        self.method.as_ref().is_none_or(|only| only == method)
     }
 }
 

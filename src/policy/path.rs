@@ -41,19 +41,25 @@ pub struct Target {
     question: Option<usize>,
     /// `None` when it is the same as the raw path.
     normal: Option<String>,
+    /// With its detours, if it has any.
+    unresolved: Option<String>,
     ambiguity: Option<Ambiguity>,
     case: PathCase,
 }
 
 impl Target {
     /// Reads a target in origin form (`/path?query`). Its normalised path is percent-decoded once,
-    /// without path parameters, empty segments and dot segments (RFC 3986 5.2.4).
+    /// without path parameters (an encoded `;` begins them as well), empty segments and dot segments
+    /// (RFC 3986 5.2.4).
     pub fn parse(raw: &str, case: PathCase) -> Self {
         let question = raw.find('?');
         let path = &raw[..question.unwrap_or(raw.len())];
-        let (normal, ambiguity) = if is_plain(path) { (None, None) } else { normalise(path) };
-        let normal = normal.filter(|normal| normal != path);
-        Self { raw: raw.to_owned(), question, normal, ambiguity, case }
+        if is_plain(path) {
+            return Self { raw: raw.to_owned(), question, normal: None, unresolved: None, ambiguity: None, case };
+        }
+        let Normalised { path: normal, unresolved, ambiguity } = normalise(path);
+        let normal = (normal != path).then_some(normal);
+        Self { raw: raw.to_owned(), question, normal, unresolved, ambiguity, case }
     }
 
     /// Path and query as sent.
@@ -79,6 +85,18 @@ impl Target {
     /// What makes this target ambiguous, if anything.
     pub fn ambiguity(&self) -> Option<Ambiguity> {
         self.ambiguity
+    }
+
+    /// Whether the path leads where it is written: no dot segments, no empty ones. An application that
+    /// does not resolve those sees another path than the normalised one.
+    pub fn is_direct(&self) -> bool {
+        self.unresolved.is_none()
+    }
+
+    /// Every path that an application may see: normalised, as sent, and decoded with its detours.
+    pub fn forms(&self) -> impl Iterator<Item = &str> {
+        let raw = self.normal.is_some().then(|| self.raw_path());
+        [Some(self.path()), raw, self.unresolved.as_deref()].into_iter().flatten()
     }
 
     /// How the site compares paths.
@@ -107,40 +125,61 @@ fn is_plain(path: &str) -> bool {
     !path.as_bytes().iter().any(unusual) && !path.contains("//") && !path.contains("/.")
 }
 
-/// The normalised path, and the first thing about it that is in doubt.
-fn normalise(path: &str) -> (Option<String>, Option<Ambiguity>) {
+struct Normalised {
+    path: String,
+    /// Before dot segments and empty ones were resolved, if there were any.
+    unresolved: Option<String>,
+    /// The first thing about it that is in doubt.
+    ambiguity: Option<Ambiguity>,
+}
+
+fn normalise(path: &str) -> Normalised {
     let mut doubt = path.contains('\\').then_some(Ambiguity::Backslash);
     let mut note = |ambiguity: Option<Ambiguity>| doubt = doubt.or(ambiguity);
-    let mut kept: Vec<String> = Vec::new();
-    let mut is_directory = false;
+    let mut names: Vec<String> = Vec::new();
     for segment in path.split('/').skip(1) {
-        let (name, parameters) = segment.split_once(';').map_or((segment, None), |(name, rest)| (name, Some(rest)));
+        let (name, parameters) = split_parameters(segment);
         let (name, ambiguity) = decode(name);
         note(ambiguity);
         note(parameters.and_then(|parameters| decode(parameters).1));
-        let is_dots = name == "." || name == "..";
-        note((is_dots && parameters.is_some()).then_some(Ambiguity::DotParameter));
-        is_directory = is_dots || name.is_empty();
-        if name == ".." && kept.pop().is_none() {
-            note(Some(Ambiguity::Escape));
-        }
-        if !is_directory {
-            kept.push(name);
+        note((is_dots(&name) && parameters.is_some()).then_some(Ambiguity::DotParameter));
+        names.push(name);
+    }
+    let mut kept: Vec<&str> = Vec::new();
+    for name in &names {
+        match name.as_str() {
+            "" | "." => {}
+            ".." => note(kept.pop().is_none().then_some(Ambiguity::Escape)),
+            name => kept.push(name),
         }
     }
-    let mut normal = String::with_capacity(path.len());
-    for segment in &kept {
-        normal.push('/');
-        normal.push_str(segment);
-    }
+    let is_directory = names.last().is_some_and(|last| last.is_empty() || is_dots(last));
     if is_directory || kept.is_empty() {
-        normal.push('/');
+        kept.push("");
     }
-    (Some(normal), doubt)
+    let written = |names: &[&str]| names.iter().flat_map(|name| ["/", *name]).collect::<String>();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    Normalised { path: written(&kept), unresolved: (all != kept).then(|| written(&all)), ambiguity: doubt }
 }
 
-/// A segment decoded once. Bytes that are no UTF-8 together stay encoded: they cannot match a rule
-/// by accident.
+fn is_dots(name: &str) -> bool {
+    name == "." || name == ".."
+}
+
+/// A segment before its first `;`, and what follows. Some applications decode first, so that `%3b`
+/// is one as well.
+fn split_parameters(segment: &str) -> (&str, Option<&str>) {
+    let is_encoded = |at: usize| segment.as_bytes()[at..].get(..3).is_some_and(|it| it.eq_ignore_ascii_case(b"%3b"));
+    let at = segment.bytes().enumerate().position(|(at, byte)| byte == b';' || (byte == b'%' && is_encoded(at)));
+    match at {
+        Some(at) if segment[at..].starts_with(';') => (&segment[..at], Some(&segment[at + 1..])),
+        Some(at) => (&segment[..at], Some(&segment[at + 3..])),
+        None => (segment, None),
+    }
+}
+
+/// A segment decoded once. Bytes that are no UTF-8 stay encoded: they cannot match a rule by accident,
+/// nor keep the rest of the segment from matching one.
 fn decode(segment: &str) -> (String, Option<Ambiguity>) {
     let mut doubt = None;
     let mut bytes = Vec::with_capacity(segment.len());
@@ -167,10 +206,18 @@ fn decode(segment: &str) -> (String, Option<Ambiguity>) {
             }
         }
     }
-    match String::from_utf8(bytes) {
-        Ok(decoded) => (decoded, doubt),
-        Err(_) => (segment.to_owned(), doubt),
-    }
+    (text(bytes), doubt)
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| {
+        let mut text = String::new();
+        for chunk in error.as_bytes().utf8_chunks() {
+            text.push_str(chunk.valid());
+            text.extend(chunk.invalid().iter().map(|byte| format!("%{byte:02x}")));
+        }
+        text
+    })
 }
 
 fn doubt_about(byte: u8, rest: &[u8]) -> Option<Ambiguity> {
@@ -219,6 +266,8 @@ mod tests {
             ("/login;jsessionid=1F", "/login"),
             ("/caf%C3%A9", "/caf\u{e9}"),
             ("/%ff", "/%ff"),
+            ("/%61dmin%ff", "/admin%ff"),
+            ("/admin%3bx/y", "/admin/y"),
             ("/.hidden", "/.hidden"),
             ("/a/..", "/"),
         ] {
@@ -244,6 +293,7 @@ mod tests {
             ("/%2e%2e/x", Ambiguity::Escape),
             ("/public/..;/admin", Ambiguity::DotParameter),
             ("/a/.;x/b", Ambiguity::DotParameter),
+            ("/a/..%3B/b", Ambiguity::DotParameter),
             ("/a%", Ambiguity::BadEncoding),
             ("/a%zz", Ambiguity::BadEncoding),
             ("/a/%252e%252e/b", Ambiguity::DoubleEncoding),
@@ -251,6 +301,24 @@ mod tests {
             ("/a;x=%2f", Ambiguity::EncodedSlash),
         ] {
             assert_eq!(Target::parse(raw, PathCase::Exact).ambiguity(), Some(ambiguity), "{raw}");
+        }
+    }
+
+    #[test]
+    fn a_path_with_detours_is_not_direct() {
+        // VR-13
+        for (raw, direct) in [
+            ("/login", true),
+            ("/login/", true),
+            ("/log%69n;x", true),
+            ("/x/../login", false),
+            ("/x/%2e%2e/login", false),
+            ("//login", false),
+            ("/x//login", false),
+            ("/./login", false),
+            ("/login/.", false),
+        ] {
+            assert_eq!(Target::parse(raw, PathCase::Exact).is_direct(), direct, "{raw}");
         }
     }
 
