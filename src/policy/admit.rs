@@ -72,7 +72,7 @@ fn is_page(rule: &LoginRule, target: &Target) -> bool {
         Some((path, query)) => (path, query),
         None => (rule.page.as_str(), ""),
     };
-    if target.path() != page_path {
+    if target.path() != page_path || !target.is_direct() {
         return false;
     }
     let ours = |name: &str| rule.return_param.as_deref() == Some(name);

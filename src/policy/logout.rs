@@ -7,8 +7,9 @@ use http::header::HeaderName;
 use crate::policy::login::FieldCondition;
 use crate::policy::login::PathRule;
 use crate::policy::login::body::Body;
+use crate::policy::login::fields::Fields;
+use crate::policy::login::fields::Place;
 use crate::policy::path::Target;
-use crate::policy::path::parameters;
 
 /// One `[[site.logout]]`.
 #[derive(Clone, Debug)]
@@ -58,17 +59,13 @@ pub fn by_form<'a>(
     body: &[u8],
 ) -> Option<&'a LogoutRule> {
     let body = Body::read(headers, body).unwrap_or(Body::Empty);
-    rules
-        .iter()
-        .filter(|rule| rule.matches_head(method, target))
-        .find(|rule| rule.form.as_ref().is_none_or(|condition| body.meets(condition) || in_query(condition, target)))
+    let fields = Fields::of(target, &body);
+    let mut matching = rules.iter().filter(|rule| rule.matches_head(method, target));
+    matching.find(|rule| rule.form.as_ref().is_none_or(|condition| fields.may_meet(ANYWHERE, condition)))
 }
 
-fn in_query(condition: &FieldCondition, target: &Target) -> bool {
-    parameters(target.query().unwrap_or("")).any(|(name, value)| {
-        name == condition.name.as_str() && condition.value.as_ref().is_none_or(|wanted| value == wanted.as_str())
-    })
-}
+/// In doubt it is a logout: nothing is lost but the session.
+const ANYWHERE: &[Place] = &[Place::Query, Place::Form, Place::Json];
 
 impl LogoutRule {
     fn matches_head(&self, method: &Method, target: &Target) -> bool {

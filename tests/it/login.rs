@@ -97,6 +97,44 @@ async fn doubtful_user_fields_are_refused_before_the_application_is_asked() {
     assert!(app.received().is_empty());
 }
 
+#[tokio::test]
+async fn nobody_is_one_user_here_and_another_to_the_application() {
+    // product 3.5: PHP takes the last, and both names for one variable.
+    let app = Upstream::start(|request| match request.body.as_str() {
+        "user_name=admin&user.name=mallory" => Reply::redirect("/home"),
+        _ => Reply::text("page"),
+    })
+    .await;
+    let rule = "[site.login]\npath = '/login'\nuser = 'form:user_name'\nsuccess = { status = 302 }";
+    let (_proxy, mut browser) = Vestibule::with(&app, rule).await;
+
+    let answer = browser.post("/login", &[("user_name", "admin"), ("user.name", "mallory")]).await;
+
+    assert_eq!(answer.status, 400);
+    assert!(app.received().is_empty());
+    assert_eq!(browser.fetch("/").await.status, 401);
+}
+
+#[tokio::test]
+async fn a_path_that_only_resolves_to_the_login_is_not_open() {
+    // VR-13: an application that resolves nothing would see /admin/…
+    let app = Upstream::legacy().await;
+    let (_proxy, browser) = Vestibule::in_front_of(&app).await;
+    for path in ["/admin/../login", "/admin/%2e%2e/login", "//login"] {
+        let body = "username=alice&password=secret";
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: app.test\r\nconnection: close\r\ncontent-length: {}\r\n",
+            body.len()
+        );
+        let answer = browser
+            .raw(format!("{head}content-type: application/x-www-form-urlencoded\r\n\r\n{body}").as_bytes())
+            .await;
+
+        assert!(answer.starts_with("HTTP/1.1 401"), "{path} {answer}");
+    }
+    assert!(app.received().is_empty());
+}
+
 /// A site with one login rule, and an application with one way to answer a login.
 async fn style(
     rule: &str,

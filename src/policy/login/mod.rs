@@ -1,8 +1,11 @@
 //! Login watching: which requests are attempts, what their answer means, and who logged in
 //! (product 3.5). All pure: the shell brings heads and bodies.
 
+mod alias;
 pub mod body;
 pub mod criteria;
+pub mod fields;
+mod multipart;
 mod path_rule;
 #[cfg(test)]
 mod tests;
@@ -15,6 +18,8 @@ use http::StatusCode;
 
 use crate::policy::glob::Glob;
 use crate::policy::login::body::Body;
+use crate::policy::login::fields::Fields;
+use crate::policy::login::fields::Place;
 use crate::policy::path::Target;
 
 pub use self::criteria::Criteria;
@@ -94,13 +99,21 @@ pub struct LoginRule {
 }
 
 impl LoginRule {
-    /// Method and target match.
+    /// Method and target match. Login paths are open, so that one with detours is none: the application
+    /// might see another path (VR-13).
     pub fn matches_head(&self, method: &Method, target: &Target) -> bool {
-        self.methods.contains(method) && self.path.matches(target)
+        self.methods.contains(method) && target.is_direct() && self.path.matches(target)
     }
 
-    /// Whether the request body has to be read to judge this rule.
+    /// Whether the request body has to be read to judge this rule: for what it says, or for whether it
+    /// contradicts the query.
     pub fn needs_request_body(&self) -> bool {
+        let asks_query = self.user.iter().any(|source| matches!(source, UserSource::Query(_)));
+        self.is_told_by_body() || asks_query || !self.path.parameters.is_empty()
+    }
+
+    /// Whether something about the rule stands in the request body.
+    fn is_told_by_body(&self) -> bool {
         self.form.is_some()
             || self.user.iter().any(|source| matches!(source, UserSource::Form(_) | UserSource::Json(_)))
     }
@@ -172,11 +185,15 @@ pub struct Attempt<'a> {
 /// A request that could be an attempt but cannot be judged without doubt: 400, upstream not asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// The user field occurs more than once (in the body, or in body and query).
-    #[error("the user field occurs more than once")]
+    /// The user field, or one that the rule requires, occurs more than once: in the body, in body and
+    /// query, or under names that applications take for one another.
+    #[error("the user field, or one that the login rule requires, occurs more than once")]
     DuplicateField,
-    /// Content type, charset or content coding that we do not decode.
-    #[error("the body's type, charset or coding is not one that can be read")]
+    /// Content type that we do not read.
+    #[error("the body's type is not one that can be read")]
+    Type,
+    /// Charset or content coding that we do not decode.
+    #[error("the body's charset or coding is not one that can be read")]
     Encoding,
     /// It does not parse as what it says it is.
     #[error("the body is not what its content type says")]
@@ -187,7 +204,7 @@ pub enum Unreadable {
 /// match and whose user field is there (rules whose name comes from the response: the conditions).
 ///
 /// # Errors
-/// When a matching rule's user field cannot be read without doubt.
+/// When a matching rule's user field, or what makes the rule match, cannot be read without doubt.
 pub fn attempt<'a>(rules: &'a [LoginRule], request: LoginRequest<'_>) -> Result<Option<Attempt<'a>>, Unreadable> {
     let mut body = None;
     for (place, rule) in rules.iter().enumerate() {
@@ -195,10 +212,14 @@ pub fn attempt<'a>(rules: &'a [LoginRule], request: LoginRequest<'_>) -> Result<
             continue;
         }
         if rule.needs_request_body() && body.is_none() {
-            body = Some(Body::read(request.headers, request.body.unwrap_or_default())?);
+            body = match Body::read(request.headers, request.body.unwrap_or_default()) {
+                // No form: nothing in it contradicts the query.
+                Err(Unreadable::Type) if !rule.is_told_by_body() => None,
+                read => Some(read?),
+            };
         }
         let body = body.as_ref().unwrap_or(&Body::Empty);
-        if rule.form.as_ref().is_some_and(|condition| !body.meets(condition)) {
+        if !are_met(rule, &Fields::of(request.target, body))? {
             continue;
         }
         let typed = user::typed(rule, request, body)?;
@@ -208,6 +229,20 @@ pub fn attempt<'a>(rules: &'a [LoginRule], request: LoginRequest<'_>) -> Result<
         return Ok(Some(Attempt { rule, number: place + 1, typed }));
     }
     Ok(None)
+}
+
+/// Whether the conditions of a rule hold, those of its path included.
+fn are_met(rule: &LoginRule, fields: &Fields<'_>) -> Result<bool, Unreadable> {
+    for (name, value) in &rule.path.parameters {
+        let condition = FieldCondition { name: name.clone(), value: value.clone() };
+        if !fields.meets(&[Place::Query], &condition)? {
+            return Ok(false);
+        }
+    }
+    match &rule.form {
+        Some(condition) => fields.meets(&[Place::Form, Place::Json], condition),
+        None => Ok(true),
+    }
 }
 
 /// A response as far as a login rule looks at it.

@@ -231,10 +231,60 @@ fn a_user_field_is_never_chosen_among_several() {
     assert_eq!(tried(&rules, &posted("user=a&user=b")).err(), duplicate);
     let in_both = sent(Method::POST, "/login?user=b", "application/x-www-form-urlencoded", "user=a");
     assert_eq!(tried(&rules, &in_both).err(), duplicate);
-    assert_eq!(tried(&rules, &sent(Method::POST, "/login", "text/plain", "user=a")).err(), Some(Unreadable::Encoding));
+    assert_eq!(tried(&rules, &sent(Method::POST, "/login", "text/plain", "user=a")).err(), Some(Unreadable::Type));
+    for body in
+        ["user=a&User=b", "user=a&user[]=b", "user=a&%20user=b", "user=a&user%00=b", "user=a&x=1;user=b", "user=a;x=1"]
+    {
+        assert_eq!(tried(&rules, &posted(body)).err(), duplicate, "{body}");
+    }
+    for other in ["user_name=a&user.name=b", "user_name=a&user+name=b", "user_name=a&user[name=b"] {
+        assert_eq!(tried(&[rule(&[form("user_name")])], &posted(other)).err(), duplicate, "{other}");
+    }
     let json = [rule(&[UserSource::Json("/user".into())])];
     let twice = sent(Method::POST, "/login", "application/json", "{\"user\":\"a\",\"User\":\"b\"}");
     assert_eq!(tried(&json, &twice).err(), duplicate);
+}
+
+#[test]
+fn a_name_from_a_later_source_is_not_taken_where_the_application_may_see_an_earlier_one() {
+    // product 3.5
+    let rules = [rule(&[form("user_name"), form("mail")])];
+    assert!(tried(&rules, &posted("mail=a")).unwrap().is_some());
+    assert_eq!(tried(&rules, &posted("user.name=b&mail=a")).err(), Some(Unreadable::DuplicateField));
+}
+
+#[test]
+fn what_makes_it_a_login_is_never_chosen_among_several() {
+    // Otherwise the application does something else, and its answer passes for a login.
+    let duplicate = Some(Unreadable::DuplicateField);
+    let mut by_field = rule(&[form("user")]);
+    by_field.form = Some(FieldCondition { name: "do".into(), value: Some("login".into()) });
+    let rules = [by_field];
+    assert!(tried(&rules, &posted("user=a&do=login&do=login")).unwrap().is_some());
+    assert_eq!(tried(&rules, &posted("user=a&do=login&do=x")).err(), duplicate);
+    let in_query = sent(Method::POST, "/login?do=x", "application/x-www-form-urlencoded", "user=a&do=login");
+    assert_eq!(tried(&rules, &in_query).err(), duplicate);
+
+    let mut by_query = rule(&[UserSource::ResponseHeader(HeaderName::from_static("x-user"))]);
+    by_query.path = PathRule::parse("/login?do=login");
+    let rules = [by_query];
+    let with =
+        |raw: &str, kind: &str, body: &str| tried(&rules, &sent(Method::POST, raw, kind, body)).map(|it| it.is_some());
+    let urlencoded = "application/x-www-form-urlencoded";
+    assert_eq!(with("/login?do=login", urlencoded, "do=login"), Ok(true));
+    assert_eq!(with("/login?do=login", "text/xml", "<x/>"), Ok(true));
+    assert_eq!(with("/login?do=login&do=x", urlencoded, "").err(), duplicate);
+    assert_eq!(with("/login?do=login", urlencoded, "do=x").err(), duplicate);
+}
+
+#[test]
+fn a_login_path_with_detours_is_none() {
+    // VR-13: it would be open, and the application may see another path.
+    let rules = [rule(&[form("user")])];
+    for raw in ["/admin/../login", "/admin/%2e%2e/login", "//login"] {
+        let sent = sent(Method::POST, raw, "application/x-www-form-urlencoded", "user=a");
+        assert!(tried(&rules, &sent).unwrap().is_none(), "{raw}");
+    }
 }
 
 #[test]

@@ -19,49 +19,44 @@ use crate::policy::login::Unreadable;
 use crate::policy::login::UserSource;
 use crate::policy::login::body;
 use crate::policy::login::body::Body;
+use crate::policy::login::fields::Fields;
+use crate::policy::login::fields::Place;
+use crate::policy::login::fields::Said;
 use crate::policy::path::parameters;
 use crate::policy::session::UserName;
 
 /// What the request says for each source of the rule, in order.
+///
+/// # Errors
+/// When a source is in doubt, or one yields a name where the application may have found that of another.
 pub(super) fn typed(
     rule: &LoginRule,
     request: LoginRequest<'_>,
     body: &Body,
 ) -> Result<Vec<Option<String>>, Unreadable> {
-    let said = |source: &UserSource| {
-        let found = match source {
-            UserSource::Form(field) => form(field, request, body)?,
-            UserSource::Json(pointer) => body.json(pointer)?.map(str::to_owned),
-            UserSource::Query(field) => only(query(request, field).map(Cow::into_owned))?,
-            UserSource::Basic => basic(request.headers)?,
-            UserSource::ResponseHeader(_)
-            | UserSource::ResponseJson(_)
-            | UserSource::SetCookie(_)
-            | UserSource::VerifyHeader(_)
-            | UserSource::VerifyJson(_)
-            | UserSource::Fixed(_) => None,
-        };
-        Ok(found)
+    let fields = Fields::of(request.target, body);
+    let said = |source: &UserSource| match source {
+        UserSource::Form(field) => fields.one(Place::Form, field),
+        UserSource::Json(pointer) => body.json(pointer),
+        UserSource::Query(field) => fields.one(Place::Query, field),
+        UserSource::Basic => Ok(basic(request.headers)?.map_or(Said::Nothing, Said::Value)),
+        UserSource::ResponseHeader(_)
+        | UserSource::ResponseJson(_)
+        | UserSource::SetCookie(_)
+        | UserSource::VerifyHeader(_)
+        | UserSource::VerifyJson(_)
+        | UserSource::Fixed(_) => Ok(Said::Nothing),
     };
-    rule.user.iter().map(said).collect()
-}
-
-/// A form field, which must not also be in the query: applications differ in which one they take.
-fn form(field: &str, request: LoginRequest<'_>, body: &Body) -> Result<Option<String>, Unreadable> {
-    let found = only(body.fields(field).map(str::to_owned))?;
-    if found.is_some() && query(request, field).next().is_some() {
+    let said: Vec<_> = rule.user.iter().map(said).collect::<Result<_, _>>()?;
+    let names = said.iter().any(|said| matches!(said, Said::Value(_)));
+    if names && said.contains(&Said::Alike) {
         return Err(Unreadable::DuplicateField);
     }
-    Ok(found)
-}
-
-fn query<'a>(request: LoginRequest<'a>, field: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
-    parameters(request.target.query().unwrap_or("")).filter(move |(name, _)| name == field).map(|(_, value)| value)
-}
-
-fn only(mut values: impl Iterator<Item = String>) -> Result<Option<String>, Unreadable> {
-    let value = values.next();
-    if values.next().is_some() { Err(Unreadable::DuplicateField) } else { Ok(value) }
+    let text = |said| match said {
+        Said::Value(text) => Some(text),
+        Said::Nothing | Said::Alike => None,
+    };
+    Ok(said.into_iter().map(text).collect())
 }
 
 /// The user of an `Authorization: Basic` (RFC 7617).
