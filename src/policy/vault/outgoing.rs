@@ -44,9 +44,9 @@ pub fn outgoing(mut pairs: Vec<CookiePair>, vault: Option<&Vault>, context: &Coo
     let mut sent = vault.map_or_else(Vec::new, |vault| vault.sent_with(target, host, cross_site, now));
     sent.retain(|cookie| rules.is_sent_from_vault(&cookie.name));
     let mut expire: Vec<Bytes> = Vec::new();
+    let is_kept = |name: &[u8]| sent.iter().any(|cookie| cookie.name == name) || rules.is_vaulted_name(name, learned);
     pairs.retain(|pair| {
-        let is_shadowed = sent.iter().any(|cookie| cookie.name == pair.name);
-        let is_ours = is_shadowed || rules.is_vaulted_name(shown_name(pair), learned);
+        let is_ours = is_shown_as(pair, &is_kept);
         if is_ours && !pair.name.is_empty() && !expire.contains(&pair.name) {
             expire.push(pair.name.clone());
         }
@@ -62,14 +62,36 @@ pub fn outgoing(mut pairs: Vec<CookiePair>, vault: Option<&Vault>, context: &Coo
     Outgoing { header, expire }
 }
 
-/// The name that a lenient application may see: a nameless pair keeps what `=` it came with, and
-/// `==JSESSIONID=1` must not carry a session past us.
-fn shown_name(pair: &CookiePair) -> &[u8] {
-    if !pair.name.is_empty() {
-        return &pair.name;
+/// Whether some application sees the pair under such a name: nothing must carry a session past us.
+fn is_shown_as(pair: &CookiePair, is_kept: &dyn Fn(&[u8]) -> bool) -> bool {
+    let is_kept = |name: &[u8]| is_kept(name) || as_variable(name).is_some_and(|name| is_kept(&name));
+    let nameless = pair.name.is_empty();
+    let first = if nameless { leading_name(&pair.value) } else { &pair.name };
+    let last = first.rsplit(is_separator).next().unwrap_or_default();
+    // The value's first piece has the name in front, if there is one.
+    let pieces = pair.value.split(is_separator).skip(usize::from(!nameless));
+    is_kept(first) || is_kept(last) || pieces.filter(|piece| piece.contains(&b'=')).map(leading_name).any(is_kept)
+}
+
+/// A nameless pair keeps what `=` it came with; `==JSESSIONID=1` has a name to some.
+fn leading_name(text: &[u8]) -> &[u8] {
+    let start = text.iter().position(|byte| !matches!(byte, b'=' | b' ' | b'\t')).unwrap_or(text.len());
+    text[start..].split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii_end()
+}
+
+/// Between pairs to those who read RFC 2109 (old servlet containers) or allow white space (Python).
+fn is_separator(byte: &u8) -> bool {
+    matches!(byte, b',' | b' ' | b'\t')
+}
+
+/// The name of PHP's variable, where it differs: encoded letters (old versions), `.`, space and `[`
+/// the same as `_`, an element of it for it.
+fn as_variable(name: &[u8]) -> Option<Vec<u8>> {
+    if !name.iter().any(|byte| matches!(byte, b'%' | b'+' | b'.' | b' ' | b'[')) {
+        return None;
     }
-    let is_filler = |byte: &u8| matches!(byte, b'=' | b' ' | b'\t');
-    let start = pair.value.iter().position(|byte| !is_filler(byte)).unwrap_or(pair.value.len());
-    let shown = &pair.value[start..];
-    shown.split(is_filler).next().unwrap_or_default()
+    let (decoded, _) = url::form_urlencoded::parse(name).next()?;
+    let name = decoded.trim_start_matches(' ').split('\0').next().unwrap_or_default();
+    let variable = if name.contains(']') { name.split('[').next().unwrap_or_default() } else { name };
+    Some(variable.replace(['.', ' ', '['], "_").into_bytes())
 }

@@ -249,6 +249,9 @@ fn the_application_gets_the_vault_in_front_of_the_browsers_cookies() {
         ("plain=evil; a=1", &["plain=mine"], "plain=mine; a=1", &["plain"]),
         // A nameless pair is no way round.
         ("=JSESSIONID=evil; ==PHPSESSID = x; JSESSIONID; =ok", &[], "=ok", &[]),
+        // Nor is what PHP, old servlet containers or Python read as such a name (T6).
+        ("laravel.session=evil; laravel%5Fsession=evil; a=1", &[], "a=1", &["laravel.session", "laravel%5Fsession"]),
+        ("a=1,JSESSIONID=evil; b=2 sessionid=evil; c=3, x=y", &[], "c=3, x=y", &["a", "b"]),
     ];
 
     for (sent, kept, header, expire) in table {
