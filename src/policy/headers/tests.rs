@@ -208,17 +208,25 @@ fn what_the_operator_adds_goes_before_what_we_would_add() {
 }
 
 proptest! {
-    /// S64, S65, S66: no client chooses its identity, whatever it sends.
+    /// S64, S65, S66: no client chooses its identity, whatever it sends, and no trusted proxy does either.
     #[test]
     fn no_client_chooses_its_identity(
-        fields in proptest::collection::vec(("[xX][-_.]?[aA]uth[-_.~][uU]ser|[a-z_-]{1,14}|connection", "[ -~]{0,30}|x-auth-user"), 0..12),
+        fields in proptest::collection::vec((
+            "[xX][-_.]?[aA]uth[-_.~]([uU]ser|[sS]ession|time)|[a-z_-]{1,14}|connection",
+            "[ -~]{0,30}|x-auth-user|x-auth-session, x-auth-time",
+        ), 0..12),
         logged_in in any::<bool>(),
+        trusted in any::<bool>(),
     ) {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.trim())).collect();
         let user = alice();
-        let sent = forwarded(&fields, false, logged_in.then_some(&user));
-        let known: Vec<_> = sent.iter().filter(|(name, _)| folds_to(name.as_str(), "x-auth-user")).collect();
-        prop_assert_eq!(known.len(), usize::from(logged_in));
-        prop_assert!(known.iter().all(|(_, value)| *value == "alice"));
+
+        let sent = forwarded(&fields, trusted, logged_in.then_some(&user));
+
+        for (ours, ourselves) in [("x-auth-user", "alice"), ("x-auth-session", "ref"), ("x-auth-time", "5")] {
+            let known: Vec<_> = sent.iter().filter(|(name, _)| folds_to(name.as_str(), ours)).collect();
+            prop_assert_eq!(known.len(), usize::from(logged_in));
+            prop_assert!(known.iter().all(|(_, value)| *value == ourselves));
+        }
     }
 }
