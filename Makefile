@@ -1,8 +1,9 @@
 # make test  everything that must hold before a change goes in: the same that CI runs
+# make fuzz  looks for input that breaks what must hold (fuzz/README.md)
 
 CARGO ?= cargo
 
-.PHONY: test setup fmt lint doc unit clean
+.PHONY: test setup fmt lint doc unit fuzz clean
 
 test: setup fmt lint doc unit
 
@@ -21,6 +22,12 @@ doc:
 
 unit:
 	$(CARGO) test --locked
+
+# Seconds for each target.
+FUZZ_SECONDS ?= 120
+
+fuzz:
+	fuzz/run.sh $(FUZZ_SECONDS)
 
 clean:
 	$(CARGO) clean

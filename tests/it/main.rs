@@ -10,6 +10,7 @@ mod cookies;
 mod demo;
 mod failures;
 mod forwarding;
+mod invariants;
 mod layers;
 mod lifetime;
 mod limits;
@@ -17,6 +18,7 @@ mod listening;
 mod login;
 mod logout;
 mod plain;
+mod properties;
 #[allow(dead_code, unused_imports)] // The harness is ahead of the tests that use it.
 mod support;
 mod tls;
