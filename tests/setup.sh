@@ -1,27 +1,84 @@
 #!/usr/bin/env bash
-# Installs what the tests need and the machine lacks. Says what to install where it cannot.
+# Installs what the tests need and the machine lacks: programs by apt-get, and the applications that
+# the proxy is tried in front of below target/apps. Says what to install where it cannot.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+apps="${CARGO_TARGET_DIR:-target}/apps"
 
-# A program, and the Debian package that has it.
-needed="
-curl:curl
-openssl:openssl
-"
+# A Debian package, and what works once it is there.
+needed=(
+    "ca-certificates : test -e /etc/ssl/certs/ca-certificates.crt"
+    "chromium        : command -v chromium"
+    "chromium-driver : command -v chromedriver"
+    "curl            : command -v curl"
+    "libjs-jquery    : test -e /usr/share/javascript/jquery/jquery.min.js"
+    "libjs-jquery-ui : test -e /usr/share/javascript/jquery-ui/jquery-ui.min.js"
+    "openssl         : command -v openssl"
+    "php-cli         : command -v php"
+    "php-mbstring    : php -r 'exit(extension_loaded(\"mbstring\") ? 0 : 1);'"
+    "php-phpseclib   : test -e /usr/share/php/phpseclib/bootstrap.php"
+    "php-sqlite3     : php -r 'exit(extension_loaded(\"sqlite3\") ? 0 : 1);'"
+    "php-xml         : php -r 'exit(extension_loaded(\"dom\") ? 0 : 1);'"
+    "python3         : command -v python3"
+    "python3-venv    : python3 -c 'import ensurepip'"
+)
 
-packages=()
-for pair in $needed; do
-    command -v "${pair%%:*}" >/dev/null || packages+=("${pair##*:}")
-done
+as_root=()
+[ "$(id -u)" = 0 ] || as_root=(sudo)
 
-if [ "${#packages[@]}" -gt 0 ]; then
+install_packages() {
+    local missing=() entry
+    for entry in "${needed[@]}"; do
+        bash -c "${entry#*:}" >/dev/null 2>&1 || missing+=("$(tr -d ' ' <<<"${entry%%:*}")")
+    done
+    [ "${#missing[@]}" -gt 0 ] || return 0
     if ! command -v apt-get >/dev/null; then
-        echo "The tests need these Debian packages, or what is like them here: ${packages[*]}" >&2
+        echo "The tests need these Debian packages, or what is like them here: ${missing[*]}" >&2
         exit 1
     fi
-    sudo=()
-    [ "$(id -u)" = 0 ] || sudo=(sudo)
-    echo "Installing ${packages[*]}"
-    "${sudo[@]}" apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
-fi
+    echo "Installing ${missing[*]}"
+    "${as_root[@]}" apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# Django, with the wheels kept so that the worked example installs it again without a network.
+install_django() {
+    local wanted="tests/it/apps/requirements.txt"
+    cmp -s "$wanted" "$apps/django/requirements.txt" && return
+    echo "Installing Django"
+    rm -rf "$apps/django"
+    python3 -m venv "$apps/django/venv"
+    "$apps/django/venv/bin/pip" download -q --disable-pip-version-check --require-hashes --only-binary :all: \
+        -r "$wanted" -d "$apps/django/wheels"
+    "$apps/django/venv/bin/pip" install -q --disable-pip-version-check --no-index \
+        --find-links "$apps/django/wheels" -r "$wanted"
+    cp "$wanted" "$apps/django/requirements.txt"
+}
+
+# PHP applications from Debian's packages, unpacked instead of installed, since their packages bring
+# a web server along. Links into the system are turned to where the files are.
+unpack_php_apps() {
+    local scratch link
+    [ -e "$apps/php/done" ] && return
+    echo "Unpacking PHP applications"
+    rm -rf "$apps/php"
+    mkdir -p "$apps/php"
+    scratch=$(mktemp -d)
+    (cd "$scratch" && apt-get download -qq dokuwiki phpliteadmin 2>/dev/null) || {
+        echo "The tests need the Debian packages dokuwiki and phpliteadmin unpacked in $apps/php" >&2
+        exit 1
+    }
+    for package in "$scratch"/*.deb; do
+        dpkg -x "$package" "$apps/php"
+    done
+    rm -r "$scratch"
+    find "$apps/php" -type l -lname '/*' -print0 | while IFS= read -r -d '' link; do
+        ln -sfn "$(realpath "$apps/php")$(readlink "$link")" "$link"
+    done
+    touch "$apps/php/done"
+}
+
+install_packages
+install_django
+unpack_php_apps

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A panic is how a test fails.
 
 mod access;
+mod apps;
 mod certificates;
 mod cli;
 mod cookies;

@@ -1,7 +1,10 @@
 //! The harness: [`Vestibule`] in front of a scripted [`Upstream`], visited by a [`Browser`].
 
 mod browser;
+mod form;
+mod process;
 pub mod program;
+mod relay;
 mod store;
 pub mod tls;
 mod upstream;
@@ -21,7 +24,9 @@ use vestibule::app;
 use vestibule::app::Remote;
 use vestibule::app::Running;
 use vestibule::cert;
+use vestibule::clock::Clock;
 use vestibule::clock::ManualClock;
+use vestibule::clock::SystemClock;
 use vestibule::clock::Timestamp;
 use vestibule::config::Config;
 use vestibule::store::SessionStore;
@@ -33,6 +38,13 @@ pub use self::browser::OURS;
 pub use self::browser::labelled;
 pub use self::browser::navigation;
 pub use self::browser::tls_client;
+pub use self::form::Form;
+pub use self::form::link;
+pub use self::process::Process;
+pub use self::process::apps;
+pub use self::process::free_port;
+pub use self::process::run;
+pub use self::relay::Relay;
 pub use self::store::BrokenStore;
 pub use self::upstream::Received;
 pub use self::upstream::Reply;
@@ -108,7 +120,17 @@ impl Vestibule {
 
     /// With these settings and its sessions in this store.
     pub async fn with_store(config: Config, store: Arc<dyn SessionStore>) -> (Self, Browser) {
-        let clock = ManualClock::at(Timestamp::from_millis(1_800_000_000_000));
+        Self::starting(config, store, Timestamp::from_millis(1_800_000_000_000)).await
+    }
+
+    /// In front of an application that knows what time it is.
+    pub async fn today(upstream: &str, site: &str) -> (Self, Browser) {
+        let store = Arc::new(MemoryStore::default());
+        Self::starting(configure(upstream, site), store, SystemClock::start().now()).await
+    }
+
+    async fn starting(config: Config, store: Arc<dyn SessionStore>, now: Timestamp) -> (Self, Browser) {
+        let clock = ManualClock::at(now);
         let shared = Arc::new(clock.clone());
         let starting = move || app::start_with_store(&config, store, shared).unwrap();
         let running = tokio::task::spawn_blocking(starting).await.unwrap();

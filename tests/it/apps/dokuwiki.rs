@@ -1,0 +1,75 @@
+//! DokuWiki: one script for everything, told by parameters; 403 for a wrong password; a logout by a
+//! link with a token.
+
+use std::fs;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::apps::App;
+use crate::apps::Leave;
+use crate::apps::PASSWORD;
+use crate::apps::visit;
+use crate::support::Process;
+use crate::support::apps;
+use crate::support::run;
+
+const SITE: &str = r#"
+[site.login]
+path    = "/doku.php"
+page    = "/doku.php?do=login"
+form    = { name = "do", value = "login" }
+user    = "form:u"
+success = { status = 302 }
+
+[site.logout]
+path = "/doku.php?do=logout"
+
+[site.access]
+public = ["/lib/*"]
+"#;
+
+/// A wiki that only its user may read.
+pub fn dokuwiki() -> App {
+    let files = TempDir::new().unwrap();
+    let (root, code) = (files.path().display().to_string(), apps().join("php"));
+    run(Command::new("cp").arg("-rL").arg(code.join("var/lib/dokuwiki/data")).arg(files.path()));
+    run(Command::new("cp").arg("-r").arg(code.join("etc/dokuwiki")).arg(files.path().join("conf")));
+    let hash = run(Command::new("php").args(["-r", "echo password_hash($argv[1], PASSWORD_BCRYPT);", PASSWORD]));
+    for (name, text) in [
+        ("prepend.php", format!("<?php define('DOKU_MAIN_CONF', '{root}/conf/');")),
+        ("conf/local.php", format!("<?php $conf['savedir'] = '{root}/data'; $conf['useacl'] = 1;")),
+        ("conf/acl.auth.php", "* @ALL 0\n* @user 8\n".to_owned()),
+        ("conf/users.auth.php", format!("alice:{hash}:Alice Liddell:alice@example.org:user\n")),
+    ] {
+        // What the package has there is a link into the system.
+        fs::remove_file(files.path().join(name)).ok();
+        fs::write(files.path().join(name), text).unwrap();
+    }
+    let program = Process::serve(|port| {
+        let mut php = Command::new("php");
+        php.args(["-d", &format!("auto_prepend_file={root}/prepend.php"), "-S", &format!("127.0.0.1:{port}"), "-t"]);
+        php.arg(code.join("usr/share/dokuwiki"));
+        php
+    });
+    App {
+        _files: files,
+        program,
+        site: SITE,
+        user: "alice",
+        user_field: Some("u"),
+        password_field: "p",
+        login_page: "/doku.php?do=login",
+        wrong: 403,
+        private: "/doku.php?id=start",
+        shows: "Alice Liddell",
+        asset: "/lib/tpl/dokuwiki/images/logo.png",
+        cookie: "DokuWiki",
+        leave: Leave::Link("do=logout"),
+    }
+}
+
+#[tokio::test]
+async fn dokuwiki_works_and_is_guarded() {
+    visit(&dokuwiki()).await;
+}
