@@ -70,6 +70,21 @@ pub fn dokuwiki() -> App {
 }
 
 #[tokio::test]
+async fn what_the_wiki_takes_for_a_search_is_no_login() {
+    // It looks at the last `do`, answers a search with a redirect, and drops the blank before a name.
+    let app = dokuwiki();
+    let (_relay, _proxy, mut browser) = app.behind_vestibule().await;
+    for last in ["do", " do"] {
+        let fields = [("do", "login"), ("u", "alice"), ("p", "wrong"), ("id", "start"), (last, "search")];
+        assert_eq!(browser.post("/doku.php", &fields).await.status, 400);
+        assert_eq!(browser.fetch(app.private).await.status, 401);
+    }
+    let answer = browser.post("/doku.php", &[("do", "search"), ("u", "alice"), ("p", "wrong")]).await;
+    assert_eq!(answer.status, 302, "the premise");
+    assert_eq!(browser.fetch(app.private).await.status, 401);
+}
+
+#[tokio::test]
 async fn dokuwiki_works_and_is_guarded() {
     visit(&dokuwiki()).await;
 }
