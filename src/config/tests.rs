@@ -20,6 +20,17 @@ fn the_example_in_the_repository_is_good() {
     assert_eq!(config.sites.len(), 1);
 }
 
+#[test]
+fn a_location_that_means_the_query_but_cannot_see_it_is_warned_of() {
+    let with = |glob: &str| {
+        let text =
+            include_str!("../../proxy.toml").replace("location_not = \"/login*\"", &format!("location = {glob:?}"));
+        Config::parse(Path::new("proxy.toml"), &text).unwrap().warnings().join("\n")
+    };
+    assert!(with("*failed=1").contains("write the ? of the query, as in \"*?failed=1\""));
+    assert!(!with("*?failed=1").contains("query"));
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_without_panic(text in "\\PC*") {

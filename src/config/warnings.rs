@@ -33,6 +33,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         let name = site.origin.to_text();
         let mut warn = |text: String| all.push(format!("{name}: {text}"));
         about_session(site, &mut warn);
+        about_logins(site, &mut warn);
         about_access(site, &mut warn);
         about_messages(site, &mut warn);
         about_upstream(site, &mut warn);
@@ -58,15 +59,33 @@ fn about_session(site: &Site, warn: &mut dyn FnMut(String)) {
         let text = "session.on_mismatch only logs: a stolen ID works from anywhere; set it to \"reauthenticate\".";
         warn(text.to_owned());
     }
+}
+
+fn about_logins(site: &Site, warn: &mut dyn FnMut(String)) {
     for (index, rule) in site.login.iter().enumerate() {
+        let number = index + 1;
         if rule.user.iter().any(|source| matches!(source, UserSource::Fixed(_))) {
-            let number = index + 1;
             warn(format!(
                 "login.user of rule {number} has a fixed name: all users are one; use it only if the application has \
                  no user names."
             ));
         }
+        let verify = rule.verify.as_ref().map(|verify| &verify.criteria);
+        for criteria in [&rule.failure, &rule.success].into_iter().flatten().chain(verify) {
+            let locations = criteria.location.iter().chain(&criteria.location_not);
+            for glob in locations.map(|location| location.glob.as_str()).filter(|glob| looks_for_a_query(glob)) {
+                warn(format!(
+                    "login rule {number} has the location {glob:?}: without a ? it is compared with the path alone; \
+                     write the ? of the query, as in \"*?{}\".",
+                    glob.trim_start_matches('*')
+                ));
+            }
+        }
     }
+}
+
+fn looks_for_a_query(glob: &str) -> bool {
+    glob.contains('=') && !glob.contains('?')
 }
 
 fn about_access(site: &Site, warn: &mut dyn FnMut(String)) {
