@@ -49,7 +49,8 @@ pub fn django() -> App {
     let program = Process::serve(|port| django(&["manage.py", "runserver", "--noreload", &port.to_string()]));
     App {
         _files: files,
-        program,
+        port: program.port,
+        _program: Some(program),
         site: SITE,
         user: "alice",
         user_field: Some("username"),

@@ -39,7 +39,7 @@ pub fn dokuwiki() -> App {
     for (name, text) in [
         ("prepend.php", format!("<?php define('DOKU_MAIN_CONF', '{root}/conf/');")),
         ("conf/local.php", format!("<?php $conf['savedir'] = '{root}/data'; $conf['useacl'] = 1;")),
-        ("conf/acl.auth.php", "* @ALL 0\n* @user 8\n".to_owned()),
+        ("conf/acl.auth.php", "* @ALL 0\n* @user 8\nwiki:* @ALL 1\n".to_owned()),
         ("conf/users.auth.php", format!("alice:{hash}:Alice Liddell:alice@example.org:user\n")),
     ] {
         // What the package has there is a link into the system.
@@ -54,7 +54,8 @@ pub fn dokuwiki() -> App {
     });
     App {
         _files: files,
-        program,
+        port: program.port,
+        _program: Some(program),
         site: SITE,
         user: "alice",
         user_field: Some("u"),

@@ -1,5 +1,6 @@
 //! Real applications, unchanged, and what must hold in front of every one of them.
 
+mod chromium;
 mod django;
 mod dokuwiki;
 mod phpliteadmin;
@@ -17,7 +18,8 @@ use crate::support::link;
 /// An application, running, with one user: alice, whose password is [`PASSWORD`].
 pub struct App {
     _files: TempDir,
-    program: Process,
+    _program: Option<Process>,
+    port: u16,
     /// The site's tables in `proxy.toml`.
     site: &'static str,
     /// The user as the application is told.
@@ -54,7 +56,7 @@ const PASSWORD: &str = "down the rabbit hole";
 
 impl App {
     async fn behind_vestibule(&self) -> (Relay, Vestibule, Browser) {
-        let relay = Relay::to(self.program.port).await;
+        let relay = Relay::to(self.port).await;
         let (proxy, browser) = Vestibule::today(&relay.url(), self.site).await;
         (relay, proxy, browser)
     }

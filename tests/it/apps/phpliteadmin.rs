@@ -36,6 +36,7 @@ pub fn phpliteadmin() -> App {
     fs::copy(code.join("phpliteadmin.php"), files.path().join("phpliteadmin.php")).unwrap();
     let settings = format!("<?php $password = '{PASSWORD}'; $directory = '{root}'; $subdirectories = false;");
     fs::write(files.path().join("phpliteadmin.config.php"), settings).unwrap();
+    std::os::unix::fs::symlink("/usr/share/javascript", files.path().join("javascript")).unwrap();
     run(Command::new("php")
         .args(["-r", "(new SQLite3($argv[1]))->exec('CREATE TABLE teaparty (guest)');"])
         .arg(format!("{root}/wonderland.db")));
@@ -46,7 +47,8 @@ pub fn phpliteadmin() -> App {
     });
     App {
         _files: files,
-        program,
+        port: program.port,
+        _program: Some(program),
         site: SITE,
         user: "operator",
         user_field: None,

@@ -8,7 +8,7 @@ mod relay;
 mod store;
 pub mod tls;
 mod upstream;
-pub mod webdriver;
+mod webdriver;
 pub mod websocket;
 mod wire;
 
@@ -49,6 +49,7 @@ pub use self::store::BrokenStore;
 pub use self::upstream::Received;
 pub use self::upstream::Reply;
 pub use self::upstream::Upstream;
+pub use self::webdriver::Chromium;
 pub use self::wire::Wire;
 pub use self::wire::read_head;
 
