@@ -291,6 +291,9 @@ pub fn secure_response(headers: &mut HeaderMap, rules: &SecurityHeaders, authent
     for name in &rules.remove {
         headers.remove(name);
     }
+    if authenticated && is_page_to_ask_for(headers) {
+        append_to(headers, &header::CACHE_CONTROL, ", ", HeaderValue::from_static("no-store"));
+    }
     // Before ours: who writes `add` means it.
     for (name, value) in &rules.add {
         headers.entry(name.clone()).or_insert_with(|| value.clone());
@@ -309,6 +312,30 @@ pub fn secure_response(headers: &mut HeaderMap, rules: &SecurityHeaders, authent
     if authenticated {
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     }
+}
+
+/// Whether a cache may keep the answer: then it must not carry a cookie of ours.
+pub fn is_cacheable(headers: &HeaderMap) -> bool {
+    directives(headers).any(|directive| {
+        let max_age = directive.strip_prefix("max-age=").or_else(|| directive.strip_prefix("s-maxage="));
+        directive == "public" || directive == "immutable" || max_age.is_some_and(|age| age.trim_matches('"') != "0")
+    })
+}
+
+/// Whether it is a page that the app does not let be reused unasked, but lets be kept (`private`,
+/// `no-cache`). A browser shows those again without asking when its user goes back after the logout.
+fn is_page_to_ask_for(headers: &HeaderMap) -> bool {
+    let is_html = headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/html"));
+    is_html
+        && headers.contains_key(header::CACHE_CONTROL)
+        && !is_cacheable(headers)
+        && !directives(headers).any(|directive| directive == "no-store")
+}
+
+/// The directives of `Cache-Control`, in lower case.
+fn directives(headers: &HeaderMap) -> impl Iterator<Item = String> {
+    let lines = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(|directive| directive.trim().to_ascii_lowercase())
 }
 
 #[cfg(test)]

@@ -6,14 +6,12 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use http::HeaderValue;
-use http::header;
-
 use crate::policy::binding::Binding;
 use crate::policy::chain::Chain;
 use crate::policy::chain::Standing;
 use crate::policy::cookie::Presented;
 use crate::policy::csrf::RequestKind;
+use crate::policy::headers;
 use crate::policy::lifecycle;
 use crate::policy::lifecycle::Presenter;
 use crate::policy::lifecycle::Verdict;
@@ -302,7 +300,7 @@ impl Exchange<'_> {
         let Session::Live(live) = &self.session else { return Ok(()) };
         let overdue = live.record.chain.is_due(every * 2, self.now);
         let due = live.standing == Standing::Superseded || live.record.chain.is_due(every, self.now);
-        if !due || self.trace.settled.ours.is_some() || !(overdue || (eligible && !is_cacheable(response))) {
+        if !due || self.trace.settled.ours.is_some() || !(overdue || (eligible && !headers::is_cacheable(response))) {
             return Ok(());
         }
         let (key, id) = (live.key, live.id.clone());
@@ -375,15 +373,4 @@ fn prefix(address: IpAddr) -> IpAddr {
         IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from(u32::from(address) & 0xffff_ff00)),
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX))),
     }
-}
-
-/// Whether a cache may keep the answer: then it must not carry a cookie of ours.
-fn is_cacheable(headers: &http::HeaderMap) -> bool {
-    let directives =
-        headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
-    directives.flat_map(|value| value.split(',')).any(|directive| {
-        let directive = directive.trim().to_ascii_lowercase();
-        let max_age = directive.strip_prefix("max-age=").or_else(|| directive.strip_prefix("s-maxage="));
-        directive == "public" || directive == "immutable" || max_age.is_some_and(|age| age.trim_matches('"') != "0")
-    })
 }

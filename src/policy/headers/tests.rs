@@ -186,6 +186,29 @@ fn security_headers_are_added_where_the_application_set_none() {
 }
 
 #[test]
+fn pages_that_are_to_be_asked_for_again_are_not_kept() {
+    // S51
+    let rules = SecurityHeaders { hsts: None, frame_ancestors: None, add: Vec::new(), remove: Vec::new() };
+    for (content_type, policy, expected) in [
+        ("text/html; charset=utf-8", "private", "private, no-store"),
+        ("text/html", "max-age=0, private, must-revalidate", "max-age=0, private, must-revalidate, no-store"),
+        ("text/html", "No-Store", "No-Store"),
+        ("text/html", "private, max-age=60", "private, max-age=60"),
+        ("text/html", "public", "public"),
+        ("text/css", "no-cache", "no-cache"),
+    ] {
+        let mut page = headers(&[("content-type", content_type), ("cache-control", policy)]);
+        let mut public = page.clone();
+        secure_response(&mut page, &rules, true);
+        secure_response(&mut public, &rules, false);
+        assert_eq!(
+            (&page["cache-control"], &public["cache-control"]),
+            (&expected.parse().unwrap(), &policy.parse().unwrap())
+        );
+    }
+}
+
+#[test]
 fn what_the_operator_adds_goes_before_what_we_would_add() {
     let own = [
         ("strict-transport-security", "max-age=7"),

@@ -1,6 +1,8 @@
 //! The same applications, and the demo's, in a real browser.
 
 use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
 
 use crate::apps::App;
 use crate::apps::Leave;
@@ -13,6 +15,20 @@ use crate::support::Relay;
 use crate::support::Reply;
 use crate::support::Upstream;
 use crate::support::Vestibule;
+
+/// The demo's site.
+const SITE: &str = r#"
+[site.login]
+path    = "/login"
+user    = "form:username"
+success = { status = 302, location_not = "/login*" }
+
+[site.logout]
+path = "/logout"
+
+[site.access]
+public = "/static/*"
+"#;
 
 const ORIGIN: &str = "https://app.test";
 
@@ -27,7 +43,8 @@ struct Desk<'a> {
 impl Desk<'_> {
     async fn at(app: &App) -> Desk<'_> {
         let (relay, proxy, _) = app.behind_vestibule().await;
-        let chromium = Chromium::knowing(&[("app.test", proxy.https)]).await;
+        let evil = Upstream::start(|_| Reply::text("")).await;
+        let chromium = Chromium::knowing(&[("app.test", proxy.https), ("evil.test", evil.address)]).await;
         Desk { app, relay, _proxy: proxy, chromium }
     }
 
@@ -50,7 +67,7 @@ impl Desk<'_> {
     async fn log_out(&self) {
         match self.app.leave {
             Leave::Link(text) => self.chromium.click(&format!("a[href*='{text}']")).await,
-            Leave::Form(text) => self.chromium.click(&format!("form[id='{text}'] [type=submit]")).await,
+            Leave::Form => self.chromium.click("form[action*=logout] [type=submit]").await,
             Leave::Path(path) => self.open(path).await,
         }
     }
@@ -127,4 +144,96 @@ async fn dokuwiki_in_a_browser() {
 #[tokio::test]
 async fn phpliteadmin_in_a_browser() {
     browse(&phpliteadmin()).await;
+}
+
+#[tokio::test]
+async fn the_demo_in_a_browser() {
+    browse(&demo().await).await;
+}
+
+/// The demo's application.
+async fn demo() -> App {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(vestibule::demo::app::serve(listener));
+    App {
+        _files: TempDir::new().unwrap(),
+        _program: None,
+        port,
+        site: SITE,
+        user: "alice",
+        user_field: Some("username"),
+        password_field: "password",
+        login_page: "/login",
+        wrong: 200,
+        private: "/",
+        shows: "Hello <b id=\"user\">alice</b>",
+        asset: "/static/style.css",
+        cookie: "PHPSESSID",
+        leave: Leave::Form,
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_runs_until_the_logout() {
+    // S46
+    let app = demo().await;
+    let desk = Desk::at(&app).await;
+    desk.open("/").await;
+    desk.log_in(PASSWORD).await;
+    desk.chromium.wait("return document.getElementById('clock').textContent.endsWith('UTC')").await;
+
+    assert_eq!(desk.status("/logout").await, 200);
+
+    desk.chromium.wait("return document.getElementById('clock').textContent == '(closed)'").await;
+    assert_eq!(desk.chromium.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn forms_of_other_sites_do_nothing() {
+    // S136, S142
+    let app = demo().await;
+    let desk = Desk::at(&app).await;
+    desk.open("/").await;
+    desk.log_in(PASSWORD).await;
+    let id = desk.session().await;
+
+    for (path, fields) in [
+        ("/login", "<input name=username value=bob><input name=password value=builder>"),
+        ("/notes", "<input name=note>"),
+    ] {
+        desk.chromium.open("http://evil.test/").await;
+        let form = format!("<form method=post action={ORIGIN}{path}>{fields}<input type=submit></form>");
+        desk.chromium.run(&format!("document.body.innerHTML = '{form}'")).await;
+        desk.chromium.click("[type=submit]").await;
+        assert!(!desk.relay.saw("bob") && !desk.relay.saw("POST /notes"));
+    }
+    desk.open("/").await;
+
+    assert!(desk.shows_it().await);
+    assert_eq!(desk.session().await, id);
+}
+
+#[tokio::test]
+async fn back_shows_nothing_after_the_logout_whatever_the_application_says() {
+    // S51: browsers keep pages with these policies, and show them again without asking.
+    for policy in ["private", "no-cache", "max-age=0, private, must-revalidate"] {
+        let app = Upstream::start(move |request| match request.path() {
+            "/login" if request.method == "POST" => Reply::redirect("/"),
+            "/login" => Reply::text("<form method=post><input name=username value=alice><input type=submit></form>"),
+            "/logout" => Reply::redirect("/login"),
+            _ => Reply::text("private <a href=/logout>log out</a>").header("cache-control", policy),
+        })
+        .await;
+        let (proxy, _) = Vestibule::in_front_of(&app).await;
+        let chromium = Chromium::knowing(&[("app.test", proxy.https)]).await;
+        chromium.open(&format!("{ORIGIN}/login")).await;
+        chromium.click("[type=submit]").await;
+        assert!(chromium.text().await.contains("private"));
+
+        chromium.click("a").await;
+        chromium.back().await;
+
+        assert_eq!(chromium.url().await, format!("{ORIGIN}/login"), "{policy}");
+    }
 }

@@ -61,7 +61,7 @@ pub fn django() -> App {
         shows: "<strong>alice</strong>",
         asset: "/static/admin/css/base.css",
         cookie: "sessionid",
-        leave: Leave::Form("logout-form"),
+        leave: Leave::Form,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Real applications, unchanged, and what must hold in front of every one of them.
 
 mod chromium;
+mod curl;
 mod django;
 mod dokuwiki;
 mod phpliteadmin;
@@ -15,7 +16,7 @@ use crate::support::Relay;
 use crate::support::Vestibule;
 use crate::support::link;
 
-/// An application, running, with one user: alice, whose password is [`PASSWORD`].
+/// An application, running, with a user alice, whose password is [`PASSWORD`].
 pub struct App {
     _files: TempDir,
     _program: Option<Process>,
@@ -45,14 +46,14 @@ pub struct App {
 enum Leave {
     /// A link of the private page with this text in its markup.
     Link(&'static str),
-    /// A form of the private page with this text.
-    Form(&'static str),
+    /// A form of the private page that goes to some `logout`.
+    Form,
     /// A path.
     Path(&'static str),
 }
 
 /// The password of every application's user.
-const PASSWORD: &str = "down the rabbit hole";
+const PASSWORD: &str = "wonderland";
 
 impl App {
     async fn behind_vestibule(&self) -> (Relay, Vestibule, Browser) {
@@ -75,8 +76,8 @@ impl App {
         let page = browser.get(self.private).await.body;
         match self.leave {
             Leave::Link(text) => browser.get(&self.path(&link(&page, text))).await,
-            Leave::Form(text) => {
-                let form = Form::with(&page, text);
+            Leave::Form => {
+                let form = Form::with(&page, "logout");
                 browser.post(&self.path(&form.action), &form.filled(&[])).await
             }
             Leave::Path(path) => browser.get(path).await,

@@ -45,6 +45,6 @@ pub fn link(html: &str, text: &str) -> String {
 fn attribute(tag: &str, name: &str) -> Option<String> {
     let pattern = Regex::new(&format!(r#"(?i)\s{name}\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+))"#)).unwrap();
     let found = pattern.captures(tag)?;
-    let value = found.get(1).or(found.get(2)).or(found.get(3))?.as_str();
+    let value = found.iter().skip(1).flatten().next()?.as_str();
     Some(value.replace("&amp;", "&").replace("&quot;", "\"").replace("&#39;", "'").replace("&#x27;", "'"))
 }

@@ -101,7 +101,9 @@ impl Chromium {
     /// Clicks; returns when the page that this leads to has loaded.
     pub async fn click(&self, css: &str) {
         let element = self.find(css).await;
+        self.run("window.isOld = true").await;
         self.command("POST", &format!("/element/{element}/click"), json!({})).await;
+        self.wait("return !window.isOld && document.readyState == 'complete'").await;
     }
 
     /// Runs a script in the page.
