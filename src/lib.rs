@@ -6,10 +6,11 @@
 //! - [`policy`] *decides*: plain functions over plain values. No socket, no file, no clock, no
 //!   randomness, no TOML. `now` is a parameter.
 //! - the shell ([`server`], [`proxy`], [`store`]) does I/O and decides nothing.
-//! - one pipeline function (`proxy::Gate::exchange`) calls both in turn and is the description of
+//! - one pipeline function (`proxy::Worker::exchange`) calls both in turn and is the description of
 //!   the program; its order is the security argument.
 //!
-//! Invariants, kept by `tests/it/layers.rs`:
+//! `docs/architecture.md` tells the story of one request and says where to add things. Invariants,
+//! kept by `tests/it/layers.rs`:
 //!
 //! - only [`config`] knows TOML,
 //! - [`policy`] knows no I/O,

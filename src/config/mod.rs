@@ -9,6 +9,8 @@ mod keys;
 mod login;
 mod logout;
 mod reader;
+#[cfg(test)]
+mod reference_tests;
 mod schema;
 mod section;
 mod session;

@@ -9,10 +9,10 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 /// A module of `src/`, and what it may know.
-struct Layer {
-    module: &'static str,
+pub struct Layer {
+    pub module: &'static str,
     /// Modules, or parts of them, that it may name beside itself; each stands below it in the table.
-    may: &'static [&'static str],
+    pub may: &'static [&'static str],
     /// Names that must not occur in any path.
     never: &'static [&'static str],
 }
@@ -43,7 +43,7 @@ const NO_HTTP: &[&str] = &["http", "http_body", "http_body_util", "hyper", "hype
 
 /// From the top; the invariants of `lib.rs` are the `never` of `policy` and `store`.
 #[rustfmt::skip]
-const LAYERS: &[Layer] = &[
+pub const LAYERS: &[Layer] = &[
     Layer { module: "main", may: &["cli"], never: &[] },
     Layer { module: "cli", may: &["app", "cert", "clock", "config", "demo", "telemetry"], never: &[] },
     Layer { module: "demo", may: &["app", "cert", "clock", "config", "telemetry"], never: &[] },

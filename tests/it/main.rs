@@ -9,6 +9,7 @@ mod certificates;
 mod cli;
 mod cookies;
 mod demo;
+mod documents;
 mod failures;
 mod forwarding;
 mod invariants;

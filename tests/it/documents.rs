@@ -1,0 +1,384 @@
+//! What README.md and docs/*.md say, held against the program.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::path::PathBuf;
+
+use http::Method;
+use http::Request;
+use http_body_util::Full;
+use regex::Regex;
+use tokio::net::TcpListener;
+use vestibule::config::Config;
+use vestibule::demo::app;
+use vestibule::policy::access::Access;
+use vestibule::policy::glob::PathPattern;
+use vestibule::policy::path::PathCase;
+use vestibule::policy::path::Target;
+
+use crate::layers::LAYERS;
+use crate::support::SITE;
+use crate::support::Vestibule;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// README.md and everything in docs/, by name.
+fn documents() -> Vec<(String, String)> {
+    let in_docs = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
+    let names = in_docs.map(|name| format!("docs/{}", name.to_str().unwrap())).filter(|name| name.ends_with(".md"));
+    let mut all = vec!["README.md".to_owned()];
+    all.extend(names);
+    all.into_iter().map(|name| (name.clone(), read(&name))).collect()
+}
+
+/// The contents of the fenced blocks of one language.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(fence) = line.strip_prefix("```") {
+            let content: Vec<&str> = lines.by_ref().take_while(|line| !line.starts_with("```")).collect();
+            if fence == language {
+                found.push(content.join("\n") + "\n");
+            }
+        }
+    }
+    found
+}
+
+/// The cells of the rows of the table whose head begins with this, without the head.
+fn table<'a>(text: &'a str, head: &str) -> Vec<Vec<&'a str>> {
+    let start = text.find(head).unwrap_or_else(|| panic!("there is no table {head}"));
+    let rows = text[start..].lines().skip(2).take_while(|line| line.starts_with('|'));
+    let rows: Vec<_> = rows.map(|row| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect();
+    assert!(!rows.is_empty(), "the table {head} is empty");
+    rows
+}
+
+/// What stands in backticks.
+fn code(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// A fragment as a whole file: what it needs and does not have is put in front.
+fn whole(fragment: &str) -> String {
+    let has = |table: &str| fragment.lines().any(|line| line.trim() == table);
+    let mut file = String::new();
+    for (table, text) in [
+        ("[listen]", "https = \"127.0.0.1:443\""),
+        ("[tls]", "certificate = \"a.pem\"\nkey = \"a.key\""),
+        ("[[site]]", "origin = \"https://first.example\"\nupstream = \"http://127.0.0.1:1\""),
+    ] {
+        if !has(table) {
+            file.push_str(&format!("{table}\n{text}\n"));
+        }
+    }
+    file + fragment
+}
+
+fn parse(fragment: &str) -> Result<Config, String> {
+    Config::parse(Path::new("proxy.toml"), &whole(fragment)).map_err(|problems| problems.to_string())
+}
+
+#[test]
+fn every_example_of_configuration_is_read() {
+    let mut count = 0;
+    for (name, text) in documents() {
+        for block in blocks(&text, "toml") {
+            if let Err(problems) = parse(&block) {
+                panic!("{name}:\n{block}\n{problems}");
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 10, "only {count} examples were found");
+}
+
+#[test]
+fn every_rule_of_the_readme_is_read() {
+    let readme = read("README.md");
+    for row in table(&readme, "| … | `[site.login]` |") {
+        let rule = code(row[1]).join("\n");
+        let config = parse(&format!("[site.login]\n{rule}")).unwrap_or_else(|problems| panic!("{rule}\n{problems}"));
+        assert_eq!(config.sites[0].login.len(), 1, "{rule}");
+    }
+}
+
+#[test]
+fn the_examples_of_globs_are_right() {
+    let text = read("docs/configuration.md");
+    for row in table(&text, "| Glob | Matches | Does not match |") {
+        let pattern = PathPattern::parse(code(row[0])[0]).unwrap();
+        for (cell, expected) in [(row[1], true), (row[2], false)] {
+            for path in code(cell) {
+                let target = Target::parse(path, PathCase::Exact);
+                assert_eq!(pattern.matches(&Method::GET, &target), expected, "{pattern:?} {path}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_examples_of_access_are_right() {
+    let text = read("docs/configuration.md");
+    let example = blocks(&text, "toml").into_iter().find(|block| block.starts_with("[site.access]")).unwrap();
+    let rules = parse(&example).unwrap().sites[0].access.clone();
+    for row in table(&text, "| Request | Verdict | Why |") {
+        let (method, path) = row[0].split_once(' ').unwrap();
+        let verdict = match rules.judge(&method.parse().unwrap(), &Target::parse(code(path)[0], PathCase::Exact)) {
+            Access::Public => "public",
+            Access::Protected => "protected",
+            Access::Denied => "denied",
+        };
+        assert_eq!(verdict, row[1], "{}", row[0]);
+    }
+}
+
+/// Every event that the sources can log, with its levels.
+fn events() -> BTreeMap<String, BTreeSet<String>> {
+    let direct = Regex::new(r#"tracing::(\w+)!\(\s*event = "([a-z_.]+)""#).unwrap();
+    let audited = Regex::new(r#"emit!\(\s*(\w+),\s*context,\s*"([a-z_.]+)""#).unwrap();
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (_, text) in sources() {
+        for event in direct.captures_iter(&text).chain(audited.captures_iter(&text)) {
+            found.entry(event[2].to_owned()).or_default().insert(event[1].to_owned());
+        }
+    }
+    found
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut directories = vec![root().join("src")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => directories.push(path),
+                false => found.push((path.clone(), std::fs::read_to_string(path).unwrap())),
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_event_is_explained() {
+    let text = read("docs/configuration.md");
+    let explained: BTreeMap<String, BTreeSet<String>> = table(&text, "| Event | Level | Means |")
+        .into_iter()
+        .map(|row| (code(row[0])[0].to_owned(), row[1].split(", ").map(str::to_owned).collect()))
+        .collect();
+
+    let logged = events();
+
+    assert!(logged.len() > 20, "{logged:?}");
+    let missing: Vec<_> = logged.iter().filter(|(event, levels)| explained.get(*event) != Some(*levels)).collect();
+    let unknown: Vec<_> = explained.keys().filter(|event| !logged.contains_key(*event)).collect();
+    assert!(missing.is_empty(), "write rows with these levels under \"Events\" in docs/configuration.md: {missing:?}");
+    assert!(unknown.is_empty(), "nothing logs these events of docs/configuration.md: {unknown:?}");
+}
+
+#[test]
+fn every_event_is_written_where_the_documents_look_for_it() {
+    // An event that is not a literal would not be found by the test above.
+    for (path, text) in sources() {
+        let starts = |line: &&str| line.trim_start().starts_with("event = ") || line.contains("!(event = ");
+        for line in text.lines().filter(starts) {
+            assert!(line.contains("event = \"") || line.contains("event = $event"), "{}: {line}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_reason_is_explained() {
+    let text = read("docs/configuration.md");
+    let row = |event: &str| {
+        let start = format!("| `{event}` |");
+        text.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("no {event}"))
+    };
+    let word = Regex::new(r#"Self::\w+ => "([a-z-]+)""#).unwrap();
+    for (file, of, event) in [
+        ("src/policy/session.rs", "impl EndReason", "session.ended"),
+        ("src/telemetry/audit.rs", "impl RefusedSession", "session.refused"),
+        ("src/policy/csrf.rs", "impl CrossSite", "csrf.refused"),
+    ] {
+        let source = read(file);
+        let start = source.find(of).unwrap_or_else(|| panic!("{file} has no {of}"));
+        let end = source[start..].find("\n}\n").unwrap() + start;
+        let words: Vec<_> = word.captures_iter(&source[start..end]).map(|found| found[1].to_owned()).collect();
+        assert!(!words.is_empty(), "{of}");
+        for word in words {
+            assert!(code(row(event)).contains(&word.as_str()), "{event} does not say what {word} means");
+        }
+    }
+}
+
+#[test]
+fn log_lines_in_the_documents_are_ours() {
+    let known = events();
+    let mut count = 0;
+    for (name, text) in documents() {
+        for line in blocks(&text, "json").iter().flat_map(|block| block.lines()) {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let event = line["event"].as_str().unwrap_or_else(|| panic!("{name}: no event in {line}"));
+            assert!(known.contains_key(event), "{name}: {event}");
+            count += 1;
+        }
+    }
+    assert!(count >= 3);
+}
+
+#[test]
+fn links_and_paths_lead_somewhere() {
+    let link = Regex::new(r"\]\(([^)\s]+)\)").unwrap();
+    let path = Regex::new(r"`((?:src|tests|docs|benches|certs|fuzz)/[A-Za-z0-9_./-]*[A-Za-z0-9_/])`").unwrap();
+    for (name, text) in documents() {
+        let directory = root().join(&name);
+        let directory = directory.parent().unwrap();
+        for link in link.captures_iter(&text).map(|found| found[1].to_owned()) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if file.is_empty() { root().join(&name) } else { directory.join(file) };
+            assert!(target.exists(), "{name} links to {link}");
+            if !anchor.is_empty() {
+                let text = std::fs::read_to_string(&target).unwrap();
+                assert!(anchors(&text).contains(anchor), "{name} links to {link}");
+            }
+        }
+        for path in path.captures_iter(&text).map(|found| found[1].to_owned()) {
+            let is_made = path.starts_with("certs/");
+            assert!(is_made || root().join(&path).exists(), "{name} names {path}");
+        }
+    }
+}
+
+/// The headings as GitHub makes anchors of them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter_map(|line| line.strip_prefix('#')).map(|line| line.trim_start_matches('#'));
+    let anchor = |heading: &str| {
+        let kept = heading.trim().to_lowercase().replace(' ', "-");
+        kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn the_command_line_is_as_described() {
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_vestibule")).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let commands = |text: &str, indent: &str| -> BTreeSet<String> {
+        let names = text.lines().filter_map(|line| line.strip_prefix(indent)?.split(' ').next().map(str::to_owned));
+        names.filter(|name| name.chars().all(|c| c.is_ascii_lowercase()) && !name.is_empty()).collect()
+    };
+    let listed = help.split("Commands:").nth(1).and_then(|rest| rest.split("Options:").next()).unwrap();
+    let mut known = commands(listed, "  ");
+    known.remove("help");
+    let readme = read("README.md");
+    let section = readme.split("## The command line").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+
+    assert_eq!(commands(section, "    vestibule "), known);
+}
+
+#[test]
+fn the_table_of_modules_is_that_of_the_test() {
+    let text = read("docs/architecture.md");
+    let written: Vec<(String, Vec<String>)> = table(&text, "| Module | Is | May name |")
+        .into_iter()
+        .map(|row| (code(row[0])[0].to_owned(), code(row[2]).into_iter().map(str::to_owned).collect()))
+        .collect();
+    let tested: Vec<(String, Vec<String>)> = LAYERS
+        .iter()
+        .map(|layer| (layer.module.to_owned(), layer.may.iter().map(|may| (*may).to_owned()).collect()))
+        .collect();
+
+    assert_eq!(written, tested);
+}
+
+#[test]
+fn the_picture_names_functions_that_exist() {
+    let picture = read("docs/request.svg");
+    let named = Regex::new(r#"class="code"[^>]*>([^<]+)<"#).unwrap();
+    let all: String = sources().into_iter().map(|(_, text)| text).collect();
+    let mut count = 0;
+    for name in named.captures_iter(&picture).map(|found| found[1].to_owned()) {
+        let function = name.rsplit("::").next().unwrap();
+        assert!(all.contains(&format!("fn {function}(")) || all.contains(&format!("fn {function}<")), "{name}");
+        count += 1;
+    }
+    assert!(count > 15);
+}
+
+/// A message of the README: start line, fields by lower-case name.
+fn message(text: &str) -> (String, BTreeMap<String, String>) {
+    let mut lines = text.lines();
+    let start = lines.next().unwrap().to_owned();
+    let fields = lines.map(|line| line.split_once(": ").unwrap_or_else(|| panic!("no field: {line}")));
+    (start, fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect())
+}
+
+/// The fields that are compared: what differs from run to run is named by what it is.
+fn comparable(fields: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
+    let app = Regex::new("PHPSESSID=[0-9a-f]{32}").unwrap();
+    let ours = Regex::new("__Host-session=[A-Za-z0-9_-]{43}").unwrap();
+    let of_the_client = ["date", "content-length", "user-agent", "accept", "content-type", "sec-fetch"];
+    let one = |value: String| {
+        let value = app.replace(&value, "PHPSESSID=APP");
+        let value = ours.replace(&value, "__Host-session=OURS");
+        value.replace("app.test", "app.example.com").replace("127.0.0.1", "198.51.100.7")
+    };
+    let kept = fields.into_iter().filter(|(name, _)| !of_the_client.iter().any(|skip| name.starts_with(skip)));
+    kept.map(|(name, value)| (name, one(value))).collect()
+}
+
+fn received(page: &str) -> Vec<(String, String)> {
+    let row = Regex::new("<tr[^>]*><td>([^<]*)</td><td>([^<]*)</td></tr>").unwrap();
+    let text = |text: &str| text.replace("&quot;", "\"").replace("&amp;", "&");
+    row.captures_iter(page).map(|row| (text(&row[1]), text(&row[2]))).collect()
+}
+
+#[tokio::test]
+async fn what_changes_is_what_the_readme_shows() {
+    let readme = read("README.md");
+    let shown: Vec<_> = blocks(&readme, "http").iter().map(|block| message(block)).collect();
+    let [(_, alone), (_, through), (start, sent), (_, got)] = &shown[..] else { panic!("four messages: {shown:?}") };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = listener.local_addr().unwrap();
+    tokio::spawn(app::serve(listener));
+    let (_proxy, mut browser) = Vestibule::at(&format!("http://{upstream}"), SITE).await;
+    let form = [("username", "alice"), ("password", "wonderland")];
+
+    let bare = plain_login(upstream, "username=alice&password=wonderland").await;
+    let login = browser.post("/login", &form).await;
+    let mut request = Request::builder().method(Method::GET).uri(start.split(' ').nth(1).unwrap());
+    for (name, value) in sent.iter().filter(|(name, _)| !matches!(name.as_str(), "host" | "cookie")) {
+        request = request.header(name, value);
+    }
+    let page = browser.send(request.body(Full::default()).unwrap()).await;
+
+    let fields = |headers: &http::HeaderMap| -> Vec<(String, String)> {
+        headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
+    };
+    assert_eq!(comparable(alone.clone()), comparable(fields(&bare)));
+    assert_eq!(comparable(through.clone()), comparable(fields(&login.headers)));
+    assert_eq!(comparable(got.clone()), comparable(received(&page.body)));
+}
+
+/// A login at the application itself.
+async fn plain_login(address: std::net::SocketAddr, body: &'static str) -> http::HeaderMap {
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post("/login").header("host", "localhost").body(Full::<bytes::Bytes>::from(body)).unwrap();
+    sender.send_request(request).await.unwrap().headers().clone()
+}
