@@ -24,8 +24,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
 use crate::config::LogSettings;
-use crate::policy::session::Record;
-use crate::policy::session::SessionKey;
+use crate::policy::session::Outline;
 
 pub use self::audit::Audit;
 pub use self::audit::ErrorChain;
@@ -70,12 +69,12 @@ pub struct Context {
 
 impl Context {
     /// For what happens to a session outside any request.
-    pub fn of_session(key: &SessionKey, record: &Record) -> Self {
+    pub fn of_session(session: &Outline) -> Self {
         Self {
             request_id: None,
-            site: Some(Arc::clone(&record.site)),
-            client: Some(record.binding.address),
-            session_ref: Some(Arc::from(key.session_ref())),
+            site: Some(Arc::clone(&session.site)),
+            client: Some(session.binding.address),
+            session_ref: Some(Arc::clone(&session.session_ref)),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::policy::binding::Mismatch;
 use crate::policy::binding::OnMismatch;
 use crate::policy::chain::Standing;
 use crate::policy::session::EndReason;
+use crate::policy::session::Life;
 use crate::policy::session::Record;
 use crate::policy::session::SessionId;
 use crate::policy::session::SessionRules;
@@ -55,7 +56,7 @@ pub fn judge(
     rules: &SessionRules,
     now: Timestamp,
 ) -> Verdict {
-    if let Some(reason) = expiry(record, rules, now) {
+    if let Some(reason) = expiry(record.life(), rules, now) {
         return Verdict::Expired(reason);
     }
     if *record.site != *presenter.site {
@@ -74,23 +75,23 @@ pub fn judge(
     }
 }
 
-/// Whether the record is past one of its limits at `now`. A clock that ran backwards gives age zero.
-pub fn expiry(record: &Record, rules: &SessionRules, now: Timestamp) -> Option<EndReason> {
-    if now >= record.absolute_end {
+/// Whether a session is past one of its limits at `now`. A clock that ran backwards gives age zero.
+pub fn expiry(life: Life, rules: &SessionRules, now: Timestamp) -> Option<EndReason> {
+    if now >= life.absolute_end {
         return Some(EndReason::Absolute);
     }
-    (now.since(record.seen) >= idle_limit(record, rules)).then_some(EndReason::Idle)
+    (now.since(life.seen) >= idle_limit(life, rules)).then_some(EndReason::Idle)
 }
 
 /// How long this session may be without activity.
-pub fn idle_limit(record: &Record, rules: &SessionRules) -> Duration {
-    if record.identity.is_some() { rules.idle } else { rules.anonymous }
+pub fn idle_limit(life: Life, rules: &SessionRules) -> Duration {
+    if life.authenticated { rules.idle } else { rules.anonymous }
 }
 
 /// Whether `seen` should be moved: only when it is older than a twentieth of the idle timeout, a
 /// minute at most, so that most requests write nothing. A session may end that much early, never late.
 pub fn touch_is_due(record: &Record, rules: &SessionRules, now: Timestamp) -> bool {
-    let every = (idle_limit(record, rules) / 20).min(Duration::from_secs(60));
+    let every = (idle_limit(record.life(), rules) / 20).min(Duration::from_secs(60));
     now.since(record.seen) >= every
 }
 
@@ -169,7 +170,7 @@ mod tests {
         // S39
         let mut record = record();
         record.seen = at(HOUR);
-        assert_eq!(expiry(&record, &rules(), at(0)), None);
+        assert_eq!(expiry(record.life(), &rules(), at(0)), None);
     }
 
     #[test]

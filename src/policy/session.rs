@@ -59,6 +59,32 @@ impl SessionKey {
     }
 }
 
+/// What a store is asked by on behalf of someone who presented an ID: the key of the record, and the
+/// selector that its sealed fields are under. It opens no session: that takes the verifier.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Handle {
+    key: SessionKey,
+    selector: [u8; 16],
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handle({})", self.key.session_ref())
+    }
+}
+
+impl Handle {
+    /// The key of the record.
+    pub fn key(&self) -> &SessionKey {
+        &self.key
+    }
+
+    /// The selector. One caller: what derives the key of sealed fields from it.
+    pub fn selector(&self) -> &[u8; 16] {
+        &self.selector
+    }
+}
+
 impl SessionId {
     /// From 32 random bytes: selector, then verifier.
     pub fn from_random(bytes: [u8; 32]) -> Self {
@@ -84,6 +110,11 @@ impl SessionId {
         SessionKey(key)
     }
 
+    /// Key and selector.
+    pub fn handle(&self) -> Handle {
+        Handle { key: self.key(), selector: self.selector }
+    }
+
     /// Same selector, other verifier.
     pub fn with_verifier(&self, verifier: [u8; 16]) -> Self {
         Self { selector: self.selector, verifier }
@@ -92,11 +123,6 @@ impl SessionId {
     /// The verifier.
     pub fn verifier(&self) -> &[u8; 16] {
         &self.verifier
-    }
-
-    /// The selector.
-    pub fn selector(&self) -> &[u8; 16] {
-        &self.selector
     }
 
     /// The cookie's value. One caller: the cookie writer.
@@ -243,6 +269,68 @@ impl Record {
         let identity = Some(identity);
         Self { site, identity, created: now, seen: now, absolute_end, chain, binding, vault, revision: 0 }
     }
+}
+
+impl Record {
+    /// What needs no secret to be known.
+    pub fn outline(&self, key: &SessionKey) -> Outline {
+        let identity = self.identity.as_ref();
+        Outline {
+            site: Arc::clone(&self.site),
+            user: identity.map(|identity| identity.user.clone()),
+            session_ref: identity
+                .map_or_else(|| Arc::from(key.session_ref()), |identity| Arc::clone(&identity.session_ref)),
+            created: self.created,
+            authenticated: identity.map(|identity| identity.authenticated),
+            seen: self.seen,
+            absolute_end: self.absolute_end,
+            binding: self.binding.clone(),
+        }
+    }
+
+    /// What its limits are judged by.
+    pub fn life(&self) -> Life {
+        Life { authenticated: self.identity.is_some(), seen: self.seen, absolute_end: self.absolute_end }
+    }
+}
+
+/// The readable part of a record: for lists, indexes and limits. Nobody is let in on its word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outline {
+    /// As [`Record::site`].
+    pub site: Arc<str>,
+    /// Whose session it is said to be.
+    pub user: Option<UserName>,
+    /// The session's public handle.
+    pub session_ref: Arc<str>,
+    /// When the chain began.
+    pub created: Timestamp,
+    /// When the user logged in; `None` for an anonymous session.
+    pub authenticated: Option<Timestamp>,
+    /// Last activity.
+    pub seen: Timestamp,
+    /// Nothing extends it.
+    pub absolute_end: Timestamp,
+    /// The client at creation.
+    pub binding: Binding,
+}
+
+impl Outline {
+    /// What the limits are judged by.
+    pub fn life(&self) -> Life {
+        Life { authenticated: self.authenticated.is_some(), seen: self.seen, absolute_end: self.absolute_end }
+    }
+}
+
+/// What the limits of a session are judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// Whether somebody logged in.
+    pub authenticated: bool,
+    /// Last activity.
+    pub seen: Timestamp,
+    /// Nothing extends it.
+    pub absolute_end: Timestamp,
 }
 
 /// `[session]`

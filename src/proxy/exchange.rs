@@ -322,7 +322,7 @@ impl<'a> Exchange<'a> {
             return Ok(());
         }
         // Gone is fine: a session that ended meanwhile is not revived (VR-48).
-        let _revives_nothing = self.worker.gate.store.touch(&live.key, self.now).await?;
+        let _revives_nothing = self.worker.gate.store.touch(live.handle.key(), self.now).await?;
         Ok(())
     }
 

@@ -270,7 +270,7 @@ impl Exchange<'_> {
 
     fn stream_guard(&self) -> Option<StreamGuard> {
         let live = self.session.live()?;
-        Some(self.worker.gate.streams.bind(live.key, &self.site.rules))
+        Some(self.worker.gate.streams.bind(*live.handle.key(), &self.site.rules))
     }
 
     /// Asks for the login page once more, as a browser without cookies would.

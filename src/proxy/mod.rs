@@ -43,11 +43,14 @@ use crate::policy::admit;
 use crate::policy::headers;
 use crate::policy::lifecycle;
 use crate::policy::session::EndReason;
+use crate::policy::session::Handle;
+use crate::policy::session::Life;
+use crate::policy::session::Outline;
 use crate::policy::session::Record;
 use crate::policy::session::SessionKey;
 use crate::policy::session::SessionRules;
-use crate::store::Found;
 use crate::store::SessionStore;
+use crate::store::StoreError;
 use crate::telemetry;
 use crate::telemetry::Audit;
 
@@ -160,13 +163,13 @@ impl Gate {
 
     /// Closes the streams of a session that is gone, ends one whose time is up.
     async fn watch(&self, key: &SessionKey, rules: &SessionRules, now: Timestamp) {
-        match self.store.load(key, now).await {
-            Ok(Found::Record(record)) => {
-                if let Some(reason) = lifecycle::expiry(&record, rules, now) {
+        match self.store.peek(key, now).await {
+            Ok(Some(session)) => {
+                if let Some(reason) = lifecycle::expiry(session.life(), rules, now) {
                     self.end(key, reason, false, now).await.ok();
                 }
             }
-            Ok(Found::Tombstone | Found::Absent) => self.streams.end(key),
+            Ok(None) => self.streams.end(key),
             // A store that cannot answer says nothing about the session; the next round asks again.
             Err(_) => {}
         }
@@ -174,15 +177,11 @@ impl Gate {
 
     async fn sweep(&self, now: Timestamp) {
         let snapshot = self.current.load_full();
-        let judge = |record: &Record| {
-            let rules = snapshot.rules_of(&record.site)?;
-            lifecycle::expiry(record, &rules, now)
-        };
+        let judge = |site: &str, life: Life| lifecycle::expiry(life, &*snapshot.rules_of(site)?, now);
         match self.store.sweep(&judge, now).await {
             Ok(ended) => {
-                for (key, record, reason) in ended {
-                    self.streams.end(&key);
-                    telemetry::audit(&telemetry::Context::of_session(&key, &record), &Audit::SessionEnded { reason });
+                for (key, session, reason) in ended {
+                    self.ended(&key, &session, reason);
                 }
             }
             Err(error) => telemetry::audit(&telemetry::Context::default(), &Audit::StoreFailed { error: &error }),
@@ -198,13 +197,29 @@ impl Gate {
         reason: EndReason,
         tombstone: bool,
         now: Timestamp,
-    ) -> Result<Option<Record>, crate::store::StoreError> {
+    ) -> Result<(), StoreError> {
         let ended = self.store.remove(key, tombstone, now).await?;
         self.streams.end(key);
-        if let Some(record) = &ended {
-            telemetry::audit(&telemetry::Context::of_session(key, record), &Audit::SessionEnded { reason });
+        if let Some(session) = ended {
+            self.ended(key, &session, reason);
         }
-        Ok(ended)
+        Ok(())
+    }
+
+    /// The same for a session that a login replaces: whoever gets the record gets its cookies.
+    async fn take(&self, handle: &Handle, reason: EndReason, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        let taken = self.store.take(handle, now).await?;
+        self.streams.end(handle.key());
+        if let Some(record) = &taken {
+            self.ended(handle.key(), &record.outline(handle.key()), reason);
+        }
+        Ok(taken)
+    }
+
+    /// What is owed when a record was removed: open streams are closed, the end is logged.
+    fn ended(&self, key: &SessionKey, session: &Outline, reason: EndReason) {
+        self.streams.end(key);
+        telemetry::audit(&telemetry::Context::of_session(session), &Audit::SessionEnded { reason });
     }
 
     /// Cancelled when the program is to stop.

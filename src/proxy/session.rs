@@ -16,6 +16,7 @@ use crate::policy::lifecycle;
 use crate::policy::lifecycle::Presenter;
 use crate::policy::lifecycle::Verdict;
 use crate::policy::session::EndReason;
+use crate::policy::session::Handle;
 use crate::policy::session::Identity;
 use crate::policy::session::Record;
 use crate::policy::session::SessionId;
@@ -54,7 +55,7 @@ pub(super) enum Session {
 
 /// A session that was judged and found alive.
 pub(super) struct Live {
-    pub(super) key: SessionKey,
+    pub(super) handle: Handle,
     pub(super) id: SessionId,
     pub(super) record: Record,
     pub(super) standing: Standing,
@@ -93,9 +94,9 @@ impl Exchange<'_> {
             }
             Presented::Id(id) => id,
         };
-        let key = id.key();
+        let handle = id.handle();
         for _ in 0..ATTEMPTS {
-            let record = match self.worker.gate.store.load(&key, self.now).await? {
+            let record = match self.worker.gate.store.load(&handle, self.now).await? {
                 Found::Record(record) => *record,
                 Found::Tombstone => {
                     self.session = Session::None { tombstone: true };
@@ -112,10 +113,10 @@ impl Exchange<'_> {
                 // Presented for the first time: from now on the predecessor is on its way out.
                 let Some(chain) = record.chain.confirm(self.now) else { continue };
                 // Whatever the swap says, the record is read and judged again.
-                let _judged_again = self.worker.gate.store.swap_chain(&key, record.revision, chain).await?;
+                let _judged_again = self.worker.gate.store.swap_chain(handle.key(), record.revision, chain).await?;
                 continue;
             }
-            return self.adopt(key, id, record, verdict).await;
+            return self.adopt(handle, id, record, verdict).await;
         }
         Err(Failure::Unfinished)
     }
@@ -126,7 +127,8 @@ impl Exchange<'_> {
         lifecycle::judge(record, id, presenter, &self.site.rules, self.now)
     }
 
-    async fn adopt(&mut self, key: SessionKey, id: SessionId, record: Record, verdict: Verdict) -> Result<(), Failure> {
+    async fn adopt(&mut self, handle: Handle, id: SessionId, record: Record, verdict: Verdict) -> Result<(), Failure> {
+        let key = *handle.key();
         match verdict {
             Verdict::Live { standing, signal } => {
                 self.trace.context.session_ref = Some(session_ref(&key, &record));
@@ -135,7 +137,7 @@ impl Exchange<'_> {
                 if let Some(mismatch) = signal {
                     telemetry::audit(&self.trace.context, &Audit::BindingSignal { mismatch });
                 }
-                self.session = Session::Live(Box::new(Live { key, id, record, standing }));
+                self.session = Session::Live(Box::new(Live { handle, id, record, standing }));
             }
             Verdict::Expired(reason) => {
                 self.worker.gate.end(&key, reason, false, self.now).await?;
@@ -165,7 +167,7 @@ impl Exchange<'_> {
     /// Ends the session for good and clears the cookie (product 3.6). Durable when this returns.
     pub(super) async fn end_session(&mut self, reason: EndReason) -> Result<(), Failure> {
         if let Session::Live(live) = &self.session {
-            let (gate, key, now) = (Arc::clone(&self.worker.gate), live.key, self.now);
+            let (gate, key, now) = (Arc::clone(&self.worker.gate), *live.handle.key(), self.now);
             self.must_finish(async move { gate.end(&key, reason, true, now).await }).await??;
         }
         self.trace.settled.ours = Some(self.site.site.cookie.clear());
@@ -188,23 +190,23 @@ impl Exchange<'_> {
         keep: impl FnOnce(Option<&Record>) -> Vault + Send + 'static,
     ) -> Result<(), Failure> {
         let id = new_id()?;
-        let key = id.key();
-        let identity = Arc::new(Identity::new(user, self.now, Arc::from(key.session_ref())));
-        let old = self.session.live().map(|live| live.key);
+        let handle = id.handle();
+        let identity = Arc::new(Identity::new(user, self.now, Arc::from(handle.key().session_ref())));
+        let old = self.session.live().map(|live| live.handle.clone());
         let (gate, rules, site) =
             (Arc::clone(&self.worker.gate), Arc::clone(&self.site.rules), Arc::clone(&self.site.name));
         let (now, binding, chain) = (self.now, self.binding(), Chain::begin(id.verifier(), self.now));
-        let known = Arc::clone(&identity);
+        let (known, new) = (Arc::clone(&identity), handle.clone());
         let created = self
             .must_finish(async move {
                 // Exactly one login gets the old record, and with it the vault.
                 let ended = match old {
-                    Some(old) => gate.end(&old, EndReason::Login, true, now).await?,
+                    Some(old) => gate.take(&old, EndReason::Login, now).await?,
                     None => None,
                 };
                 let record =
                     Record::authenticated(site, known, binding, chain, Arc::new(keep(ended.as_ref())), &rules, now);
-                let presence = gate.store.create(&key, record.clone()).await?;
+                let presence = gate.store.create(&new, record.clone()).await?;
                 Ok::<_, StoreError>((presence, record))
             })
             .await?;
@@ -217,7 +219,7 @@ impl Exchange<'_> {
         self.trace.user = Some(identity);
         self.trace.authenticated = true;
         self.owe_cookie(&id, &record);
-        self.session = Session::Live(Box::new(Live { key, id, record, standing: Standing::Current }));
+        self.session = Session::Live(Box::new(Live { handle, id, record, standing: Standing::Current }));
         Ok(())
     }
 
@@ -234,9 +236,9 @@ impl Exchange<'_> {
             // What went to the application just now is in use: it is not what a full vault loses.
             let host = &self.site.site.origin.host;
             changes.extend(live.record.vault.uses_for(&self.target, host, self.cross_site, self.now));
-            let (gate, key, now) = (Arc::clone(&self.worker.gate), live.key, self.now);
+            let (gate, handle, now) = (Arc::clone(&self.worker.gate), live.handle.clone(), self.now);
             let presence =
-                self.must_finish(async move { gate.store.change_vault(&key, &changes, now).await }).await??;
+                self.must_finish(async move { gate.store.change_vault(&handle, &changes, now).await }).await??;
             // Gone: the session ended while the application answered; its cookies end with it.
             let _ended_meanwhile = presence;
             return Ok(());
@@ -279,18 +281,18 @@ impl Exchange<'_> {
             gate.streams.end(&evicted);
         }
         let id = new_id()?;
-        let (key, chain) = (id.key(), Chain::begin(id.verifier(), self.now));
+        let (handle, chain) = (id.handle(), Chain::begin(id.verifier(), self.now));
         let site = Arc::clone(&self.site.name);
         let record = Record::anonymous(site, self.binding(), chain, Arc::new(vault), &self.site.rules, self.now);
-        let stored = record.clone();
-        let presence = self.must_finish(async move { gate.store.create(&key, stored).await }).await??;
+        let (new, stored) = (handle.clone(), record.clone());
+        let presence = self.must_finish(async move { gate.store.create(&new, stored).await }).await??;
         if presence == Presence::Gone {
             return Err(Failure::NoId);
         }
-        self.trace.context.session_ref = Some(session_ref(&key, &record));
+        self.trace.context.session_ref = Some(session_ref(handle.key(), &record));
         telemetry::audit(&self.trace.context, &Audit::SessionCreated);
         self.owe_cookie(&id, &record);
-        self.session = Session::Live(Box::new(Live { key, id, record, standing: Standing::Current }));
+        self.session = Session::Live(Box::new(Live { handle, id, record, standing: Standing::Current }));
         Ok(())
     }
 
@@ -303,15 +305,15 @@ impl Exchange<'_> {
         if !due || self.trace.settled.ours.is_some() || !(overdue || (eligible && !headers::is_cacheable(response))) {
             return Ok(());
         }
-        let (key, id) = (live.key, live.id.clone());
+        let (handle, id) = (live.handle.clone(), live.id.clone());
         for _ in 0..ATTEMPTS {
-            let Found::Record(record) = self.worker.gate.store.load(&key, self.now).await? else { return Ok(()) };
+            let Found::Record(record) = self.worker.gate.store.load(&handle, self.now).await? else { return Ok(()) };
             let successor = match record.chain.standing(id.verifier(), self.site.rules.rotation_grace, self.now) {
                 Standing::Superseded => record.chain.successor(id.verifier()),
                 Standing::Current if record.chain.is_due(every, self.now) => {
                     let successor = *new_id()?.verifier();
                     let chain = record.chain.offer(id.verifier(), &successor, self.now);
-                    match self.worker.gate.store.swap_chain(&key, record.revision, chain).await? {
+                    match self.worker.gate.store.swap_chain(handle.key(), record.revision, chain).await? {
                         Swap::Swapped => {
                             telemetry::audit(&self.trace.context, &Audit::SessionRotated);
                             Some(successor)
@@ -343,13 +345,13 @@ impl Exchange<'_> {
     /// Ties a stream or tunnel to the session, if there is one.
     pub(super) fn bound(&self, activity: bool) -> Option<Bound> {
         let live = self.session.live()?;
-        let guard = self.worker.gate.streams.bind(live.key, &self.site.rules);
+        let guard = self.worker.gate.streams.bind(*live.handle.key(), &self.site.rules);
         Some(Bound::new(guard, activity.then(|| self.pulse(live))))
     }
 
     pub(super) fn pulse(&self, live: &Live) -> Pulse {
         let gate = &self.worker.gate;
-        Pulse::new(Arc::clone(&gate.store), Arc::clone(&gate.clock), live.key, &self.site.rules)
+        Pulse::new(Arc::clone(&gate.store), Arc::clone(&gate.clock), *live.handle.key(), &self.site.rules)
     }
 }
 

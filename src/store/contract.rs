@@ -22,8 +22,12 @@ fn at(seconds: u64) -> Timestamp {
     Timestamp::from_millis(seconds * 1000)
 }
 
+fn handle(number: u8) -> Handle {
+    SessionId::from_random([number; 32]).handle()
+}
+
 fn key(number: u8) -> SessionKey {
-    SessionId::from_random([number; 32]).key()
+    *handle(number).key()
 }
 
 fn rules() -> SessionRules {
@@ -63,61 +67,61 @@ fn put(name: &str) -> VaultChange {
     })
 }
 
-async fn record(store: &dyn SessionStore, key: &SessionKey) -> Option<Record> {
-    match store.load(key, at(1)).await.unwrap() {
+async fn record(store: &dyn SessionStore, number: u8) -> Option<Record> {
+    match store.load(&handle(number), at(1)).await.unwrap() {
         Found::Record(record) => Some(*record),
         Found::Tombstone | Found::Absent => None,
     }
 }
 
 async fn what_was_created_is_found(store: Arc<dyn SessionStore>) {
-    assert_eq!(store.create(&key(1), of("alice")).await.unwrap(), Presence::Present);
-    assert_eq!(record(&*store, &key(1)).await.unwrap().identity.unwrap().user.as_str(), "alice");
-    assert!(record(&*store, &key(2)).await.is_none());
+    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
+    assert_eq!(record(&*store, 1).await.unwrap().identity.unwrap().user.as_str(), "alice");
+    assert!(record(&*store, 2).await.is_none());
 }
 
 async fn a_taken_key_is_not_given_again(store: Arc<dyn SessionStore>) {
     // S16: set if absent.
-    assert_eq!(store.create(&key(1), of("alice")).await.unwrap(), Presence::Present);
-    assert_eq!(store.create(&key(1), of("bob")).await.unwrap(), Presence::Gone);
-    assert_eq!(record(&*store, &key(1)).await.unwrap().identity.unwrap().user.as_str(), "alice");
+    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(1), of("bob")).await.unwrap(), Presence::Gone);
+    assert_eq!(record(&*store, 1).await.unwrap().identity.unwrap().user.as_str(), "alice");
 }
 
 async fn a_touch_moves_forward_and_revives_nothing(store: Arc<dyn SessionStore>) {
     // VR-48, VR-50
-    assert_eq!(store.create(&key(1), of("alice")).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
     assert_eq!(store.touch(&key(1), at(50)).await.unwrap(), Presence::Present);
     assert_eq!(store.touch(&key(1), at(40)).await.unwrap(), Presence::Present);
-    assert_eq!(record(&*store, &key(1)).await.unwrap().seen, at(50));
+    assert_eq!(record(&*store, 1).await.unwrap().seen, at(50));
     assert!(store.remove(&key(1), false, at(60)).await.unwrap().is_some());
     assert_eq!(store.touch(&key(1), at(70)).await.unwrap(), Presence::Gone);
-    assert_eq!(store.change_vault(&key(1), &[put("a")], at(70)).await.unwrap(), Presence::Gone);
-    assert!(record(&*store, &key(1)).await.is_none());
+    assert_eq!(store.change_vault(&handle(1), &[put("a")], at(70)).await.unwrap(), Presence::Gone);
+    assert!(record(&*store, 1).await.is_none());
 }
 
 async fn a_chain_is_swapped_only_at_its_revision(store: Arc<dyn SessionStore>) {
     // VR-44
-    assert_eq!(store.create(&key(1), of("alice")).await.unwrap(), Presence::Present);
-    let before = record(&*store, &key(1)).await.unwrap();
+    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
+    let before = record(&*store, 1).await.unwrap();
     let chain = before.chain.offer(&[0; 16], &[1; 16], at(1));
     assert_eq!(store.swap_chain(&key(1), before.revision, chain.clone()).await.unwrap(), Swap::Swapped);
     assert_eq!(store.swap_chain(&key(1), before.revision, before.chain).await.unwrap(), Swap::Stale);
-    assert_eq!(record(&*store, &key(1)).await.unwrap().chain, chain);
+    assert_eq!(record(&*store, 1).await.unwrap().chain, chain);
     assert_eq!(store.swap_chain(&key(2), 0, chain).await.unwrap(), Swap::Gone);
 }
 
 async fn a_tombstone_lasts_a_minute(store: Arc<dyn SessionStore>) {
-    assert_eq!(store.create(&key(1), of("alice")).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
     assert!(store.remove(&key(1), true, at(100)).await.unwrap().is_some());
-    assert!(matches!(store.load(&key(1), at(159)).await.unwrap(), Found::Tombstone));
-    assert!(matches!(store.load(&key(1), at(160)).await.unwrap(), Found::Absent));
+    assert!(matches!(store.load(&handle(1), at(159)).await.unwrap(), Found::Tombstone));
+    assert!(matches!(store.load(&handle(1), at(160)).await.unwrap(), Found::Absent));
     assert!(store.remove(&key(1), true, at(100)).await.unwrap().is_none());
-    assert_eq!(store.create(&key(1), of("bob")).await.unwrap(), Presence::Gone);
+    assert_eq!(store.create(&handle(1), of("bob")).await.unwrap(), Presence::Gone);
 }
 
 async fn exactly_one_caller_gets_what_was_removed(store: Arc<dyn SessionStore>) {
     // VR-20: exactly one login can take the vault.
-    assert_eq!(store.create(&key(1), anonymous(at(0))).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(1), anonymous(at(0))).await.unwrap(), Presence::Present);
     let removals: Vec<_> = (0..100)
         .map(|_| {
             let store = Arc::clone(&store);
@@ -132,25 +136,25 @@ async fn exactly_one_caller_gets_what_was_removed(store: Arc<dyn SessionStore>) 
 }
 
 async fn parallel_cookies_are_never_lost(store: Arc<dyn SessionStore>) {
-    assert_eq!(store.create(&key(1), anonymous(at(0))).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(1), anonymous(at(0))).await.unwrap(), Presence::Present);
     let writes: Vec<_> = (0..50)
         .map(|number| {
             let store = Arc::clone(&store);
             tokio::spawn(
-                async move { store.change_vault(&key(1), &[put(&format!("c{number}"))], at(1)).await.unwrap() },
+                async move { store.change_vault(&handle(1), &[put(&format!("c{number}"))], at(1)).await.unwrap() },
             )
         })
         .collect();
     for write in writes {
         assert_eq!(write.await.unwrap(), Presence::Present);
     }
-    assert_eq!(record(&*store, &key(1)).await.unwrap().vault.cookies().len(), 50);
+    assert_eq!(record(&*store, 1).await.unwrap().vault.cookies().len(), 50);
 }
 
 async fn the_sessions_of_a_user_are_known(store: Arc<dyn SessionStore>) {
     // VR-24: several values, pruned one by one.
     for (number, user) in [(1, "alice"), (2, "alice"), (3, "bob")] {
-        assert_eq!(store.create(&key(number), of(user)).await.unwrap(), Presence::Present);
+        assert_eq!(store.create(&handle(number), of(user)).await.unwrap(), Presence::Present);
     }
     assert_eq!(store.by_user(SITE, "alice").await.unwrap(), [key(1), key(2)]);
     assert!(store.remove(&key(1), true, at(1)).await.unwrap().is_some());
@@ -161,24 +165,24 @@ async fn the_sessions_of_a_user_are_known(store: Arc<dyn SessionStore>) {
 async fn the_least_recently_used_anonymous_session_goes(store: Arc<dyn SessionStore>) {
     // S176
     for number in 1..=3 {
-        assert_eq!(store.create(&key(number), anonymous(at(u64::from(number)))).await.unwrap(), Presence::Present);
+        assert_eq!(store.create(&handle(number), anonymous(at(u64::from(number)))).await.unwrap(), Presence::Present);
     }
-    assert_eq!(store.create(&key(9), of("alice")).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(9), of("alice")).await.unwrap(), Presence::Present);
     assert_eq!(store.touch(&key(1), at(10)).await.unwrap(), Presence::Present);
     assert_eq!(store.anonymous(SITE).await.unwrap(), 3);
     assert_eq!(store.evict_anonymous(SITE).await.unwrap(), Some(key(2)));
     assert_eq!(store.anonymous(SITE).await.unwrap(), 2);
-    assert!(record(&*store, &key(9)).await.is_some());
+    assert!(record(&*store, 9).await.is_some());
 }
 
 async fn a_sweep_frees_what_has_expired(store: Arc<dyn SessionStore>) {
-    assert_eq!(store.create(&key(1), of("alice")).await.unwrap(), Presence::Present);
-    assert_eq!(store.create(&key(2), of("bob")).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(2), of("bob")).await.unwrap(), Presence::Present);
     assert_eq!(store.touch(&key(2), at(5)).await.unwrap(), Presence::Present);
-    let judge = |record: &Record| (record.seen < at(5)).then_some(EndReason::Idle);
+    let judge = |_: &str, life: Life| (life.seen < at(5)).then_some(EndReason::Idle);
     let ended = store.sweep(&judge, at(10)).await.unwrap();
     assert_eq!(ended.iter().map(|(key, _, reason)| (*key, *reason)).collect::<Vec<_>>(), [(key(1), EndReason::Idle)]);
-    assert!(record(&*store, &key(2)).await.is_some());
+    assert!(record(&*store, 2).await.is_some());
     assert_eq!(store.by_user(SITE, "alice").await.unwrap(), []);
 }
 

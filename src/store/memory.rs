@@ -18,10 +18,14 @@ use dashmap::Entry;
 use crate::clock::Timestamp;
 use crate::policy::chain::Chain;
 use crate::policy::session::EndReason;
+use crate::policy::session::Handle;
+use crate::policy::session::Life;
+use crate::policy::session::Outline;
 use crate::policy::session::Record;
 use crate::policy::session::SessionKey;
 use crate::policy::vault::VaultChange;
 use crate::store::Found;
+use crate::store::Judge;
 use crate::store::Presence;
 use crate::store::Reply;
 use crate::store::SessionStore;
@@ -58,6 +62,10 @@ struct Entered {
 impl Entered {
     fn new(record: Record) -> Self {
         Self { seen: AtomicU64::new(record.seen.as_millis()), record }
+    }
+
+    fn life(&self) -> Life {
+        Life { seen: Timestamp::from_millis(self.seen.load(Ordering::Relaxed)), ..self.record.life() }
     }
 
     fn composed(&self) -> Record {
@@ -196,18 +204,14 @@ impl MemoryStore {
         })
     }
 
-    fn expired(
-        &self,
-        judge: &(dyn Fn(&Record) -> Option<EndReason> + Send + Sync),
-        now: Timestamp,
-    ) -> Vec<(SessionKey, Record, EndReason)> {
+    fn expired(&self, judge: Judge<'_>, now: Timestamp) -> Vec<(SessionKey, Outline, EndReason)> {
         let mut ended = Vec::new();
         // The map's iterator holds one shard at a time.
         let candidates: Vec<SessionKey> = self
             .slots
             .iter()
             .filter(|slot| match slot.value() {
-                Slot::Session(session) => judge(&session.composed()).is_some(),
+                Slot::Session(session) => judge(&session.record.site, session.life()).is_some(),
                 Slot::Tombstone(since) => now.since(*since) >= TOMBSTONE,
             })
             .map(|slot| *slot.key())
@@ -220,12 +224,12 @@ impl MemoryStore {
                 }
                 Slot::Tombstone(_) => {}
                 Slot::Session(session) => {
-                    let record = session.composed();
                     // Judged again: it may have been used since it was listed.
-                    if let Some(reason) = judge(&record) {
-                        self.leave(&key, &record);
+                    if let Some(reason) = judge(&session.record.site, session.life()) {
+                        let outline = session.composed().outline(&key);
+                        self.leave(&key, &session.record);
                         slot.remove();
-                        ended.push((key, record, reason));
+                        ended.push((key, outline, reason));
                     }
                 }
             }
@@ -235,12 +239,20 @@ impl MemoryStore {
 }
 
 impl SessionStore for MemoryStore {
-    fn load<'a>(&'a self, key: &'a SessionKey, now: Timestamp) -> Reply<'a, Found> {
-        Box::pin(ready(Ok(self.find(key, now))))
+    fn load<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found> {
+        Box::pin(ready(Ok(self.find(handle.key(), now))))
     }
 
-    fn create<'a>(&'a self, key: &'a SessionKey, record: Record) -> Reply<'a, Presence> {
-        Box::pin(ready(Ok(self.add(key, record))))
+    fn peek<'a>(&'a self, key: &'a SessionKey, now: Timestamp) -> Reply<'a, Option<Outline>> {
+        let outline = match self.find(key, now) {
+            Found::Record(record) => Some(record.outline(key)),
+            Found::Tombstone | Found::Absent => None,
+        };
+        Box::pin(ready(Ok(outline)))
+    }
+
+    fn create<'a>(&'a self, handle: &'a Handle, record: Record) -> Reply<'a, Presence> {
+        Box::pin(ready(Ok(self.add(handle.key(), record))))
     }
 
     fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp) -> Reply<'a, Presence> {
@@ -261,11 +273,11 @@ impl SessionStore for MemoryStore {
 
     fn change_vault<'a>(
         &'a self,
-        key: &'a SessionKey,
+        handle: &'a Handle,
         changes: &'a [VaultChange],
         now: Timestamp,
     ) -> Reply<'a, Presence> {
-        let changed = self.with(key, |record| {
+        let changed = self.with(handle.key(), |record| {
             if let Some(vault) = record.vault.changed(changes, now) {
                 record.vault = Arc::new(vault);
                 record.revision += 1;
@@ -274,8 +286,12 @@ impl SessionStore for MemoryStore {
         Box::pin(ready(Ok(if changed.is_some() { Presence::Present } else { Presence::Gone })))
     }
 
-    fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Record>> {
-        Box::pin(ready(Ok(self.end(key, tombstone, now))))
+    fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>> {
+        Box::pin(ready(Ok(self.end(handle.key(), true, now))))
+    }
+
+    fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Outline>> {
+        Box::pin(ready(Ok(self.end(key, tombstone, now).map(|record| record.outline(key)))))
     }
 
     fn by_user<'a>(&'a self, site: &'a str, user: &'a str) -> Reply<'a, Vec<SessionKey>> {
@@ -293,11 +309,7 @@ impl SessionStore for MemoryStore {
         Box::pin(ready(Ok(evicted)))
     }
 
-    fn sweep<'a>(
-        &'a self,
-        judge: &'a (dyn Fn(&Record) -> Option<EndReason> + Send + Sync),
-        now: Timestamp,
-    ) -> Reply<'a, Vec<(SessionKey, Record, EndReason)>> {
+    fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Outline, EndReason)>> {
         Box::pin(ready(Ok(self.expired(judge, now))))
     }
 }

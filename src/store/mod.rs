@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod contract;
 pub mod memory;
+pub mod sealed;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,6 +15,9 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::policy::chain::Chain;
 use crate::policy::session::EndReason;
+use crate::policy::session::Handle;
+use crate::policy::session::Life;
+use crate::policy::session::Outline;
 use crate::policy::session::Record;
 use crate::policy::session::SessionKey;
 use crate::policy::vault::VaultChange;
@@ -68,12 +72,18 @@ pub enum Swap {
 /// How long an ended selector is remembered.
 pub const TOMBSTONE: Duration = Duration::from_secs(60);
 
-/// One session store. Keys are SHA-256 of selectors; a store never sees an ID.
+/// Says why a session is over, if it is: its site, and what its limits are judged by.
+pub type Judge<'a> = &'a (dyn Fn(&str, Life) -> Option<EndReason> + Send + Sync);
+
+/// One session store. A store is given selectors, never verifiers: nothing that it holds or was
+/// given opens a session.
 pub trait SessionStore: Send + Sync + 'static {
-    /// What is under the key.
-    fn load<'a>(&'a self, key: &'a SessionKey, now: Timestamp) -> Reply<'a, Found>;
+    /// What is there for someone who presented an ID.
+    fn load<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found>;
+    /// The readable part of a record that is there.
+    fn peek<'a>(&'a self, key: &'a SessionKey, now: Timestamp) -> Reply<'a, Option<Outline>>;
     /// Adds a record; `Gone` when the key is taken (by a record or a tombstone).
-    fn create<'a>(&'a self, key: &'a SessionKey, record: Record) -> Reply<'a, Presence>;
+    fn create<'a>(&'a self, handle: &'a Handle, record: Record) -> Reply<'a, Presence>;
     /// Moves `seen` forward, never back, and only if the record is there.
     fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp) -> Reply<'a, Presence>;
     /// Replaces the chain if the record still has this revision.
@@ -81,26 +91,24 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Applies changes to the vault of whatever the record then is; parallel changes are never lost.
     fn change_vault<'a>(
         &'a self,
-        key: &'a SessionKey,
+        handle: &'a Handle,
         changes: &'a [VaultChange],
         now: Timestamp,
     ) -> Reply<'a, Presence>;
-    /// Removes a record and returns it, to exactly one caller; `tombstone` leaves one in its place.
-    /// Removing what is not there is fine.
-    fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Record>>;
+    /// Removes a record, leaves a tombstone, and returns the record whole, to exactly one caller.
+    fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>>;
+    /// Removes a record; `tombstone` leaves one in its place. Exactly one caller is told what it was;
+    /// removing what is not there is fine.
+    fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Outline>>;
     /// The keys of all sessions of a user on a site.
     fn by_user<'a>(&'a self, site: &'a str, user: &'a str) -> Reply<'a, Vec<SessionKey>>;
     /// The number of anonymous sessions of a site.
     fn anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, usize>;
     /// Removes the least recently used anonymous session of a site.
     fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<SessionKey>>;
-    /// Frees expired records (for which `judge` gives a reason) and old tombstones, returns what
-    /// ended. Correctness never depends on it.
-    fn sweep<'a>(
-        &'a self,
-        judge: &'a (dyn Fn(&Record) -> Option<EndReason> + Send + Sync),
-        now: Timestamp,
-    ) -> Reply<'a, Vec<(SessionKey, Record, EndReason)>>;
+    /// Frees the records that `judge` says are over, and old tombstones; returns what ended.
+    /// Correctness never depends on it.
+    fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Outline, EndReason)>>;
 }
 
 /// `[store]`

@@ -76,6 +76,11 @@ pub struct Vault {
 }
 
 impl Vault {
+    /// What a store kept of one.
+    pub fn of(cookies: Vec<VaultCookie>) -> Self {
+        Self { cookies }
+    }
+
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
         self.cookies.is_empty()

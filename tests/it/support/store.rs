@@ -7,10 +7,13 @@ use std::sync::atomic::Ordering;
 use vestibule::clock::Timestamp;
 use vestibule::policy::chain::Chain;
 use vestibule::policy::session::EndReason;
+use vestibule::policy::session::Handle;
+use vestibule::policy::session::Outline;
 use vestibule::policy::session::Record;
 use vestibule::policy::session::SessionKey;
 use vestibule::policy::vault::VaultChange;
 use vestibule::store::Found;
+use vestibule::store::Judge;
 use vestibule::store::Presence;
 use vestibule::store::Reply;
 use vestibule::store::SessionStore;
@@ -58,15 +61,17 @@ impl BrokenStore {
     }
 }
 
-type Judge<'a> = &'a (dyn Fn(&Record) -> Option<EndReason> + Send + Sync);
-
 impl SessionStore for BrokenStore {
-    fn load<'a>(&'a self, key: &'a SessionKey, now: Timestamp) -> Reply<'a, Found> {
-        self.answer(self.inner.load(key, now))
+    fn load<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found> {
+        self.answer(self.inner.load(handle, now))
     }
 
-    fn create<'a>(&'a self, key: &'a SessionKey, record: Record) -> Reply<'a, Presence> {
-        self.answer(self.inner.create(key, record))
+    fn peek<'a>(&'a self, key: &'a SessionKey, now: Timestamp) -> Reply<'a, Option<Outline>> {
+        self.answer(self.inner.peek(key, now))
+    }
+
+    fn create<'a>(&'a self, handle: &'a Handle, record: Record) -> Reply<'a, Presence> {
+        self.answer(self.inner.create(handle, record))
     }
 
     fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp) -> Reply<'a, Presence> {
@@ -79,14 +84,18 @@ impl SessionStore for BrokenStore {
 
     fn change_vault<'a>(
         &'a self,
-        key: &'a SessionKey,
+        handle: &'a Handle,
         changes: &'a [VaultChange],
         now: Timestamp,
     ) -> Reply<'a, Presence> {
-        self.answer(self.inner.change_vault(key, changes, now))
+        self.answer(self.inner.change_vault(handle, changes, now))
     }
 
-    fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Record>> {
+    fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>> {
+        self.answer(self.inner.take(handle, now))
+    }
+
+    fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Outline>> {
         self.answer(self.inner.remove(key, tombstone, now))
     }
 
@@ -102,7 +111,7 @@ impl SessionStore for BrokenStore {
         self.answer(self.inner.evict_anonymous(site))
     }
 
-    fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Record, EndReason)>> {
+    fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Outline, EndReason)>> {
         self.answer(self.inner.sweep(judge, now))
     }
 }

@@ -1,0 +1,489 @@
+//! How a record looks outside the process (S18, S184, product 3.1): a readable part that is never
+//! believed, and sealed fields that only the holder of the selector can open or make. Who reads a
+//! store learns names and times; who writes to it can end sessions, and forge nothing.
+//!
+//! Each sealed field is AES-256-GCM under HKDF-SHA256(selector) with a random nonce; the readable
+//! part and the field's own name are its associated data, so that no field works in another record,
+//! in another place, or beside other facts.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use aws_lc_rs::aead::AES_256_GCM;
+use aws_lc_rs::aead::Aad;
+use aws_lc_rs::aead::NONCE_LEN;
+use aws_lc_rs::aead::Nonce;
+use aws_lc_rs::aead::RandomizedNonceKey;
+use aws_lc_rs::digest;
+use aws_lc_rs::hkdf;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+use crate::policy::binding::Binding;
+use crate::policy::chain::Chain;
+use crate::policy::chain::Turn;
+use crate::policy::cookie::SameSite;
+use crate::policy::session::Handle;
+use crate::policy::session::Identity;
+use crate::policy::session::Outline;
+use crate::policy::session::Record;
+use crate::policy::session::UserName;
+use crate::policy::vault::Vault;
+use crate::policy::vault::VaultCookie;
+
+/// The first byte of every readable part. Another one is from a version that we cannot read.
+const VERSION: u8 = 1;
+
+/// What the name of a sealed field is derived from; also keeps fields of different kinds apart.
+const IDENTITY: &[u8] = b"identity";
+
+/// Why stored bytes are not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// Written by another version: its owner logs in again (VR-28).
+    #[error("the record was written by another version")]
+    Version,
+    /// Bytes are missing or wrong.
+    #[error("the record is damaged")]
+    Damaged,
+    /// Somebody changed it, or put it where it does not belong (S184).
+    #[error("the record was changed by somebody else")]
+    Forged,
+}
+
+/// One cookie of the vault, sealed, under a name that tells nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SealedCookie {
+    /// From the cookie's name, domain and path, under the session's key.
+    pub field: [u8; 16],
+    /// Nonce, ciphertext and tag.
+    pub sealed: Vec<u8>,
+}
+
+/// A record, ready to be stored. What changes often stands apart, so that it can be changed alone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// Version and outline; fixed for the life of the record.
+    pub readable: Vec<u8>,
+    /// `None` for an anonymous session.
+    pub identity: Option<Vec<u8>>,
+    /// The chain; digests and what is sealed under verifiers.
+    pub chain: Vec<u8>,
+    /// The vault.
+    pub cookies: Vec<SealedCookie>,
+    /// As [`Record::revision`].
+    pub revision: u64,
+    /// As [`Record::seen`].
+    pub seen: Timestamp,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ReadableForm<'a> {
+    site: &'a str,
+    user: Option<&'a str>,
+    session_ref: &'a str,
+    created: u64,
+    authenticated: Option<u64>,
+    absolute_end: u64,
+    address: IpAddr,
+    user_agent: Option<&'a str>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ChainForm {
+    current: [u8; 32],
+    minted: u64,
+    turn: TurnForm,
+}
+
+#[derive(Serialize, Deserialize)]
+enum TurnForm {
+    Steady,
+    Offered { successor: [u8; 32], sealed: [u8; 16], minted: u64 },
+    Confirmed { predecessor: [u8; 32], at: u64 },
+}
+
+#[derive(Serialize, Deserialize)]
+struct CookieForm<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+    path: &'a str,
+    domain: Option<&'a str>,
+    expires: Option<u64>,
+    same_site: Option<u8>,
+    created: u64,
+    used: u64,
+}
+
+/// The key of one session's sealed fields.
+pub struct Sealer {
+    key: RandomizedNonceKey,
+    /// For the names of fields.
+    names: [u8; 32],
+}
+
+impl Sealer {
+    /// Derived from the selector, which no store has.
+    pub fn new(handle: &Handle) -> Option<Self> {
+        let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, b"vestibule record").extract(handle.selector());
+        let derive = |purpose: &[&[u8]]| {
+            let mut bytes = [0; 32];
+            secret.expand(purpose, hkdf::HKDF_SHA256).ok()?.fill(&mut bytes).ok()?;
+            Some(bytes)
+        };
+        let (key, names) = (derive(&[b"seal"])?, derive(&[b"names"])?);
+        Some(Self { key: RandomizedNonceKey::new(&AES_256_GCM, &key).ok()?, names })
+    }
+
+    fn seal(&self, text: &[u8], readable: &[u8], field: &[u8]) -> Option<Vec<u8>> {
+        let mut sealed = text.to_vec();
+        let nonce = self.key.seal_in_place_append_tag(Aad::from(associated(readable, field)), &mut sealed).ok()?;
+        Some([nonce.as_ref(), sealed.as_slice()].concat())
+    }
+
+    fn open(&self, sealed: &[u8], readable: &[u8], field: &[u8]) -> Result<Vec<u8>, Unusable> {
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(Unusable::Damaged)?;
+        let mut text = sealed.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let opened = self.key.open_in_place(nonce, Aad::from(associated(readable, field)), &mut text);
+        let length = opened.map_err(|_| Unusable::Forged)?.len();
+        text.truncate(length);
+        Ok(text)
+    }
+
+    /// A cookie's place in the record: stable, so that setting it again replaces it.
+    pub fn field(&self, cookie: &VaultCookie) -> [u8; 16] {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        hash.update(&self.names);
+        for part in [&cookie.name[..], cookie.path.as_bytes(), cookie.domain.as_deref().unwrap_or("").as_bytes()] {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        let mut field = [0; 16];
+        field.copy_from_slice(&hash.finish().as_ref()[..16]);
+        field
+    }
+}
+
+/// What a sealed field is tied to.
+fn associated(readable: &[u8], field: &[u8]) -> Vec<u8> {
+    [&(readable.len() as u64).to_le_bytes()[..], readable, field].concat()
+}
+
+/// Seals a record. `None` when the system gives no randomness.
+pub fn seal(handle: &Handle, record: &Record) -> Option<Sealed> {
+    let sealer = Sealer::new(handle)?;
+    let readable = write_outline(&record.outline(handle.key()))?;
+    let identity = match &record.identity {
+        Some(identity) => Some(sealer.seal(identity.user.as_str().as_bytes(), &readable, IDENTITY)?),
+        None => None,
+    };
+    let cookies = record.vault.cookies().iter().map(|cookie| seal_cookie(&sealer, cookie, &readable));
+    Some(Sealed {
+        identity,
+        chain: write_chain(&record.chain)?,
+        cookies: cookies.collect::<Option<_>>()?,
+        revision: record.revision,
+        seen: record.seen,
+        readable,
+    })
+}
+
+fn seal_cookie(sealer: &Sealer, cookie: &VaultCookie, readable: &[u8]) -> Option<SealedCookie> {
+    let form = CookieForm {
+        name: &cookie.name,
+        value: &cookie.value,
+        path: &cookie.path,
+        domain: cookie.domain.as_deref(),
+        expires: cookie.expires.map(Timestamp::as_millis),
+        same_site: cookie.same_site.map(|same_site| match same_site {
+            SameSite::Strict => 0,
+            SameSite::Lax => 1,
+            SameSite::None => 2,
+        }),
+        created: cookie.created.as_millis(),
+        used: cookie.used.as_millis(),
+    };
+    let field = sealer.field(cookie);
+    let sealed = sealer.seal(&postcard::to_allocvec(&form).ok()?, readable, &field)?;
+    Some(SealedCookie { field, sealed })
+}
+
+/// Opens a record for whoever presented its selector.
+///
+/// # Errors
+/// When it was not written by us, for this session, as it stands.
+pub fn open(handle: &Handle, stored: &Sealed) -> Result<Record, Unusable> {
+    let outline = read_outline(&stored.readable, stored.seen)?;
+    let sealer = Sealer::new(handle).ok_or(Unusable::Damaged)?;
+    let identity = match (&stored.identity, outline.authenticated) {
+        (Some(sealed), Some(authenticated)) => {
+            let user = sealer.open(sealed, &stored.readable, IDENTITY)?;
+            let user = std::str::from_utf8(&user).ok().and_then(|user| UserName::parse(user).ok());
+            let user = user.ok_or(Unusable::Damaged)?;
+            Some(Arc::new(Identity::new(user, authenticated, Arc::clone(&outline.session_ref))))
+        }
+        (None, None) => None,
+        // A user without proof, or proof without the time it is about.
+        (Some(_), None) | (None, Some(_)) => return Err(Unusable::Forged),
+    };
+    let mut cookies = Vec::with_capacity(stored.cookies.len());
+    for cookie in &stored.cookies {
+        cookies.push(open_cookie(&sealer, cookie, &stored.readable)?);
+    }
+    cookies.sort_by_key(|cookie| cookie.created);
+    Ok(Record {
+        site: outline.site,
+        identity,
+        created: outline.created,
+        seen: stored.seen,
+        absolute_end: outline.absolute_end,
+        chain: read_chain(&stored.chain)?,
+        binding: outline.binding,
+        vault: Arc::new(Vault::of(cookies)),
+        revision: stored.revision,
+    })
+}
+
+fn open_cookie(sealer: &Sealer, cookie: &SealedCookie, readable: &[u8]) -> Result<VaultCookie, Unusable> {
+    let text = sealer.open(&cookie.sealed, readable, &cookie.field)?;
+    let form: CookieForm<'_> = postcard::from_bytes(&text).map_err(|_| Unusable::Damaged)?;
+    Ok(VaultCookie {
+        name: Bytes::copy_from_slice(form.name),
+        value: Bytes::copy_from_slice(form.value),
+        path: form.path.to_owned(),
+        domain: form.domain.map(str::to_owned),
+        expires: form.expires.map(Timestamp::from_millis),
+        same_site: match form.same_site {
+            None => None,
+            Some(0) => Some(SameSite::Strict),
+            Some(1) => Some(SameSite::Lax),
+            Some(_) => Some(SameSite::None),
+        },
+        created: Timestamp::from_millis(form.created),
+        used: Timestamp::from_millis(form.used),
+    })
+}
+
+fn write_outline(outline: &Outline) -> Option<Vec<u8>> {
+    let form = ReadableForm {
+        site: &outline.site,
+        user: outline.user.as_ref().map(UserName::as_str),
+        session_ref: &outline.session_ref,
+        created: outline.created.as_millis(),
+        authenticated: outline.authenticated.map(Timestamp::as_millis),
+        absolute_end: outline.absolute_end.as_millis(),
+        address: outline.binding.address,
+        user_agent: outline.binding.user_agent.as_deref(),
+    };
+    postcard::to_extend(&form, vec![VERSION]).ok()
+}
+
+/// Reads the part that needs no secret.
+///
+/// # Errors
+/// When it is not one of ours.
+pub fn read_outline(readable: &[u8], seen: Timestamp) -> Result<Outline, Unusable> {
+    let (version, form) = readable.split_first().ok_or(Unusable::Damaged)?;
+    if *version != VERSION {
+        return Err(Unusable::Version);
+    }
+    let form: ReadableForm<'_> = postcard::from_bytes(form).map_err(|_| Unusable::Damaged)?;
+    Ok(Outline {
+        site: Arc::from(form.site),
+        user: form.user.map(UserName::parse).transpose().map_err(|_| Unusable::Damaged)?,
+        session_ref: Arc::from(form.session_ref),
+        created: Timestamp::from_millis(form.created),
+        authenticated: form.authenticated.map(Timestamp::from_millis),
+        seen,
+        absolute_end: Timestamp::from_millis(form.absolute_end),
+        binding: Binding::new(form.address, form.user_agent),
+    })
+}
+
+/// The chain as bytes; `None` never happens, since the form has no part that cannot be written.
+pub fn write_chain(chain: &Chain) -> Option<Vec<u8>> {
+    let turn = match &chain.turn {
+        Turn::Steady => TurnForm::Steady,
+        Turn::Offered { successor, sealed, minted } => {
+            TurnForm::Offered { successor: *successor, sealed: *sealed, minted: minted.as_millis() }
+        }
+        Turn::Confirmed { predecessor, at } => TurnForm::Confirmed { predecessor: *predecessor, at: at.as_millis() },
+    };
+    postcard::to_allocvec(&ChainForm { current: chain.current, minted: chain.minted.as_millis(), turn }).ok()
+}
+
+/// Reads a chain.
+///
+/// # Errors
+/// When the bytes are none.
+pub fn read_chain(bytes: &[u8]) -> Result<Chain, Unusable> {
+    let form: ChainForm = postcard::from_bytes(bytes).map_err(|_| Unusable::Damaged)?;
+    let turn = match form.turn {
+        TurnForm::Steady => Turn::Steady,
+        TurnForm::Offered { successor, sealed, minted } => {
+            Turn::Offered { successor, sealed, minted: Timestamp::from_millis(minted) }
+        }
+        TurnForm::Confirmed { predecessor, at } => Turn::Confirmed { predecessor, at: Timestamp::from_millis(at) },
+    };
+    Ok(Chain { current: form.current, minted: Timestamp::from_millis(form.minted), turn })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::binding::Bind;
+    use crate::policy::binding::BindingRules;
+    use crate::policy::binding::OnMismatch;
+    use crate::policy::session::SessionId;
+    use crate::policy::session::SessionRules;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn handle(seed: u8) -> Handle {
+        SessionId::from_random([seed; 32]).handle()
+    }
+
+    fn cookie(name: &str, value: &str) -> VaultCookie {
+        VaultCookie {
+            name: Bytes::copy_from_slice(name.as_bytes()),
+            value: Bytes::copy_from_slice(value.as_bytes()),
+            path: "/app".into(),
+            domain: Some("app.test".into()),
+            expires: Some(at(9_000_000)),
+            same_site: Some(SameSite::Strict),
+            created: at(5),
+            used: at(6),
+        }
+    }
+
+    fn record(user: Option<&str>, cookies: Vec<VaultCookie>) -> Record {
+        let rules = SessionRules {
+            idle: Duration::from_secs(1800),
+            absolute: Duration::from_secs(8 * 3600),
+            anonymous: Duration::from_secs(1800),
+            rotate_every: None,
+            rotation_grace: Duration::from_secs(30),
+            max_per_user: None,
+            binding: BindingRules {
+                bind: Bind::Off,
+                on_mismatch: OnMismatch::Log,
+                on_user_agent_change: OnMismatch::Log,
+            },
+        };
+        let chain = Chain::begin(&[1; 16], at(0)).offer(&[1; 16], &[2; 16], at(1));
+        let (binding, vault) = (Binding::new([192, 0, 2, 1].into(), Some("Test/1.0")), Arc::new(Vault::of(cookies)));
+        let site = Arc::from("https://app.test");
+        match user {
+            Some(user) => {
+                let identity = Identity::new(UserName::parse(user).unwrap(), at(7), Arc::from("ref"));
+                Record::authenticated(site, Arc::new(identity), binding, chain, vault, &rules, at(7))
+            }
+            None => Record::anonymous(site, binding, chain, vault, &rules, at(7)),
+        }
+    }
+
+    fn stored(user: Option<&str>) -> Sealed {
+        seal(&handle(1), &record(user, vec![cookie("sid", "secret-one"), cookie("other", "secret-two")])).unwrap()
+    }
+
+    fn refused(stored: &Sealed) -> Unusable {
+        open(&handle(1), stored).map(|_| ()).unwrap_err()
+    }
+
+    #[test]
+    fn what_was_sealed_is_opened() {
+        for user in [Some("alice"), None] {
+            let before = record(user, vec![cookie("sid", "v")]);
+            let after = open(&handle(1), &seal(&handle(1), &before).unwrap()).unwrap();
+            assert_eq!(after.identity, before.identity);
+            assert_eq!(after.vault, before.vault);
+            assert_eq!(after.chain, before.chain);
+            assert_eq!(after.outline(handle(1).key()), before.outline(handle(1).key()));
+        }
+    }
+
+    #[test]
+    fn nothing_secret_can_be_read() {
+        // S18, S25
+        let sealed = stored(Some("alice"));
+        let cookies = sealed.cookies.iter().flat_map(|cookie| [&cookie.field[..], &cookie.sealed].concat());
+        let bytes: Vec<u8> = sealed
+            .readable
+            .iter()
+            .chain(&sealed.chain)
+            .chain(sealed.identity.iter().flatten())
+            .copied()
+            .chain(cookies)
+            .collect();
+        for secret in [&b"secret-one"[..], b"secret-two", b"sid", handle(1).selector(), &[2; 16]] {
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret), "{secret:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_selector_opens_it() {
+        assert_eq!(open(&handle(2), &stored(Some("alice"))).map(|_| ()), Err(Unusable::Forged));
+    }
+
+    #[test]
+    fn nobody_forges_a_user() {
+        // S184: with every field of other records at hand.
+        let (alice, bob) = (stored(Some("alice")), stored(Some("bob")));
+        let other = seal(&handle(2), &record(Some("root"), Vec::new())).unwrap();
+        assert_eq!(refused(&Sealed { readable: bob.readable.clone(), ..alice.clone() }), Unusable::Forged);
+        assert_eq!(refused(&Sealed { identity: other.identity, ..alice.clone() }), Unusable::Forged);
+        assert_eq!(refused(&Sealed { identity: bob.identity, ..alice.clone() }), Unusable::Forged);
+        assert_eq!(refused(&Sealed { identity: None, ..alice.clone() }), Unusable::Forged);
+        assert_eq!(refused(&Sealed { identity: alice.identity, ..stored(None) }), Unusable::Forged);
+    }
+
+    #[test]
+    fn cookies_stay_in_their_place() {
+        let mut swapped = stored(Some("alice"));
+        let first = swapped.cookies[0].sealed.clone();
+        swapped.cookies[0].sealed = std::mem::replace(&mut swapped.cookies[1].sealed, first);
+        assert_eq!(refused(&swapped), Unusable::Forged);
+    }
+
+    #[test]
+    fn another_version_is_told_from_damage() {
+        // VR-28
+        let mut newer = stored(Some("alice"));
+        newer.readable[0] = VERSION + 1;
+        assert_eq!(refused(&newer), Unusable::Version);
+        assert_eq!(read_outline(&[], at(0)), Err(Unusable::Damaged));
+    }
+
+    proptest! {
+        #[test]
+        fn every_changed_bit_is_noticed(at in any::<prop::sample::Index>(), bit in 0..8_u8) {
+            let mut edited = stored(Some("alice"));
+            let readable = edited.readable.len();
+            let identity = edited.identity.as_ref().map_or(0, Vec::len);
+            let at = at.index(readable + identity);
+            let byte = match at.checked_sub(readable) {
+                None => &mut edited.readable[at],
+                Some(at) => &mut edited.identity.as_mut().unwrap()[at],
+            };
+            *byte ^= 1_u8 << bit;
+            prop_assert!(open(&handle(1), &edited).is_err());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(readable in any::<Vec<u8>>(), chain in any::<Vec<u8>>(), sealed in any::<Vec<u8>>()) {
+            let identity = Some(sealed.clone());
+            let cookies = vec![SealedCookie { field: [0; 16], sealed }];
+            let garbage = Sealed { readable: [vec![VERSION], readable].concat(), identity, chain, cookies, revision: 0, seen: at(0) };
+            prop_assert!(open(&handle(1), &garbage).is_err());
+        }
+    }
+}
