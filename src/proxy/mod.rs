@@ -147,10 +147,12 @@ impl Gate {
 
     /// Runs forever: ends sessions whose time is up and closes their streams. On the control runtime.
     pub async fn watch_sessions(self: Arc<Self>) {
-        let mut sweep_at = self.clock.now().plus(SWEEP_EVERY);
+        let mut now = self.clock.now();
+        let mut sweep_at = now.plus(SWEEP_EVERY);
         loop {
-            self.clock.sleep_until(self.clock.now().plus(WATCH_EVERY)).await;
-            let now = self.clock.now();
+            // Counted from the last round, so that a clock that moved during it is seen at once.
+            self.clock.sleep_until(now.plus(WATCH_EVERY)).await;
+            now = self.clock.now();
             for (key, rules) in self.streams.sessions() {
                 self.watch(&key, &rules, now).await;
             }
