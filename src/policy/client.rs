@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::net::SocketAddr;
 
 use http::HeaderMap;
+use http::HeaderValue;
 use ipnet::IpNet;
 
 /// The client as far as all decisions are concerned.
@@ -23,10 +24,9 @@ pub fn identify(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Client 
     if !is_trusted(&address) {
         return Client { address, via_trusted: false };
     }
-    let lines: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
-    let hops = lines.iter().rev().flat_map(|line| line.rsplit(','));
-    for hop in hops {
-        let Some(hop) = read_address(hop.trim()) else { break };
+    let lines = headers.get_all("x-forwarded-for").iter().rev().map(HeaderValue::as_bytes);
+    for hop in lines.flat_map(|line| line.rsplit(|byte| *byte == b',')) {
+        let Some(hop) = std::str::from_utf8(hop).ok().and_then(|hop| read_address(hop.trim())) else { break };
         address = hop;
         if !is_trusted(&address) {
             break;
@@ -71,6 +71,8 @@ mod tests {
             (&["203.0.113.9:4711"], "203.0.113.9"),
             (&["[2001:db8::1]"], "2001:db8::1"),
             (&["garbage, 10.2.2.2"], "10.2.2.2"),
+            (&["6.6.6.6", "\u{ff}, 203.0.113.9"], "203.0.113.9"),
+            (&["6.6.6.6", "\u{ff}"], "10.0.0.1"),
             (&[], "10.0.0.1"),
         ] {
             assert_eq!(client("10.0.0.1", forwarded), expected, "{forwarded:?}");
