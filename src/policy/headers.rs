@@ -118,13 +118,22 @@ fn is_trust(name: &str) -> bool {
             | "client-cert"
             | "client-cert-chain"
             | "remote-user"
-            | "x-remote-user"
+            | "remote-addr"
             | "proxy"
             | "session"
+            | "x-forwarded"
+            | "forwarded-for"
+            | "x-host"
+            | "x-http-method"
             | "x-http-method-override"
+            | "x-method-override"
+            | "x-client-ip"
+            | "x-client-cert"
             | "x-cluster-client-ip"
             | "true-client-ip"
-    ) || ["x-forwarded-", "x-original-", "x-rewrite-", "x-ssl-", "ssl-client-"]
+            | "cf-connecting-ip"
+            | "fastly-client-ip"
+    ) || ["x-forwarded-", "x-original-", "x-originating-", "x-rewrite-", "x-remote-", "x-ssl-", "ssl-client-"]
         .iter()
         .any(|prefix| name.starts_with(prefix))
 }
@@ -286,7 +295,8 @@ pub fn clean_response(headers: &mut HeaderMap, identity: &IdentityHeaders) {
     });
 }
 
-/// Adds what the app did not set itself; `authenticated` decides about `Cache-Control: no-store`.
+/// Takes out what is not wanted, then adds what the app did not set itself: what the operator wrote
+/// first, then ours. `authenticated` decides about `Cache-Control: no-store`.
 pub fn secure_response(headers: &mut HeaderMap, rules: &SecurityHeaders, authenticated: bool) {
     for name in &rules.remove {
         headers.remove(name);
@@ -298,20 +308,45 @@ pub fn secure_response(headers: &mut HeaderMap, rules: &SecurityHeaders, authent
     for (name, value) in &rules.add {
         headers.entry(name.clone()).or_insert_with(|| value.clone());
     }
+    let mut add = |name: HeaderName, value: HeaderValue| {
+        if !rules.remove.contains(&name) {
+            headers.entry(name).or_insert(value);
+        }
+    };
     if let Some(hsts) = &rules.hsts {
-        headers.entry(header::STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
+        add(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
-    headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
-    headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("strict-origin-when-cross-origin"));
-    if let Some(policy) = &rules.frame_ancestors
-        && !headers.contains_key(header::CONTENT_SECURITY_POLICY)
-        && !headers.contains_key(header::X_FRAME_OPTIONS)
-    {
-        headers.insert(header::CONTENT_SECURITY_POLICY, policy.clone());
-    }
+    add(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    add(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));
     if authenticated {
-        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        add(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
+    if let Some(policy) = &rules.frame_ancestors
+        && !says_who_may_frame(headers)
+    {
+        // Beside the app's own policy, not in it: browsers keep to all of them.
+        headers.append(header::CONTENT_SECURITY_POLICY, policy.clone());
+    }
+}
+
+/// `X-Frame-Options` counts: a `frame-ancestors` of ours would override it (CSP 3, 6.4.2.1).
+fn says_who_may_frame(headers: &HeaderMap) -> bool {
+    let policies = headers.get_all(header::CONTENT_SECURITY_POLICY).iter().map(HeaderValue::as_bytes);
+    let mut directives = policies.flat_map(|policy| policy.split(|byte| matches!(byte, b';' | b',')));
+    headers.contains_key(header::X_FRAME_OPTIONS)
+        || directives.any(|directive| {
+            let name = directive.trim_ascii_start().split(u8::is_ascii_whitespace).next().unwrap_or_default();
+            name.eq_ignore_ascii_case(b"frame-ancestors")
+        })
+}
+
+/// Whether a login by these fields holds for the connection instead of the request (RFC 4559, NTLM):
+/// whoever gets the connection next would be that user.
+pub fn authenticates_connection(headers: &HeaderMap) -> bool {
+    headers.get_all(header::AUTHORIZATION).iter().any(|value| {
+        let scheme = value.as_bytes().split(u8::is_ascii_whitespace).next().unwrap_or_default();
+        scheme.eq_ignore_ascii_case(b"negotiate") || scheme.eq_ignore_ascii_case(b"ntlm")
+    })
 }
 
 /// Whether a cache may keep the answer: then it must not carry a cookie of ours.

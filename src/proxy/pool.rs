@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
+use crate::policy::headers;
 use crate::policy::site::Timeouts;
 use crate::policy::site::UpstreamAddress;
 use crate::proxy::body::Body;
@@ -152,13 +153,17 @@ pub(super) struct Lease {
     pool: Arc<Pool>,
     upstream: usize,
     sender: SendRequest<Body>,
+    /// Whether the application knows the connection, not only the request, as some user's.
+    personal: bool,
     _slot: OwnedSemaphorePermit,
 }
 
 impl Lease {
     /// The response is complete: the connection can carry the next request.
     pub(super) fn give_back(self) {
-        self.pool.put(self.upstream, self.sender);
+        if !self.personal {
+            self.pool.put(self.upstream, self.sender);
+        }
     }
 }
 
@@ -230,6 +235,7 @@ impl Pool {
         let Ok(Ok(slot)) = tokio::time::timeout(timeouts.connect, slot).await else {
             return Err((UpstreamError::Busy, None));
         };
+        let personal = headers::authenticates_connection(request.headers());
         loop {
             let reused = self.take(upstream.id);
             let was_idle = reused.is_some();
@@ -255,7 +261,7 @@ impl Pool {
             };
             match answer {
                 Ok(response) => {
-                    let lease = Lease { pool: Arc::clone(self), upstream: upstream.id, sender, _slot: slot };
+                    let lease = Lease { pool: Arc::clone(self), upstream: upstream.id, sender, personal, _slot: slot };
                     return Ok((response, lease));
                 }
                 Err(mut error) => match error.take_message().or(repeat) {

@@ -212,7 +212,7 @@ fn pages_that_are_to_be_asked_for_again_are_not_kept() {
 fn what_the_operator_adds_goes_before_what_we_would_add() {
     let own = [
         ("strict-transport-security", "max-age=7"),
-        ("content-security-policy", "default-src 'self'"),
+        ("content-security-policy", "default-src 'self'; frame-ancestors 'none'"),
         ("referrer-policy", "no-referrer"),
         ("cache-control", "private"),
     ];
