@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use bytes::Buf;
 use bytes::Bytes;
+use http::HeaderMap;
+use http::header;
 use http_body::Frame;
 use http_body::SizeHint;
 use hyper::body::Incoming;
@@ -21,8 +23,8 @@ use crate::proxy::pool::Lease;
 use crate::proxy::streams::Bound;
 
 /// How much of a refused body is read away, and for how long.
-const DRAIN_LIMIT: usize = 1024 * 1024;
-const DRAIN_TIME: Duration = Duration::from_secs(2);
+const DRAIN_LIMIT: usize = 10 * 1024 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// The body of a request to the application or of a response to the client.
 pub struct Body {
@@ -285,7 +287,7 @@ impl From<Incoming> for Source {
 impl Source {
     fn incoming(&self) -> Option<&Incoming> {
         match self {
-            Self::Client(upload) => upload.0.as_ref(),
+            Self::Client(upload) => upload.body.as_ref(),
             Self::Application(body) => Some(body),
         }
     }
@@ -297,7 +299,7 @@ impl http_body::Body for Source {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let body = match self.get_mut() {
-            Self::Client(upload) => upload.0.as_mut(),
+            Self::Client(upload) => upload.body.as_mut(),
             Self::Application(body) => Some(body),
         };
         body.map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(context))
@@ -315,35 +317,43 @@ impl http_body::Body for Source {
 /// A client's body. What nobody has read of it when it is dropped is read away: a stream that is reset
 /// or a connection that is closed before the client has sent all can take the answer with it (RFC 9112
 /// 9.6).
-pub(super) struct Upload(Option<Incoming>);
-
-impl From<Incoming> for Upload {
-    fn from(body: Incoming) -> Self {
-        Self(Some(body))
-    }
+pub(super) struct Upload {
+    body: Option<Incoming>,
+    /// Whether the client sends it only when it is asked to: then it is not, and there is nothing to
+    /// read (RFC 9110 10.1.1, S94).
+    held_back: bool,
 }
 
 impl Upload {
+    /// The body of a request with these headers.
+    pub(super) fn new(body: Incoming, headers: &HeaderMap) -> Self {
+        Self { body: Some(body), held_back: headers.contains_key(header::EXPECT) }
+    }
+
     /// How many bytes it has at least.
     pub(super) fn declared(&self) -> u64 {
-        self.0.as_ref().map_or(0, |body| http_body::Body::size_hint(body).lower())
+        self.body.as_ref().map_or(0, |body| http_body::Body::size_hint(body).lower())
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        let unread = self.0.take().filter(|body| !http_body::Body::is_end_stream(body));
+        let unread = self.body.take().filter(|body| !self.held_back && !http_body::Body::is_end_stream(body));
         // Without a runtime there is no connection left to care for.
         if let (Some(body), Ok(runtime)) = (unread, Handle::try_current()) {
-            runtime.spawn(drain(body));
+            // Whatever comes of it, the answer is on its way.
+            runtime.spawn(tokio::time::timeout(DRAIN_TIME, drain(body)));
         }
     }
 }
 
 /// Reads a body away, within bounds.
-async fn drain(body: Incoming) {
-    let limited = http_body_util::Limited::new(body, DRAIN_LIMIT);
-    let reading = http_body_util::BodyExt::collect(limited);
-    // Whatever comes of it, the answer is on its way.
-    let _best_effort = tokio::time::timeout(DRAIN_TIME, reading).await;
+async fn drain(mut body: Incoming) {
+    use http_body_util::BodyExt;
+    let mut left = DRAIN_LIMIT;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        let Some(rest) = left.checked_sub(length) else { return };
+        left = rest;
+    }
 }
