@@ -1,7 +1,11 @@
 //! Messages that could be read in two ways are refused before anything else looks at them
 //! (S76-S92, S103-S108).
 
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
 use http::HeaderMap;
+use http::HeaderValue;
 use http::Method;
 use http::StatusCode;
 use http::Uri;
@@ -37,6 +41,9 @@ pub enum Malformed {
     /// Target too long (S170).
     #[error("uri")]
     UriLength,
+    /// An expectation other than `100-continue` (RFC 9110 10.1.1, S94).
+    #[error("expect")]
+    Expectation,
 }
 
 impl Malformed {
@@ -47,12 +54,13 @@ impl Malformed {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeaderCount | Self::HeaderBytes => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UriLength => StatusCode::URI_TOO_LONG,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
         }
     }
 }
 
 /// Methods that pass: those of RFC 9110 and 5789, and of WebDAV (RFC 4918, 3253, 5323).
-const METHODS: [&str; 16] = [
+pub const METHODS: [&str; 16] = [
     "GET",
     "HEAD",
     "POST",
@@ -101,16 +109,16 @@ fn canonical(text: &str) -> Option<String> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (address, rest) = rest.split_once(']')?;
-            address.parse::<std::net::Ipv6Addr>().ok()?;
-            (&text[..address.len() + 2], rest.strip_prefix(':').or_else(|| rest.is_empty().then_some("")))
+            let address: Ipv6Addr = address.parse().ok()?;
+            // Written as origins of the configuration are.
+            let host = url::Host::<&str>::Ipv6(address).to_string();
+            (Cow::Owned(host), rest.strip_prefix(':').or_else(|| rest.is_empty().then_some(""))?)
         }
-        None => match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text, Some("")),
-        },
+        None => {
+            let (host, port) = text.split_once(':').unwrap_or((text, ""));
+            (Cow::Borrowed(host.strip_suffix('.').unwrap_or(host)), port)
+        }
     };
-    let port = port?;
-    let host = host.strip_suffix('.').unwrap_or(host);
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     let is_host = host.starts_with('[') || (!host.is_empty() && host.bytes().all(is_name));
     if !is_host || !port.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -142,12 +150,18 @@ pub fn check(
         return Err(Malformed::Method);
     }
     check_target(method, version, uri, limits)?;
-    if headers.len() > limits.header_count {
+    // Browsers split cookies into as many fields as they like over HTTP/2 (RFC 9113 8.2.3).
+    let crumbs = headers.get_all(header::COOKIE).iter().count();
+    if headers.len() - crumbs.saturating_sub(1) > limits.header_count {
         return Err(Malformed::HeaderCount);
     }
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if bytes > limits.header_bytes {
         return Err(Malformed::HeaderBytes);
+    }
+    let is_known = |expectation: &HeaderValue| expectation.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if !headers.get_all(header::EXPECT).iter().all(is_known) {
+        return Err(Malformed::Expectation);
     }
     check_framing(version, headers)
 }
@@ -157,7 +171,8 @@ fn check_target(method: &Method, version: Version, uri: &Uri, limits: &Limits) -
     if target.len() > limits.uri {
         return Err(Malformed::UriLength);
     }
-    if version >= Version::HTTP_2 && uri.scheme_str().is_some_and(|scheme| scheme != "https") {
+    let is_web = |scheme| scheme == "https" || (scheme == "http" && version < Version::HTTP_2);
+    if !uri.scheme_str().is_none_or(is_web) {
         return Err(Malformed::Target);
     }
     let is_asterisk = target == "*" && *method == Method::OPTIONS;
@@ -206,6 +221,14 @@ mod tests {
             (&["user@a"], Err(Malformed::Host)),
             (&["a:x"], Err(Malformed::Host)),
             (&["[::1"], Err(Malformed::Host)),
+            (&["[0:0::1]"], Ok("[::1]")),
+            (&["[::FFFF:127.0.0.1]"], Ok("[::ffff:7f00:1]")),
+            (&["app.test:0443"], Ok("app.test")),
+            (&["app.test:"], Ok("app.test")),
+            (&["app.test:65536"], Err(Malformed::Host)),
+            (&["app.test:443:443"], Err(Malformed::Host)),
+            (&["app.test.."], Ok("app.test.")),
+            (&["app.t\u{e9}st"], Err(Malformed::Host)),
             (&["a, b"], Err(Malformed::Host)),
         ] {
             assert_eq!(host(Version::HTTP_11, "/", hosts), expected.map(str::to_owned), "{hosts:?}");
@@ -243,6 +266,10 @@ mod tests {
             ("get", "/", &[], Some(Malformed::Method)),
             ("FOO", "/", &[], Some(Malformed::Method)),
             ("GET", &long, &[], Some(Malformed::UriLength)),
+            ("GET", "ftp://app.test/", &[], Some(Malformed::Target)),
+            ("GET", "http://app.test/", &[], None),
+            ("PUT", "/", &[("expect", "100-Continue")], None),
+            ("PUT", "/", &[("expect", "a-miracle")], Some(Malformed::Expectation)),
             ("GET", "/", &[("x", big.as_str())], Some(Malformed::HeaderBytes)),
             ("POST", "/", &[("transfer-encoding", "chunked")], None),
             ("POST", "/", &[("transfer-encoding", "gzip, chunked")], Some(Malformed::TransferEncoding)),
@@ -266,5 +293,7 @@ mod tests {
         assert_eq!(broken("GET", Version::HTTP_2, "http://a/", &[]), Some(Malformed::Target));
         let many: Vec<_> = (0..101).map(|_| ("x", "y")).collect();
         assert_eq!(broken("GET", Version::HTTP_11, "/", &many), Some(Malformed::HeaderCount));
+        let crumbs: Vec<_> = (0..150).map(|_| ("cookie", "a=b")).collect();
+        assert_eq!(broken("GET", Version::HTTP_2, "https://a/", &crumbs), None);
     }
 }

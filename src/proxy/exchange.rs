@@ -132,6 +132,17 @@ impl Trace {
             &telemetry::AccessEntry {
                 method: &self.method,
                 path: &self.target,
+    /// The answer to a failure. After a message that could be read in two ways nothing on the connection
+    /// is read any more (S96).
+    pub(super) fn answer(&self, failure: &Failure) -> Response<Body> {
+        self.report(failure);
+        let mut response = failure.response();
+        if matches!(failure, Failure::Malformed(_)) && self.version < Version::HTTP_2 {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
                 version: self.version,
                 status: response.status(),
                 duration,
@@ -193,18 +204,20 @@ impl<'a> Exchange<'a> {
         let raw = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let site = match place {
             Some(Place::Site(site)) => Arc::clone(site),
-            Some(Place::Alias(origin)) if matches!(parts.method, Method::GET | Method::HEAD) => {
-                return Ok(Opened::Answered(reply::permanent(&format!("{}{raw}", origin.to_text()))));
+            Some(Place::Alias(site)) if matches!(parts.method, Method::GET | Method::HEAD) => {
+                return Ok(Opened::Answered(reply::permanent(&format!("{}{raw}", site.name))));
             }
             Some(Place::Alias(_)) | None => return Err(Failure::Misdirected),
         };
         if !peer.hosts.contains(&site.site.origin.host) {
+        if let Some(Place::Site(site) | Place::Alias(site)) = place {
+            trace.site = Some(Arc::clone(site));
+            trace.context.site = Some(Arc::clone(&site.name));
+        }
             return Err(Failure::Misdirected);
         }
         let target = Target::parse(raw, site.site.paths);
         let client = client::identify(peer.ip(), &parts.headers, &snapshot.trusted);
-        trace.site = Some(Arc::clone(&site));
-        trace.context.site = Some(Arc::clone(&site.name));
         trace.context.client = Some(client.address);
         if let Some(ambiguity) = target.ambiguity()
             && site.site.access.ambiguous == AmbiguousPaths::Reject

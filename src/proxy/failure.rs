@@ -8,6 +8,7 @@ use http::header;
 
 use crate::policy::login::NoUser;
 use crate::policy::login::Unreadable;
+use crate::policy::message::METHODS;
 use crate::policy::message::Malformed;
 use crate::policy::path::Ambiguity;
 use crate::proxy::body::Body;
@@ -118,6 +119,11 @@ impl Failure {
             _ => "The request was refused.",
         };
         let mut response = reply::text(status, says);
+        if status == StatusCode::METHOD_NOT_ALLOWED
+            && let Ok(methods) = HeaderValue::from_str(&METHODS.join(", "))
+        {
+            response.headers_mut().insert(header::ALLOW, methods);
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         }

@@ -263,10 +263,7 @@ impl Worker {
         let mut trace = Trace::begin(&self.gate, peer, &request);
         let mut response = match self.exchange(peer, request, &mut trace).await {
             Ok(response) => response,
-            Err(failure) => {
-                trace.report(&failure);
-                failure.response()
-            }
+            Err(failure) => trace.answer(&failure),
         };
         trace.settled.apply(response.headers_mut());
         if let Some(site) = &trace.site {
@@ -299,7 +296,7 @@ impl Worker {
         if let Some(response) = exchange.refuse_cross_site() {
             return Ok(response);
         }
-        if exchange.route().own {
+        if exchange.route.own {
             return exchange.answer_own().await;
         }
         if let Some(response) = exchange.watched().await? {

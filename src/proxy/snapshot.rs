@@ -25,7 +25,6 @@ use crate::config::Config;
 use crate::policy::location::InnerHost;
 use crate::policy::session::SessionRules;
 use crate::policy::site::Limits;
-use crate::policy::site::Origin;
 use crate::policy::site::Site;
 use crate::policy::site::Timeouts;
 use crate::policy::site::UpstreamAddress;
@@ -49,7 +48,7 @@ pub(super) enum Place {
     /// A site.
     Site(Arc<LiveSite>),
     /// Another name of one, which only redirects.
-    Alias(Origin),
+    Alias(Arc<LiveSite>),
 }
 
 /// A site with what was prepared for it.
@@ -141,11 +140,11 @@ impl Snapshot {
     pub(super) fn build(config: &Config, learned: &dyn Fn(&str) -> Arc<Learned>) -> Result<Self, GateError> {
         let mut sites = HashMap::new();
         for site in &config.sites {
+            let live = Arc::new(live(site, learned(&site.origin.to_text()))?);
             for alias in &site.aliases {
-                sites.insert(alias.authority(), Place::Alias(site.origin.clone()));
+                sites.insert(alias.authority(), Place::Alias(Arc::clone(&live)));
             }
-            let live = live(site, learned(&site.origin.to_text()))?;
-            sites.insert(site.origin.authority(), Place::Site(Arc::new(live)));
+            sites.insert(site.origin.authority(), Place::Site(live));
         }
         Ok(Self {
             sites,
@@ -172,8 +171,8 @@ impl Snapshot {
     /// The limits for messages to this place.
     pub(super) fn limits_of<'a>(&'a self, place: Option<&'a Place>) -> &'a Limits {
         match place {
-            Some(Place::Site(site)) => &site.site.limits,
-            Some(Place::Alias(_)) | None => &self.limits,
+            Some(Place::Site(site) | Place::Alias(site)) => &site.site.limits,
+            None => &self.limits,
         }
     }
 }
