@@ -1,5 +1,7 @@
 //! `[[site]]` and its tables, but for login and logout.
 
+use std::sync::Arc;
+
 use crate::config::general::read_limits;
 use crate::config::headers::read_headers;
 use crate::config::headers::read_identity;
@@ -39,7 +41,8 @@ pub(super) fn read_site(section: &Section<'_>, shared: &Shared) -> Option<Site> 
     let aliases = section.parsed("aliases", value::origin).unwrap_or_default();
     let upstreams = read_upstreams(section);
     let login: Vec<_> = section.sections("login", "site.login").iter().filter_map(read_login).collect();
-    let logout: Vec<_> = section.sections("logout", "site.logout").iter().filter_map(read_logout).collect();
+    let logout: Vec<_> =
+        section.sections("logout", "site.logout").iter().filter_map(read_logout).map(Arc::new).collect();
     let session = read_session(&section.section("session", "site.session"), &shared.session);
     let is_local = origin.as_ref().is_some_and(Origin::is_local_or_ip);
     let own_limits = section.section("limits", "site.limits");

@@ -3,6 +3,8 @@
 use http::Method;
 
 use crate::policy::glob::PathPattern;
+use crate::policy::path::PathCase;
+use crate::policy::path::Reading;
 use crate::policy::path::Target;
 
 /// What a path asks of its visitor.
@@ -45,19 +47,26 @@ pub struct AccessRules {
 
 impl AccessRules {
     /// `deny` wins; otherwise the pattern with the longest literal prefix, at a tie the stricter.
-    /// Public only if every form of the path is, however the application reads it.
+    /// Public only if it is however the application reads the target.
     pub fn judge(&self, method: &Method, target: &Target) -> Access {
-        let denies = |path: &str| self.deny.iter().any(|pattern| pattern.matches_form(method, path, target));
-        if target.forms().any(denies) {
+        let case = target.case();
+        let denies = |reading| self.deny.iter().any(|pattern| pattern.matches_reading(method, &reading, case));
+        if target.readings().chain([target.raw_reading()]).any(denies) {
             return Access::Denied;
         }
-        let is_public = target.ambiguity().is_none() && target.forms().all(|path| self.opens(method, path, target));
+        let opens = |reading| self.opens(method, &reading, case);
+        let is_public = target.ambiguity().is_none() && target.readings().all(opens);
         if is_public { Access::Public } else { Access::Protected }
     }
 
-    fn opens(&self, method: &Method, path: &str, target: &Target) -> bool {
+    /// Whether `public` names this target: it is open on purpose, not for want of a rule.
+    pub fn names_as_public(&self, method: &Method, target: &Target) -> bool {
+        self.public.iter().any(|pattern| pattern.matches(method, target))
+    }
+
+    fn opens(&self, method: &Method, reading: &Reading<'_>, case: PathCase) -> bool {
         let longest = |patterns: &[PathPattern]| {
-            let matching = patterns.iter().filter(|pattern| pattern.matches_form(method, path, target));
+            let matching = patterns.iter().filter(|pattern| pattern.matches_reading(method, reading, case));
             matching.map(|pattern| pattern.glob.literal_prefix()).max()
         };
         match (longest(&self.public), longest(&self.protected)) {
@@ -77,7 +86,6 @@ impl AccessRules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::path::PathCase;
 
     fn patterns(texts: &[&str]) -> Vec<PathPattern> {
         texts.iter().map(|text| PathPattern::parse(text).unwrap()).collect()

@@ -3,6 +3,7 @@
 use http::Method;
 
 use crate::policy::path::PathCase;
+use crate::policy::path::Reading;
 use crate::policy::path::Target;
 
 /// A pattern with `*` as its only special character.
@@ -76,11 +77,12 @@ impl PathPattern {
     /// # Errors
     /// When the glob is no path, or the method no token.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
+        let begins_a_path = |text: &str| text.starts_with(['/', '*']);
         let (method, glob) = match text.split_once(' ') {
-            Some((method, glob)) => (Some(method), glob.trim_start()),
-            None => (None, text),
+            Some((method, glob)) if !begins_a_path(text) => (Some(method), glob.trim_start()),
+            Some(_) | None => (None, text),
         };
-        if !glob.starts_with(['/', '*']) {
+        if !begins_a_path(glob) {
             return Err(PatternError::NotAPath);
         }
         let method = match method {
@@ -93,25 +95,32 @@ impl PathPattern {
         Ok(Self { method, glob: Glob::new(glob) })
     }
 
-    /// Whether the normalised form of the target matches.
+    /// Whether the normalised form of the target matches, its query decoded.
     pub fn matches(&self, method: &Method, target: &Target) -> bool {
-        self.matches_form(method, target.path(), target)
+        self.matches_reading(method, &target.normal_reading(), target.case())
     }
 
-    /// Whether the target matches with this form of its path.
-    pub fn matches_form(&self, method: &Method, path: &str, target: &Target) -> bool {
+    /// Whether the target matches however the application reads it: what a pattern must do to open
+    /// something for a target (VR-13).
+    pub fn opens(&self, method: &Method, target: &Target) -> bool {
+        let matches = |reading| self.matches_reading(method, &reading, target.case());
+        target.ambiguity().is_none() && target.readings().all(matches)
+    }
+
+    /// Whether the target matches if it is read like this.
+    pub fn matches_reading(&self, method: &Method, reading: &Reading<'_>, case: PathCase) -> bool {
         if !self.is_for(method) {
             return false;
         }
         if !self.glob.as_str().contains('?') {
-            return self.glob.matches_in(path, target.case());
+            return self.glob.matches_in(&reading.path, case);
         }
-        let query = target.query().unwrap_or("");
-        self.glob.matches_in(&format!("{path}?{query}"), target.case())
+        self.glob.matches_in(&format!("{}?{}", reading.path, reading.query), case)
     }
 
+    /// HEAD is a GET without its content (RFC 9110 9.3.2).
     fn is_for(&self, method: &Method) -> bool {
-        self.method.as_ref().is_none_or(|only| only == method)
+        self.method.as_ref().is_none_or(|only| only == method || (*only == Method::GET && *method == Method::HEAD))
     }
 }
 
@@ -145,6 +154,9 @@ mod tests {
         let pattern = PathPattern::parse("OPTIONS /api/*").unwrap();
         let target = Target::parse("/api/x", PathCase::Exact);
         assert!(pattern.matches(&Method::OPTIONS, &target) && !pattern.matches(&Method::GET, &target));
+        let get = PathPattern::parse("GET /api/*").unwrap();
+        assert!(get.matches(&Method::HEAD, &target) && !get.matches(&Method::POST, &target));
+        assert_eq!(PathPattern::parse("/my files/*").unwrap().method, None);
         assert_eq!(PathPattern::parse("static/*"), Err(PatternError::NotAPath));
         assert_eq!(PathPattern::parse("get /x"), Err(PatternError::Method("get".into())));
     }
@@ -158,6 +170,8 @@ mod tests {
         assert!(plain.matches(&Method::GET, &target("/admin?x=/public")));
         assert!(with_query.matches(&Method::GET, &target("/index.php?page=about&x")));
         assert!(!with_query.matches(&Method::GET, &target("/index.php")));
+        let encoded = target("/index.php?p%61ge=about");
+        assert!(with_query.matches(&Method::GET, &encoded) && !with_query.opens(&Method::GET, &encoded));
     }
 
     proptest! {

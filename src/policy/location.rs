@@ -1,8 +1,11 @@
 //! URLs that name the application's inner address are turned into what browsers see, and the other
 //! way round for an application that is asked under another name (S155).
 
+use std::borrow::Cow;
+
 use http::HeaderValue;
 
+use crate::policy::path::Target;
 use crate::policy::site::Origin;
 
 /// A host that browsers must not be sent to. Whether the application believes that it is asked over
@@ -49,10 +52,28 @@ pub fn to_inner(value: &HeaderValue, inner: &str, origin: &Origin) -> Option<Hea
     HeaderValue::from_str(&format!("{inner}{rest}")).ok()
 }
 
+/// The longest target that is handed to an application as the way back: encoded once more, it must
+/// still fit into the next request.
+const LONGEST_WAY_BACK: usize = 2048;
+
+/// The target, if an application may be told to return to it after the login: it must be a path of this
+/// origin to whoever reads it (S154, VR-16).
+pub fn way_back(target: &Target) -> Option<&str> {
+    let raw = target.raw();
+    let base = url::Url::parse("https://origin.invalid").ok()?;
+    let read = base.join(raw).ok()?;
+    let is_path = read.origin() == base.origin() && read.path().starts_with('/') && !read.path().starts_with("//");
+    let is_safe = is_path && raw.starts_with('/') && !raw.starts_with("//") && target.ambiguity().is_none();
+    (is_safe && raw.len() <= LONGEST_WAY_BACK).then_some(raw)
+}
+
 /// The target without `;jsessionid=…` in its path: the servlet's session is in the vault, and an ID in
 /// the URL is never accepted (S14).
-pub fn without_session_parameter(target: &str) -> String {
+pub fn without_session_parameter(target: &str) -> Cow<'_, str> {
     let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
+    if !path.contains(';') {
+        return Cow::Borrowed(target);
+    }
     let mut kept = String::with_capacity(target.len());
     for segment in path.split_inclusive('/') {
         let (segment, slash) = segment.strip_suffix('/').map_or((segment, ""), |segment| (segment, "/"));
@@ -69,7 +90,7 @@ pub fn without_session_parameter(target: &str) -> String {
         kept.push_str(slash);
     }
     kept.push_str(query);
-    kept
+    Cow::Owned(kept)
 }
 
 /// What follows the origin, if `text` is a URL of exactly this origin.
@@ -83,6 +104,7 @@ fn strip_origin<'a>(text: &'a str, origin: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::path::PathCase;
 
     fn origin() -> Origin {
         Origin { host: "app.example.com".into(), port: 443 }
@@ -139,6 +161,38 @@ mod tests {
         for plain in ["http://app.test:8443/x", "http://app.test/x"] {
             let value = to_public(&HeaderValue::from_static(plain), &[], &origin).unwrap();
             assert_eq!(value, "https://app.test:8443/x");
+        }
+    }
+
+    #[test]
+    fn the_way_back_is_a_path_of_ours_to_whoever_reads_it() {
+        // S154, VR-16
+        for raw in ["/", "/a/b?c=d&e", "/a//b", "/@evil.test", "/a?next=//evil.test", "/a?x=%0d%0a", "/caf%C3%A9"] {
+            assert_eq!(way_back(&Target::parse(raw, PathCase::Exact)), Some(raw));
+        }
+        let long = format!("/{}", "%20".repeat(700));
+        for raw in [
+            "//evil.test",
+            "//evil.test/%2e%2e",
+            "///evil.test",
+            "/.//evil.test",
+            "/a/..//evil.test",
+            "/a/%2e%2e//evil.test",
+            "/\\evil.test",
+            "/%5cevil.test",
+            "/%2f/evil.test",
+            "/%2Fevil.test",
+            "/%09/evil.test",
+            "/%0d%0aSet-Cookie:x",
+            "/%00",
+            "/..//evil.test",
+            "/..;/evil.test",
+            "/%252f/evil.test",
+            "/%e0%80%af/evil.test",
+            "*",
+            long.as_str(),
+        ] {
+            assert_eq!(way_back(&Target::parse(raw, PathCase::Exact)), None, "{raw}");
         }
     }
 

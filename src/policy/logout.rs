@@ -1,5 +1,7 @@
 //! Which requests end a session (product 3.6).
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 use http::Method;
 use http::header::HeaderName;
@@ -12,7 +14,7 @@ use crate::policy::login::fields::Place;
 use crate::policy::path::Target;
 
 /// One `[[site.logout]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogoutRule {
     /// Path and required parameters.
     pub path: PathRule,
@@ -29,21 +31,21 @@ pub struct LogoutRule {
 }
 
 /// What is known of a request before its body was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogoutMatch<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogoutMatch {
     /// No rule can match.
     No,
     /// A rule matches.
-    Yes(&'a LogoutRule),
+    Yes(Arc<LogoutRule>),
     /// Depends on a form field: read the body, then ask [`by_form`].
     NeedsBody,
 }
 
 /// Judges method and target: the first rule that matches decides.
-pub fn by_head<'a>(rules: &'a [LogoutRule], method: &Method, target: &Target) -> LogoutMatch<'a> {
+pub fn by_head(rules: &[Arc<LogoutRule>], method: &Method, target: &Target) -> LogoutMatch {
     let mut matching = rules.iter().filter(|rule| rule.matches_head(method, target));
     match matching.next() {
-        Some(rule) if rule.form.is_none() => LogoutMatch::Yes(rule),
+        Some(rule) if rule.form.is_none() => LogoutMatch::Yes(Arc::clone(rule)),
         Some(_) => LogoutMatch::NeedsBody,
         None => LogoutMatch::No,
     }
@@ -51,17 +53,17 @@ pub fn by_head<'a>(rules: &'a [LogoutRule], method: &Method, target: &Target) ->
 
 /// Judges with the body: the first rule whose conditions all hold. A body that cannot be decoded
 /// matches no `form` rule. The field may stand in the query as well.
-pub fn by_form<'a>(
-    rules: &'a [LogoutRule],
+pub fn by_form(
+    rules: &[Arc<LogoutRule>],
     method: &Method,
     target: &Target,
     headers: &HeaderMap,
     body: &[u8],
-) -> Option<&'a LogoutRule> {
+) -> Option<Arc<LogoutRule>> {
     let body = Body::read(headers, body).unwrap_or(Body::Empty);
     let fields = Fields::of(target, &body);
     let mut matching = rules.iter().filter(|rule| rule.matches_head(method, target));
-    matching.find(|rule| rule.form.as_ref().is_none_or(|condition| fields.may_meet(ANYWHERE, condition)))
+    matching.find(|rule| rule.form.as_ref().is_none_or(|condition| fields.may_meet(ANYWHERE, condition))).cloned()
 }
 
 /// In doubt it is a logout: nothing is lost but the session.
@@ -73,32 +75,24 @@ impl LogoutRule {
     }
 }
 
-impl PartialEq for LogoutRule {
-    fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self, other)
-    }
-}
-
-impl Eq for LogoutRule {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::policy::path::PathCase;
 
-    fn rule(path: &str, methods: &[Method], form: Option<(&str, &str)>) -> LogoutRule {
+    fn rule(path: &str, methods: &[Method], form: Option<(&str, &str)>) -> Arc<LogoutRule> {
         let form = form.map(|(name, value)| FieldCondition { name: name.into(), value: Some(value.into()) });
-        LogoutRule {
+        Arc::new(LogoutRule {
             path: PathRule::parse(path),
             methods: methods.to_vec(),
             form,
             landing: None,
             clear_site_data: Vec::new(),
             end_header: None,
-        }
+        })
     }
 
-    fn head(rules: &[LogoutRule], method: &Method, raw: &str) -> &'static str {
+    fn head(rules: &[Arc<LogoutRule>], method: &Method, raw: &str) -> &'static str {
         match by_head(rules, method, &Target::parse(raw, PathCase::Exact)) {
             LogoutMatch::No => "no",
             LogoutMatch::Yes(_) => "yes",

@@ -16,6 +16,7 @@ pub mod login;
 pub mod logout;
 pub mod message;
 pub mod path;
+pub mod route;
 pub mod session;
 pub mod site;
 pub mod vault;

@@ -13,6 +13,16 @@ pub enum PathCase {
     Ignore,
 }
 
+impl PathCase {
+    /// Whether two paths are the same.
+    pub fn equal(self, one: &str, other: &str) -> bool {
+        match self {
+            Self::Exact => one == other,
+            Self::Ignore => one.eq_ignore_ascii_case(other),
+        }
+    }
+}
+
 /// Why a target could be read differently by the application and by us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ambiguity {
@@ -26,12 +36,25 @@ pub enum Ambiguity {
     Control,
     /// `..` that would leave the root.
     Escape,
+    /// `..` behind an empty segment: it takes that one back, or, where slashes are merged first, the one before.
+    EmptySegment,
     /// A dot segment with a path parameter: `..;`
     DotParameter,
     /// A `%` that is not followed by two hexadecimal digits.
     BadEncoding,
-    /// What is decoded decodes again to a dot, slash, backslash or percent sign: `%252e`.
+    /// What is decoded decodes again to a character that separates: `%252e`.
     DoubleEncoding,
+    /// A character in more bytes than it needs: `%c0%ae` is a dot to a careless decoder.
+    Overlong,
+}
+
+/// A target as an application may read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading<'a> {
+    /// The path.
+    pub path: Cow<'a, str>,
+    /// The query, without `?`.
+    pub query: Cow<'a, str>,
 }
 
 /// A request target in origin form.
@@ -49,8 +72,7 @@ pub struct Target {
 
 impl Target {
     /// Reads a target in origin form (`/path?query`). Its normalised path is percent-decoded once,
-    /// without path parameters (an encoded `;` begins them as well), empty segments and dot segments
-    /// (RFC 3986 5.2.4).
+    /// without path parameters, empty segments and dot segments (RFC 3986 5.2.4).
     pub fn parse(raw: &str, case: PathCase) -> Self {
         let question = raw.find('?');
         let path = &raw[..question.unwrap_or(raw.len())];
@@ -82,6 +104,46 @@ impl Target {
         self.question.map(|at| &self.raw[at + 1..])
     }
 
+    /// The target as rules see it: the normalised path, the query decoded once.
+    pub fn normal_reading(&self) -> Reading<'_> {
+        Reading { path: Cow::Borrowed(self.path()), query: self.decoded_query() }
+    }
+
+    /// The target byte for byte.
+    pub fn raw_reading(&self) -> Reading<'_> {
+        Reading { path: Cow::Borrowed(self.raw_path()), query: Cow::Borrowed(self.query().unwrap_or("")) }
+    }
+
+    /// The target in every way that an application may read it: normalised, decoded but with its
+    /// detours, and as written.
+    pub fn readings(&self) -> impl Iterator<Item = Reading<'_>> {
+        let normal = self.normal_reading();
+        let is_as_sent = self.normal.is_none() && matches!(normal.query, Cow::Borrowed(_));
+        let written = Reading { path: self.written_path(), query: Cow::Borrowed(self.query().unwrap_or("")) };
+        let unresolved = self.unresolved.as_deref();
+        let unresolved = unresolved.map(|path| Reading { path: Cow::Borrowed(path), query: normal.query.clone() });
+        [Some(normal), (!is_as_sent).then_some(written), unresolved].into_iter().flatten()
+    }
+
+    /// The path as sent, but for characters that cannot be sent in any other way than encoded, such
+    /// as a space or a letter beyond ASCII: every reader takes those for the same.
+    fn written_path(&self) -> Cow<'_, str> {
+        if self.normal.is_none() {
+            return Cow::Borrowed(self.raw_path());
+        }
+        let must_be_encoded = |byte: u8| byte >= 0x80 || b" \"<>^`{|}".contains(&byte);
+        Cow::Owned(text(percent_decoded(self.raw_path(), must_be_encoded).0))
+    }
+
+    /// The query, percent-decoded once.
+    fn decoded_query(&self) -> Cow<'_, str> {
+        match self.query() {
+            None => Cow::Borrowed(""),
+            Some(query) if !query.contains('%') => Cow::Borrowed(query),
+            Some(query) => Cow::Owned(text(percent_decoded(query, |_| true).0)),
+        }
+    }
+
     /// What makes this target ambiguous, if anything.
     pub fn ambiguity(&self) -> Option<Ambiguity> {
         self.ambiguity
@@ -93,23 +155,23 @@ impl Target {
         self.unresolved.is_none()
     }
 
-    /// Every path that an application may see: normalised, as sent, and decoded with its detours.
-    pub fn forms(&self) -> impl Iterator<Item = &str> {
-        let raw = self.normal.is_some().then(|| self.raw_path());
-        [Some(self.path()), raw, self.unresolved.as_deref()].into_iter().flatten()
-    }
-
     /// How the site compares paths.
     pub fn case(&self) -> PathCase {
         self.case
     }
 
-    /// Whether the normalised path is this one.
-    pub fn is_path(&self, path: &str) -> bool {
-        match self.case {
-            PathCase::Exact => self.path() == path,
-            PathCase::Ignore => self.path().eq_ignore_ascii_case(path),
-        }
+    /// The written path without path parameters.
+    pub fn bare_path(&self) -> String {
+        let written = self.written_path();
+        let names: Vec<&str> = written.split('/').map(|segment| segment.split(';').next().unwrap_or(segment)).collect();
+        names.join("/")
+    }
+
+    /// Whether the path is that of the other target, however the application reads it.
+    pub fn is_certainly(&self, other: &Self) -> bool {
+        let is_same = |path: &str| self.case.equal(path, other.path());
+        self.raw_path() == other.raw_path()
+            || (is_same(self.path()) && self.is_direct() && self.ambiguity.is_none() && is_same(&self.bare_path()))
     }
 }
 
@@ -134,81 +196,95 @@ struct Normalised {
 }
 
 fn normalise(path: &str) -> Normalised {
-    let mut doubt = path.contains('\\').then_some(Ambiguity::Backslash);
-    let mut note = |ambiguity: Option<Ambiguity>| doubt = doubt.or(ambiguity);
-    let mut names: Vec<String> = Vec::new();
-    for segment in path.split('/').skip(1) {
-        let (name, parameters) = split_parameters(segment);
-        let (name, ambiguity) = decode(name);
-        note(ambiguity);
-        note(parameters.and_then(|parameters| decode(parameters).1));
-        note((is_dots(&name) && parameters.is_some()).then_some(Ambiguity::DotParameter));
-        names.push(name);
-    }
+    let (bytes, malformed) = percent_decoded(path, |_| true);
+    let mut doubt = malformed.then_some(Ambiguity::BadEncoding).or_else(|| doubt_about(path, &bytes));
+    let mut note = |ambiguity| doubt = doubt.or(Some(ambiguity));
+    let decoded = text(bytes);
+    let mut names: Vec<&str> = Vec::new();
+    // Empty segments are kept until the end, to see a `..` that stands behind one.
     let mut kept: Vec<&str> = Vec::new();
-    for name in &names {
-        match name.as_str() {
-            "" | "." => {}
-            ".." => note(kept.pop().is_none().then_some(Ambiguity::Escape)),
-            name => kept.push(name),
+    for segment in decoded.split(['/', '\\']).skip(1) {
+        let (name, parameters) = segment.split_once(';').map_or((segment, None), |(name, rest)| (name, Some(rest)));
+        if is_dots(name) && parameters.is_some() {
+            note(Ambiguity::DotParameter);
+        }
+        names.push(name);
+        if name == ".." {
+            while kept.pop_if(|last| last.is_empty()).is_some() {
+                note(Ambiguity::EmptySegment);
+            }
+            if kept.pop().is_none() {
+                note(Ambiguity::Escape);
+            }
+        } else if name != "." {
+            kept.push(name);
         }
     }
-    let is_directory = names.last().is_some_and(|last| last.is_empty() || is_dots(last));
-    if is_directory || kept.is_empty() {
+    kept.retain(|name| !name.is_empty());
+    if kept.is_empty() || names.last().is_some_and(|last| last.is_empty() || is_dots(last)) {
         kept.push("");
     }
     let written = |names: &[&str]| names.iter().flat_map(|name| ["/", *name]).collect::<String>();
-    let all: Vec<&str> = names.iter().map(String::as_str).collect();
-    Normalised { path: written(&kept), unresolved: (all != kept).then(|| written(&all)), ambiguity: doubt }
+    let unresolved = (names != kept).then(|| written(&names));
+    Normalised { path: written(&kept), unresolved, ambiguity: doubt }
 }
 
 fn is_dots(name: &str) -> bool {
     name == "." || name == ".."
 }
 
-/// A segment before its first `;`, and what follows. Some applications decode first, so that `%3b`
-/// is one as well.
-fn split_parameters(segment: &str) -> (&str, Option<&str>) {
-    let is_encoded = |at: usize| segment.as_bytes()[at..].get(..3).is_some_and(|it| it.eq_ignore_ascii_case(b"%3b"));
-    let at = segment.bytes().enumerate().position(|(at, byte)| byte == b';' || (byte == b'%' && is_encoded(at)));
-    match at {
-        Some(at) if segment[at..].starts_with(';') => (&segment[..at], Some(&segment[at + 1..])),
-        Some(at) => (&segment[..at], Some(&segment[at + 3..])),
-        None => (segment, None),
-    }
+/// What is in doubt about the characters of a path, encoded and decoded.
+fn doubt_about(path: &str, decoded: &[u8]) -> Option<Ambiguity> {
+    let mut found = None;
+    let mut note = |is_there: bool, ambiguity| found = if is_there { found.or(Some(ambiguity)) } else { found };
+    let count = |bytes: &[u8], wanted: u8| bytes.iter().filter(|byte| **byte == wanted).count();
+    note(count(decoded, b'/') > count(path.as_bytes(), b'/'), Ambiguity::EncodedSlash);
+    note(decoded.contains(&b'\\'), Ambiguity::Backslash);
+    note(decoded.contains(&0), Ambiguity::Nul);
+    note(decoded.iter().any(u8::is_ascii_control), Ambiguity::Control);
+    note(decoded.windows(3).any(decodes_again), Ambiguity::DoubleEncoding);
+    note(decoded.windows(2).any(is_overlong), Ambiguity::Overlong);
+    found
 }
 
-/// A segment decoded once. Bytes that are no UTF-8 stay encoded: they cannot match a rule by accident,
-/// nor keep the rest of the segment from matching one.
-fn decode(segment: &str) -> (String, Option<Ambiguity>) {
-    let mut doubt = None;
-    let mut bytes = Vec::with_capacity(segment.len());
-    let raw = segment.as_bytes();
+/// `%2e` and the like, left over after decoding once.
+fn decodes_again(three: &[u8]) -> bool {
+    let &[b'%', high, low] = three else { return false };
+    let again = hex(high).zip(hex(low)).map(|(high, low)| high << 4 | low);
+    matches!(again, Some(b'.' | b'/' | b'\\' | b'%' | b';' | 0))
+}
+
+/// The beginning of a UTF-8 sequence that is longer than its character needs (RFC 3629 3).
+fn is_overlong(two: &[u8]) -> bool {
+    matches!(two, [0xc0 | 0xc1, 0x80..=0xbf] | [0xe0, 0x80..=0x9f] | [0xf0, 0x80..=0x8f])
+}
+
+/// The text with the bytes decoded that are `wanted`, and whether some `%` is not followed by two
+/// hexadecimal digits.
+fn percent_decoded(text: &str, wanted: impl Fn(u8) -> bool) -> (Vec<u8>, bool) {
+    let raw = text.as_bytes();
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut malformed = false;
     let mut at = 0;
     while at < raw.len() {
-        if raw[at] != b'%' {
-            bytes.push(raw[at]);
-            at += 1;
-            continue;
-        }
         let digits = raw.get(at + 1).zip(raw.get(at + 2)).and_then(|(high, low)| Some((hex(*high)?, hex(*low)?)));
-        match digits {
-            Some((high, low)) => {
-                let byte = high << 4 | low;
-                doubt = doubt.or_else(|| doubt_about(byte, &raw[at + 3..]));
+        match digits.map(|(high, low)| high << 4 | low) {
+            Some(byte) if raw[at] == b'%' && wanted(byte) => {
                 bytes.push(byte);
                 at += 3;
             }
-            None => {
-                doubt = doubt.or(Some(Ambiguity::BadEncoding));
-                bytes.push(b'%');
+            digits => {
+                malformed |= raw[at] == b'%' && digits.is_none();
+                bytes.push(raw[at]);
                 at += 1;
             }
         }
     }
-    (text(bytes), doubt)
+    (bytes, malformed)
 }
 
+/// Bytes that are no UTF-8 stay encoded: they cannot match a rule by accident, nor keep what is around
+/// them from matching one.
 fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| {
         let mut text = String::new();
@@ -218,20 +294,6 @@ fn text(bytes: Vec<u8>) -> String {
         }
         text
     })
-}
-
-fn doubt_about(byte: u8, rest: &[u8]) -> Option<Ambiguity> {
-    match byte {
-        b'/' => Some(Ambiguity::EncodedSlash),
-        b'\\' => Some(Ambiguity::Backslash),
-        0 => Some(Ambiguity::Nul),
-        1..=0x1f | 0x7f => Some(Ambiguity::Control),
-        b'%' => {
-            let again = rest.first().zip(rest.get(1)).and_then(|(high, low)| Some(hex(*high)? << 4 | hex(*low)?));
-            matches!(again, Some(b'.' | b'/' | b'\\' | b'%' | 0)).then_some(Ambiguity::DoubleEncoding)
-        }
-        _ => None,
-    }
 }
 
 fn hex(digit: u8) -> Option<u8> {
@@ -293,14 +355,36 @@ mod tests {
             ("/%2e%2e/x", Ambiguity::Escape),
             ("/public/..;/admin", Ambiguity::DotParameter),
             ("/a/.;x/b", Ambiguity::DotParameter),
-            ("/a/..%3B/b", Ambiguity::DotParameter),
             ("/a%", Ambiguity::BadEncoding),
             ("/a%zz", Ambiguity::BadEncoding),
             ("/a/%252e%252e/b", Ambiguity::DoubleEncoding),
             ("/a%252fb", Ambiguity::DoubleEncoding),
             ("/a;x=%2f", Ambiguity::EncodedSlash),
+            ("/public/..%3b/admin", Ambiguity::DotParameter),
+            ("/public/%25%32%65%25%32%65/admin", Ambiguity::DoubleEncoding),
+            ("/public/%c0%ae%c0%ae/admin", Ambiguity::Overlong),
+            ("/public/%e0%80%af", Ambiguity::Overlong),
+            ("/public/../admin.php//../public/x", Ambiguity::EmptySegment),
         ] {
             assert_eq!(Target::parse(raw, PathCase::Exact).ambiguity(), Some(ambiguity), "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sent_plainly_is_written_in_one_way_only() {
+        for (raw, written) in [
+            ("/caf%C3%A9/%7Bx%7D%20y", "/caf\u{e9}/{x} y"),
+            ("/%70ublic/%2e%2e;x", "/%70ublic/%2e%2e;x"),
+            ("/a%25b", "/a%25b"),
+        ] {
+            assert_eq!(Target::parse(raw, PathCase::Exact).written_path(), written, "{raw}");
+        }
+    }
+
+    #[test]
+    fn doubtful_targets_are_read_as_the_most_eager_application_would() {
+        for (raw, path) in [("/a%2f..%2fsetup", "/setup"), ("/a%5c..\\setup", "/setup"), ("/a/..;/setup", "/setup")] {
+            assert_eq!(normal(raw), path, "{raw}");
         }
     }
 

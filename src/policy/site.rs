@@ -1,6 +1,7 @@
 //! The finished, validated settings of one site: what all decisions about an exchange are made from.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -105,7 +106,7 @@ pub struct Site {
     /// `[site.login]`, in the order of the file.
     pub login: Vec<LoginRule>,
     /// `[site.logout]`, in the order of the file.
-    pub logout: Vec<LogoutRule>,
+    pub logout: Vec<Arc<LogoutRule>>,
     /// `[site.access]`
     pub access: AccessRules,
     /// `[site.identity]`

@@ -20,7 +20,6 @@ use crate::clock::Timestamp;
 use crate::policy::access::AmbiguousPaths;
 use crate::policy::admit;
 use crate::policy::admit::Refusal;
-use crate::policy::admit::Route;
 use crate::policy::client;
 use crate::policy::client::Client;
 use crate::policy::cookie;
@@ -32,8 +31,10 @@ use crate::policy::csrf::CsrfFacts;
 use crate::policy::csrf::CsrfMode;
 use crate::policy::csrf::RequestKind;
 use crate::policy::message;
+use crate::policy::location;
 use crate::policy::path::Target;
 use crate::policy::websocket;
+use crate::policy::route::Route;
 use crate::proxy::Gate;
 use crate::proxy::Peer;
 use crate::proxy::Worker;
@@ -102,12 +103,14 @@ impl Trace {
                 client: Some(peer.ip()),
                 ..Context::default()
             },
+        // The servlet's session ID is a secret (S161).
+        let logged = location::without_session_parameter(logged).into_owned();
             settled: Settled::default(),
             site: None,
             user: None,
             authenticated: false,
             method: request.method().clone(),
-            target: logged.to_owned(),
+            target: logged,
             version: request.version(),
             snapshot,
         }
@@ -123,15 +126,6 @@ impl Trace {
         telemetry::audit(&self.context, &event);
     }
 
-    pub(super) fn log(&self, response: &Response<Body>, duration: Duration) {
-        if !self.snapshot.access_log {
-            return;
-        }
-        telemetry::access(
-            &self.context,
-            &telemetry::AccessEntry {
-                method: &self.method,
-                path: &self.target,
     /// The answer to a failure. After a message that could be read in two ways nothing on the connection
     /// is read any more (S96).
     pub(super) fn answer(&self, failure: &Failure) -> Response<Body> {
@@ -149,6 +143,15 @@ impl Trace {
                 user: self.user.as_ref().map(|identity| identity.user.as_str()),
             },
         );
+    pub(super) fn log(&self, response: &Response<Body>, duration: Duration) {
+        if !self.snapshot.access_log {
+            return;
+        }
+        telemetry::access(
+            &self.context,
+            &telemetry::AccessEntry {
+                method: &self.method,
+                path: &self.target,
     }
 }
 
@@ -170,6 +173,7 @@ pub(super) struct Exchange<'a> {
     pub(super) ahead: Option<ReadAhead>,
     pub(super) cross_site: bool,
     pub(super) upgrade: Option<OnUpgrade>,
+    pub(super) route: Route,
     pub(super) kind: RequestKind,
     pub(super) user_agent: Option<HeaderValue>,
     /// The client's cookies without ours.
@@ -206,17 +210,21 @@ impl<'a> Exchange<'a> {
             Some(Place::Site(site)) => Arc::clone(site),
             Some(Place::Alias(site)) if matches!(parts.method, Method::GET | Method::HEAD) => {
                 return Ok(Opened::Answered(reply::permanent(&format!("{}{raw}", site.name))));
-            }
-            Some(Place::Alias(_)) | None => return Err(Failure::Misdirected),
-        };
-        if !peer.hosts.contains(&site.site.origin.host) {
         if let Some(Place::Site(site) | Place::Alias(site)) = place {
             trace.site = Some(Arc::clone(site));
             trace.context.site = Some(Arc::clone(&site.name));
         }
+            }
+            Some(Place::Alias(_)) | None => return Err(Failure::Misdirected),
+        };
+        if !peer.hosts.contains(&site.site.origin.host) {
             return Err(Failure::Misdirected);
         }
-        let target = Target::parse(raw, site.site.paths);
+        // Judged is what the application gets (VR-13).
+        let target = match site.site.cookies.vaults_servlet_sessions() {
+            true => Target::parse(&location::without_session_parameter(raw), site.site.paths),
+            false => Target::parse(raw, site.site.paths),
+        };
         let client = client::identify(peer.ip(), &parts.headers, &snapshot.trusted);
         trace.context.client = Some(client.address);
         if let Some(ambiguity) = target.ambiguity()
@@ -238,6 +246,7 @@ impl<'a> Exchange<'a> {
             headers: parts.headers,
             body: Some(body),
             ahead: None,
+            route: Route::of(&site.site, &parts.method, &target),
             cross_site,
             session: Session::None { tombstone: false },
             worker,
@@ -251,11 +260,6 @@ impl<'a> Exchange<'a> {
         })))
     }
 
-    /// What the request is about.
-    pub(super) fn route(&self) -> Route<'_> {
-        Route::of(&self.site.site, &self.method, &self.target)
-    }
-
     /// The CSRF filter (product 3.7).
     pub(super) fn refuse_cross_site(&mut self) -> Option<Response<Body>> {
         let rules = &self.site.site.csrf;
@@ -266,7 +270,7 @@ impl<'a> Exchange<'a> {
         if rules.mode == CsrfMode::Off {
             return None;
         }
-        let route = self.route();
+        let route = &self.route;
         let facts = CsrfFacts {
             method: &self.method,
             target: &self.target,
@@ -299,7 +303,7 @@ impl<'a> Exchange<'a> {
     /// Whether the request may pass.
     pub(super) fn admit(&self) -> Option<Refusal> {
         let authenticated = self.session.is_authenticated();
-        admit::admit(&self.site.site, &self.route(), &self.method, &self.target, self.kind, authenticated)
+        admit::admit(&self.site.site, &self.route, &self.method, &self.target, self.kind, authenticated)
     }
 
     /// The answer to a request that may not pass.

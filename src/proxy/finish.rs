@@ -32,8 +32,11 @@ impl Exchange<'_> {
     /// is set is in the store before the head leaves (VR-47).
     pub(super) async fn finish(&mut self, answer: Answer) -> Result<Response<Body>, Failure> {
         let Answer { mut head, body, lease } = answer;
-        let access = self.route().access;
-        self.trace.authenticated &= access != Access::Public;
+        let access = self.route.access;
+        // Open on purpose is the same for everyone; open for want of a rule need not be (S51).
+        let site = &self.site.site;
+        self.trace.authenticated &=
+            access != Access::Public || !site.access.names_as_public(&self.method, &self.target);
         self.clean(&mut head.headers);
         self.take_cookies(&mut head.headers).await?;
         let eligible = access == Access::Protected
@@ -151,7 +154,7 @@ impl Exchange<'_> {
 
     /// A session cookie that some login rule waits for, set where no rule watches; said once.
     fn unwatched_login(&self, changes: &[VaultChange]) -> Option<String> {
-        if self.session.is_authenticated() || self.route().login {
+        if self.session.is_authenticated() || self.route.login.is_some() {
             return None;
         }
         let site = Arc::clone(&self.site);

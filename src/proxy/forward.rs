@@ -8,7 +8,6 @@ use http::Method;
 use http::Request;
 use http::Response;
 use http::StatusCode;
-use http::Uri;
 use http::Version;
 use http::header;
 use hyper::body::Incoming;
@@ -61,7 +60,7 @@ impl Exchange<'_> {
         if self.is_handshake() {
             return self.tunnel().await;
         }
-        let is_page = self.route().login_page && !self.session.is_authenticated();
+        let is_page = self.route.login_page && !self.session.is_authenticated();
         let again = is_page.then(|| self.headers.clone());
         let body = self.streamed_body()?;
         let answer = self.ask(body, false).await?;
@@ -142,20 +141,11 @@ impl Exchange<'_> {
     pub(super) fn request(&self, method: Method, headers: HeaderMap, body: Body) -> Request<Body> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        *request.uri_mut() = self.outgoing_uri();
+        // It was cut from a URI.
+        *request.uri_mut() = self.target.raw().parse().unwrap_or_default();
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = headers;
         request
-    }
-
-    /// The target as the client sent it, byte for byte, without the servlet's session ID if that is
-    /// in the vault.
-    fn outgoing_uri(&self) -> Uri {
-        let raw = self.target.raw();
-        if raw.contains(';') && self.site.site.cookies.vaults_servlet_sessions() {
-            return location::without_session_parameter(raw).parse().unwrap_or_default();
-        }
-        raw.parse().unwrap_or_default()
     }
 
     /// The client's headers as the application gets them: hop-by-hop, identity and forwarding fields
@@ -279,7 +269,8 @@ impl Exchange<'_> {
         let names: Vec<_> = names.into_iter().filter(|name| name != self.site.site.cookie.name.as_bytes()).collect();
         self.headers = headers;
         let mut headers = self.outgoing_headers(false, false);
-        headers.remove(header::COOKIE);
+        // Whatever body the request had was sent the first time.
+        headers.remove(header::CONTENT_LENGTH);
         let request = self.request(self.method.clone(), headers, Body::empty());
         let answer = self.answer(self.send(request).await?);
         for name in &names {

@@ -9,9 +9,9 @@ use http::StatusCode;
 use http::header;
 use serde_json::json;
 
-use crate::policy::admit::OWN_PREFIX;
 use crate::policy::csrf::RequestKind;
 use crate::policy::path::parameters;
+use crate::policy::route::OWN_PREFIX;
 use crate::policy::session::EndReason;
 use crate::proxy::body::Body;
 use crate::proxy::exchange::Exchange;

@@ -9,8 +9,6 @@ use http::Response;
 use http::header;
 
 use crate::policy::access::Access;
-use crate::policy::admit;
-use crate::policy::admit::Route;
 use crate::policy::cookie::CookiePair;
 use crate::policy::cookie::SetCookie;
 use crate::policy::login;
@@ -19,6 +17,7 @@ use crate::policy::login::BODY_LIMIT;
 use crate::policy::login::LoginRequest;
 use crate::policy::login::Outcome;
 use crate::policy::login::Trial;
+use crate::policy::logout;
 use crate::policy::logout::LogoutMatch;
 use crate::policy::path::Target;
 use crate::policy::session::Record;
@@ -54,16 +53,17 @@ impl Exchange<'_> {
     /// Logouts and logins: `None` when the request is neither.
     pub(super) async fn watched(&mut self) -> Result<Option<Response<Body>>, Failure> {
         let site = Arc::clone(&self.site);
-        let route = Route::of(&site.site, &self.method, &self.target);
-        if route.access == Access::Denied {
+        if self.route.access == Access::Denied {
             return Ok(None);
         }
-        if let LogoutMatch::Yes(rule) = route.logout {
-            return self.log_out(rule).await.map(Some);
+        if let LogoutMatch::Yes(rule) = &self.route.logout {
+            let rule = Arc::clone(rule);
+            return self.log_out(&rule).await.map(Some);
         }
-        let passes = self.session.is_authenticated() || route.is_open();
-        let logout_by_form = passes && matches!(route.logout, LogoutMatch::NeedsBody);
-        if !logout_by_form && !route.login {
+        let authenticated = self.session.is_authenticated();
+        let logout_by_form = self.route.logout == LogoutMatch::NeedsBody && (authenticated || self.route.is_open());
+        let login = self.route.login.is_some() && (authenticated || self.route.takes_attempts());
+        if !logout_by_form && !login {
             return Ok(None);
         }
         let rules = site.site.login.iter().filter(|rule| rule.matches_head(&self.method, &self.target));
@@ -74,9 +74,9 @@ impl Exchange<'_> {
         let body = self.ahead.as_ref().map(|ahead| ahead.bytes.clone());
         if logout_by_form {
             let body = body.as_deref().unwrap_or_default();
-            let rule = admit::logout_by_form(&site.site, &self.method, &self.target, &self.headers, body);
+            let rule = logout::by_form(&site.site.logout, &self.method, &self.target, &self.headers, body);
             if let Some(rule) = rule {
-                return self.log_out(rule).await.map(Some);
+                return self.log_out(&rule).await.map(Some);
             }
         }
         let request =

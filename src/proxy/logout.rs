@@ -1,13 +1,10 @@
 //! Logout: the session is destroyed first, durably; then the application is told, with its cookies
 //! as they were; whatever it answers, or if it does not, the user is logged out (product 3.6).
 
-use std::sync::Arc;
-
 use http::HeaderValue;
 use http::Response;
 
 use crate::policy::access::Access;
-use crate::policy::admit::Route;
 use crate::policy::csrf::RequestKind;
 use crate::policy::logout::LogoutRule;
 use crate::policy::session::EndReason;
@@ -40,9 +37,7 @@ impl Exchange<'_> {
 
     /// `None` when there is nobody to log out: without a session only a public path is forwarded.
     async fn tell_application(&mut self) -> Result<Option<Answer>, Failure> {
-        let site = Arc::clone(&self.site);
-        let access = Route::of(&site.site, &self.method, &self.target).access;
-        if !self.session.is_authenticated() && access != Access::Public {
+        if !self.session.is_authenticated() && self.route.access != Access::Public {
             return Ok(None);
         }
         let body = self.streamed_body()?;

@@ -1,13 +1,19 @@
-//! Who may reach which path, and what those get who may not.
+//! Who may pass, and what those get who may not.
+
+use std::time::Duration;
 
 use http::Request;
 use http_body_util::Full;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
 
+use crate::support::Answer;
 use crate::support::Reply;
 use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
-use crate::support::labelled;
+use crate::support::empty;
+use crate::support::navigation;
 
 #[tokio::test]
 async fn what_is_not_public_needs_a_session() {
@@ -28,6 +34,67 @@ async fn what_is_not_public_needs_a_session() {
 }
 
 #[tokio::test]
+async fn page_loads_are_redirected_and_nothing_else_is() {
+    // S52, VR-07; product 3.4
+    let app = Upstream::plain().await;
+    let (_proxy, browser) = Vestibule::in_front_of(&app).await;
+    let html = ("accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8");
+    for (method, lines, status) in [
+        ("GET", &[("sec-fetch-mode", "navigate")][..], 303),
+        ("HEAD", &[("sec-fetch-mode", "navigate")], 303),
+        ("POST", &[("sec-fetch-mode", "navigate"), ("sec-fetch-site", "same-origin")], 303),
+        ("DELETE", &[html], 303),
+        ("GET", &[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe"), ("x-requested-with", "x")], 303),
+        ("GET", &[html], 303),
+        ("HEAD", &[html], 303),
+        ("GET", &[html, ("x-requested-with", "XMLHttpRequest")], 401),
+        ("GET", &[html, ("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")], 401),
+        ("GET", &[html, ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")], 401),
+        ("GET", &[("accept", "*/*")], 401),
+        ("GET", &[("accept", "application/json")], 401),
+        ("GET", &[], 401),
+        ("HEAD", &[], 401),
+        ("POST", &[("accept", "application/json")], 401),
+        ("OPTIONS", &[("sec-fetch-mode", "cors"), ("access-control-request-method", "PUT")], 401),
+    ] {
+        let mut request = Request::builder().method(method).uri("/private");
+        for (name, value) in lines {
+            request = request.header(*name, *value);
+        }
+        let answer = browser.clone().send(empty(request)).await;
+        assert_eq!(answer.status, status, "{method} {lines:?}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{method} {lines:?}");
+        assert_eq!(answer.header("www-authenticate").is_some(), status == 401, "{method} {lines:?}");
+    }
+    assert!(app.received().is_empty());
+}
+
+#[tokio::test]
+async fn the_refusal_is_the_same_for_what_exists_and_what_does_not() {
+    // S58, S165, S169
+    let app = Upstream::start(|request| match request.path() {
+        "/exists" => Reply::text("page"),
+        _ => Reply::status(404),
+    })
+    .await;
+    let (_proxy, browser) = Vestibule::in_front_of(&app).await;
+    let shown = |answer: Answer| {
+        let mut lines: Vec<_> = answer.headers.iter().map(|(name, value)| format!("{name}: {value:?}")).collect();
+        lines.retain(|line| !line.starts_with("date"));
+        (answer.status, lines, answer.body)
+    };
+    let stale = browser.with_session(&"A".repeat(43));
+
+    let existing = shown(browser.clone().fetch("/exists").await);
+    assert_eq!(shown(browser.clone().fetch("/missing").await), existing);
+    assert_eq!(shown(stale.clone().fetch("/exists").await), existing);
+    assert!(existing.2.len() < 200, "{}", existing.2);
+    for hint in ["127.0.0.1", "vestibule", "Vestibule", "/exists", "hyper", "0.1"] {
+        assert!(!existing.2.contains(hint), "{hint}");
+    }
+}
+
+#[tokio::test]
 async fn the_way_back_goes_through_the_applications_own_parameter() {
     // S154, VR-16
     let app = Upstream::legacy().await;
@@ -36,93 +103,78 @@ async fn the_way_back_goes_through_the_applications_own_parameter() {
 
     assert_eq!(browser.get("/a/b?c=d&e").await.location(), "/login?next=%2Fa%2Fb%3Fc%3Dd%26e");
     assert_eq!(browser.get("/login?next=%2Fa").await.status, 200);
-    assert_eq!(browser.get("/login?other=1").await.status, 303, "exactly its query");
     assert_eq!(browser.post("/a", &[]).await.location(), "/login");
 }
 
 #[tokio::test]
-async fn paths_that_can_be_read_in_two_ways_are_refused() {
-    // S90, VR-12, VR-22
-    let app = Upstream::legacy().await;
+async fn a_refused_upload_is_answered_at_once_and_reaches_nobody() {
+    // S94, VR-29, VR-59
+    let app = Upstream::plain().await;
     let (_proxy, browser) = Vestibule::in_front_of(&app).await;
-    for path in [
-        "/public/..%2fadmin",
-        "/public/..;/admin",
-        "/public/%5c..%5cadmin",
-        "/public/a%00",
-        "/../admin",
-        "/public/%252e%252e/admin",
-    ] {
-        assert_eq!(browser.clone().get(path).await.status, 400, "{path}");
+    let head = "POST /upload HTTP/1.1\r\nHost: app.test\r\nAccept: text/html\r\nContent-Length: 4000000\r\n";
+
+    // A client that reads only when it has sent everything.
+    let upload = [format!("{head}\r\n").into_bytes(), vec![b'x'; 4_000_000]].concat();
+    let next = b"GET /public/next HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
+    let answers = browser.raw(&[upload, next.to_vec()].concat()).await;
+    assert!(answers.starts_with("HTTP/1.1 303 "), "{answers}");
+    assert!(answers.contains("HTTP/1.1 200 "), "the connection goes on: {answers}");
+
+    // One that sends nothing, one that asks first.
+    for expect in ["", "Expect: 100-continue\r\n"] {
+        let mut stream = browser.connect(b"http/1.1").await;
+        stream.write_all(format!("{head}{expect}\r\n").as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read_exact(&mut status)).await;
+        assert!(matches!(read, Ok(Ok(_))), "{expect}");
+        assert_eq!(&status, b"HTTP/1.1 303", "{expect}");
     }
-    for path in ["/public/../admin", "/public/%2e%2e/admin", "//public/x", "/%70ublic/x"] {
-        assert_eq!(browser.clone().get(path).await.status, 303, "{path}");
-    }
-    assert!(app.received().is_empty());
+
+    // Over HTTP/2.
+    let request = navigation("POST", "/upload").body(Full::from(vec![b'x'; 4_000_000])).unwrap();
+    assert_eq!(browser.clone().over_http2().send(request).await.status, 303);
+    let targets: Vec<_> = app.received().into_iter().map(|received| received.target).collect();
+    assert_eq!(targets, ["/public/next"]);
 }
 
 #[tokio::test]
-async fn the_bytes_of_the_path_reach_the_application_as_they_were() {
-    // S90, VR-22
+async fn upgrades_need_a_session_and_come_from_our_own_pages() {
+    // S118, S119, VR-06
     let app = Upstream::legacy().await;
-    let site = SITE.replace("public =", "ambiguous_paths = \"allow\"\npublic =");
-    let (_proxy, mut browser) = Vestibule::with(&app, &site).await;
-    browser.log_in("alice").await;
-    for target in ["/a%2Fb?x=%20y", "/%7Euser//x/./y", "/caf%C3%A9?a=b+c;d"] {
-        browser.get(target).await;
-        assert_eq!(app.last().target, target);
-    }
-}
+    let (_proxy, mut browser) = Vestibule::with(&app, &format!("{SITE}\n[site.csrf]\nmode = \"off\"")).await;
+    let upgrade = |path: &str, lines: &[(&'static str, &str)]| {
+        let mut request = Request::get(path)
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        for (name, value) in lines {
+            request = request.header(*name, *value);
+        }
+        empty(request)
+    };
+    const OURS: (&str, &str) = ("origin", "https://app.test");
 
-#[tokio::test]
-async fn closed_paths_are_closed_for_everyone() {
-    let app = Upstream::legacy().await;
-    let site = SITE.replace("public =", "deny = \"/setup*\"\npublic =");
-    let (_proxy, mut browser) = Vestibule::with(&app, &site).await;
-    browser.log_in("alice").await;
-
-    assert_eq!(browser.get("/setup.php").await.status, 403);
-    assert_eq!(browser.get("/%73etup.php").await.status, 403);
-}
-
-#[tokio::test]
-async fn cross_site_requests_change_nothing() {
-    // S136, S138, S141, S142
-    let app = Upstream::legacy().await;
-    let (_proxy, mut browser) = Vestibule::in_front_of(&app).await;
+    let refused = browser.send(upgrade("/ws", &[OURS])).await;
+    assert_eq!((refused.status.as_u16(), refused.header("www-authenticate")), (401, Some("Session")));
+    assert_eq!(browser.send(upgrade("/public/ws", &[("origin", "https://evil.test")])).await.status, 403);
     browser.log_in("alice").await;
     let before = app.received().len();
-    for (site, origin, status) in [
-        ("cross-site", "https://evil.test", 403),
-        ("same-site", "https://sub.app.test", 403),
-        ("same-origin", "https://app.test", 200),
+    for lines in [
+        &[("origin", "https://evil.test")][..],
+        &[("origin", "null")],
+        &[("origin", "http://app.test")],
+        &[("origin", "https://app.test.evil.test")],
+        &[("origin", "https://app.test:8443")],
+        &[OURS, OURS],
+        &[],
+        &[("sec-fetch-site", "same-origin")],
     ] {
-        let request = labelled("POST", "/transfer", site, "navigate", "document").header("origin", origin);
-        assert_eq!(browser.send(request.body(Full::default()).unwrap()).await.status, status, "{site}");
+        assert_eq!(browser.send(upgrade("/ws", lines)).await.status, 403, "{lines:?}");
     }
-    assert_eq!(app.received().len(), before + 1);
-    let link = labelled("GET", "/", "cross-site", "navigate", "document").body(Full::default()).unwrap();
-    assert_eq!(browser.send(link).await.status, 200, "S139");
-    let login = labelled("POST", "/login", "cross-site", "navigate", "document")
-        .header("content-type", "application/x-www-form-urlencoded")
-        .body(Full::from("username=mallory&password=secret"))
-        .unwrap();
-    let refused = browser.send(login).await;
-    assert_eq!(refused.status, 403);
-    assert!(refused.header("vary").unwrap().contains("Sec-Fetch-Site"));
-}
-
-#[tokio::test]
-async fn clients_that_are_no_browsers_log_in_and_work() {
-    let app = Upstream::legacy().await;
-    let (_proxy, mut browser) = Vestibule::in_front_of(&app).await;
-    let login = Request::post("/login")
-        .header("content-type", "application/x-www-form-urlencoded")
-        .body(Full::from("username=alice&password=secret"))
-        .unwrap();
-
-    assert_eq!(browser.send(login).await.status, 302);
-    assert_eq!(browser.send(Request::get("/").body(Full::default()).unwrap()).await.status, 200);
+    assert_eq!(app.received().len(), before);
+    assert_eq!(browser.send(upgrade("/ws", &[OURS])).await.status, 200, "the application does not upgrade");
+    assert_eq!(app.last().header("upgrade"), Some("websocket"));
 }
 
 #[tokio::test]
@@ -146,5 +198,55 @@ async fn a_login_page_that_redirects_in_a_circle_is_asked_without_cookies() {
     browser.cookies.insert("remember".into(), "me".into());
     let page = browser.get("/login").await;
     assert_eq!(page.status, 502);
+    assert_eq!(page.header("cache-control"), Some("no-store"));
     assert!(page.body.contains("remember"), "{}", page.body);
+    assert!(!page.body.contains("me<"), "no value: {}", page.body);
+}
+
+#[tokio::test]
+async fn a_login_page_may_redirect_to_where_nobody_has_to_log_in() {
+    for location in ["/public/login", "/login?next=%2Fa", "https://sso.test/", "https://app.test:8443/home", "/login"] {
+        let app = Upstream::start(move |_| Reply::redirect(location)).await;
+        let site = SITE.replace("user    =", "return_param = \"next\"\nuser    =");
+        let (_proxy, mut browser) = Vestibule::with(&app, &site).await;
+        assert_eq!(browser.get("/login").await.location(), location);
+        assert_eq!(app.received().len(), 1, "{location}");
+    }
+}
+
+#[tokio::test]
+async fn asking_again_for_a_login_page_sends_no_body_that_is_not_there() {
+    // S93: a length without its bytes would take them from the next request on the connection.
+    let app = Upstream::start(|_| Reply::redirect("/home")).await;
+    let (_proxy, browser) = Vestibule::in_front_of(&app).await;
+    let request = Request::get("/login").body(Full::from("hello")).unwrap();
+
+    let answer = tokio::time::timeout(Duration::from_secs(5), browser.clone().send(request)).await.unwrap();
+
+    assert_eq!(answer.status, 502);
+    let received = app.received();
+    assert_eq!((received.len(), received[0].body.as_str(), received[1].body.as_str()), (2, "hello", ""));
+    assert_eq!(received[1].header("content-length"), None);
+}
+
+#[tokio::test]
+async fn a_session_is_valid_at_its_own_site_only() {
+    // VR-55
+    let (app, other) = (Upstream::legacy().await, Upstream::legacy().await);
+    let site = format!(
+        "{SITE}\n[[site]]\norigin = \"https://app.test:8443\"\nupstream = \"{}\"\n{SITE}\n[[site]]\norigin = \
+         \"https://other.test\"\nupstream = \"{}\"\n{SITE}",
+        other.url(),
+        other.url()
+    );
+    let (_proxy, mut browser) = Vestibule::with(&app, &site).await;
+    browser.log_in("alice").await;
+    assert_eq!(browser.get("/").await.status, 200);
+
+    for host in ["app.test:8443", "other.test"] {
+        let request = navigation("GET", "/").header("host", host);
+        assert_eq!(browser.send(empty(request)).await.status, 303, "{host}");
+    }
+    assert!(other.received().is_empty());
+    assert_eq!(browser.get("/").await.status, 200, "and it lives on");
 }

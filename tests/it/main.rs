@@ -20,6 +20,7 @@ mod listening;
 mod login;
 mod logout;
 mod plain;
+mod paths;
 mod properties;
 #[allow(dead_code, unused_imports)] // The harness is ahead of the tests that use it.
 mod support;

@@ -21,9 +21,11 @@ use crate::policy::login::body::Body;
 use crate::policy::login::fields::Fields;
 use crate::policy::login::fields::Place;
 use crate::policy::path::Target;
+use crate::policy::path::parameters;
 
 pub use self::criteria::Criteria;
 pub use self::criteria::LocationRule;
+pub use self::path_rule::Opening;
 pub use self::path_rule::PathRule;
 pub use self::user::user;
 
@@ -99,10 +101,25 @@ pub struct LoginRule {
 }
 
 impl LoginRule {
-    /// Method and target match. Login paths are open, so that one with detours is none: the application
-    /// might see another path (VR-13).
+    /// Method and target match.
     pub fn matches_head(&self, method: &Method, target: &Target) -> bool {
-        self.methods.contains(method) && target.is_direct() && self.path.matches(target)
+        self.methods.contains(method) && self.path.matches(target)
+    }
+
+    /// How far the rule opens this request to visitors without a session.
+    pub fn opens(&self, method: &Method, target: &Target) -> Opening {
+        if self.methods.contains(method) { self.path.opens(target) } else { Opening::None }
+    }
+
+    /// Whether a GET or HEAD of this target is one of the rule's page: its path, and exactly its query
+    /// plus our `return_param`.
+    pub fn is_page(&self, target: &Target) -> bool {
+        let page = Target::parse(&self.page, target.case());
+        let ours = |name: &str| self.return_param.as_deref() == Some(name);
+        let sent = || parameters(target.query().unwrap_or(""));
+        target.is_certainly(&page)
+            && sent().filter(|(name, _)| ours(name)).count() <= 1
+            && sent().filter(|(name, _)| !ours(name)).eq(parameters(page.query().unwrap_or("")))
     }
 
     /// Whether the request body has to be read to judge this rule: for what it says, or for whether it

@@ -29,11 +29,27 @@ impl PathRule {
 
     /// Whether the normalised target matches.
     pub fn matches(&self, target: &Target) -> bool {
-        self.matches_path(target) && self.parameters.iter().all(|wanted| has(target, wanted))
+        self.matches_path(target.path(), target.case()) && self.parameters.iter().all(|wanted| has(target, wanted))
     }
 
-    fn matches_path(&self, target: &Target) -> bool {
-        if self.glob.matches_in(target.path(), target.case()) {
+    /// How far the rule opens the target to visitors without a session. What opens must match however
+    /// the application reads it: as sent (but for path parameters), without detours or doubt, and with no second
+    /// value of a required parameter.
+    pub fn opens(&self, target: &Target) -> Opening {
+        let is_certain = target.ambiguity().is_none()
+            && target.is_direct()
+            && self.matches(target)
+            && self.matches_path(&target.bare_path(), target.case())
+            && self.parameters.iter().all(|wanted| has_only(target, wanted));
+        match is_certain {
+            false => Opening::None,
+            true if self.glob.matches_in(target.path(), target.case()) => Opening::Whole,
+            true => Opening::Attempt,
+        }
+    }
+
+    fn matches_path(&self, path: &str, case: PathCase) -> bool {
+        if self.glob.matches_in(path, case) {
             return true;
         }
         let text = self.glob.as_str();
@@ -41,8 +57,19 @@ impl PathRule {
         let is_file = last.rsplit_once('.').is_some_and(|(stem, extension)| {
             !stem.is_empty() && !extension.is_empty() && extension.bytes().all(|byte| byte.is_ascii_alphanumeric())
         });
-        is_file && Glob::new(format!("{text}/*")).matches_in(target.path(), target.case())
+        is_file && Glob::new(format!("{text}/*")).matches_in(path, case)
     }
+}
+
+/// How far a login rule opens a target to visitors without a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Opening {
+    /// Not at all.
+    None,
+    /// For attempts to log in only: it is below the rule's path.
+    Attempt,
+    /// For every request.
+    Whole,
 }
 
 fn has(target: &Target, (name, value): &(String, Option<String>)) -> bool {
@@ -51,17 +78,10 @@ fn has(target: &Target, (name, value): &(String, Option<String>)) -> bool {
     })
 }
 
-impl PathRule {
-    /// The path, if it has no `*`.
-    pub fn literal(&self) -> Option<&str> {
-        let text = self.glob.as_str();
-        (!text.contains('*')).then_some(text)
-    }
-
-    /// Whether the rule could be about this exact path.
-    pub fn is_about(&self, path: &str) -> bool {
-        self.matches_path(&Target::parse(path, PathCase::Exact))
-    }
+/// Applications differ in which of two values they take.
+fn has_only(target: &Target, (name, value): &(String, Option<String>)) -> bool {
+    let mut sent = parameters(target.query().unwrap_or("")).filter(|(sent, _)| sent == name.as_str());
+    sent.all(|(_, sent_value)| value.as_ref().is_none_or(|value| sent_value == value.as_str()))
 }
 
 #[cfg(test)]
@@ -93,6 +113,31 @@ mod tests {
             ("/*/login", "/tenant/a/login", true),
         ] {
             assert_eq!(matches(rule, raw), expected, "{rule} {raw}");
+        }
+    }
+    #[test]
+    fn what_opens_without_a_session_is_beyond_doubt() {
+        // S90, VR-13
+        for (rule, raw, opening) in [
+            ("/login", "/login", Opening::Whole),
+            ("/login", "/login?next=/x", Opening::Whole),
+            ("/login", "/login;jsessionid=1", Opening::Whole),
+            ("/login", "/log%69n", Opening::None),
+            ("/login", "//login", Opening::None),
+            ("/login", "/admin/../login", Opening::None),
+            ("/login", "/admin;/../login", Opening::None),
+            ("/*/login", "/admin%2flogin", Opening::None),
+            ("/*/login", "/admin/..;/login", Opening::None),
+            ("/caf\u{e9}/login", "/caf%C3%A9/login", Opening::Whole),
+            ("/x.php?do=login", "/x.php?do=login&id=1", Opening::Whole),
+            ("/x.php?do=login", "/x.php?do=login&do=login", Opening::Whole),
+            ("/x.php?do=login", "/x.php?do=login&do=admin", Opening::None),
+            ("/x.php?do=login", "/x.php?do=admin&d%6f=login", Opening::None),
+            ("/x.php", "/x.php/login", Opening::Attempt),
+            ("/x.php", "/y/../x.php/login", Opening::None),
+        ] {
+            let target = Target::parse(raw, PathCase::Exact);
+            assert_eq!(PathRule::parse(rule).opens(&target), opening, "{rule} {raw}");
         }
     }
 }

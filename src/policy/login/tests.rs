@@ -278,12 +278,13 @@ fn what_makes_it_a_login_is_never_chosen_among_several() {
 }
 
 #[test]
-fn a_login_path_with_detours_is_none() {
-    // VR-13: it would be open, and the application may see another path.
+fn a_login_path_with_detours_is_watched_and_opens_nothing() {
+    // VR-13: the application may see the login, or another path.
     let rules = [rule(&[form("user")])];
     for raw in ["/admin/../login", "/admin/%2e%2e/login", "//login"] {
         let sent = sent(Method::POST, raw, "application/x-www-form-urlencoded", "user=a");
-        assert!(tried(&rules, &sent).unwrap().is_none(), "{raw}");
+        assert!(tried(&rules, &sent).unwrap().is_some(), "{raw}");
+        assert_eq!(rules[0].opens(&Method::POST, &sent.target), Opening::None, "{raw}");
     }
 }
 

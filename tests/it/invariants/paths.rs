@@ -5,12 +5,12 @@ use std::sync::OnceLock;
 use http::Method;
 use vestibule::policy::access::Access;
 use vestibule::policy::admit;
-use vestibule::policy::admit::Route;
 use vestibule::policy::csrf::RequestKind;
 use vestibule::policy::glob::Glob;
 use vestibule::policy::location;
 use vestibule::policy::path::PathCase;
 use vestibule::policy::path::Target;
+use vestibule::policy::route::Route;
 use vestibule::policy::site::Site;
 
 use super::decode;

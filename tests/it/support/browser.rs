@@ -133,6 +133,11 @@ impl Browser {
         self.send(labelled("GET", path, "same-origin", "no-cors", "image").body(Full::default()).unwrap()).await
     }
 
+    /// Whether a page load gets the application's page; the jar stays as it is.
+    pub async fn can_reach(&self, method: &str, target: &str) -> bool {
+        self.clone().send(empty(navigation(method, target))).await.status == 200
+    }
+
     /// A login with the password that the usual application takes.
     pub async fn log_in(&mut self, user: &str) -> Answer {
         let answer = self.post("/login", &[("username", user), ("password", "secret")]).await;
@@ -195,6 +200,7 @@ impl Browser {
         use tokio::io::AsyncWriteExt;
         let mut stream = self.connect(b"http/1.1").await;
         stream.write_all(bytes).await.unwrap();
+        stream.flush().await.unwrap();
         let mut answer = Vec::new();
         // A connection that is cut is an answer, too.
         let _ = stream.read_to_end(&mut answer).await;
@@ -213,6 +219,11 @@ impl Browser {
             }
         }
     }
+}
+
+/// The request without a body.
+pub fn empty(request: http::request::Builder) -> Request<Full<Bytes>> {
+    request.body(Full::default()).unwrap()
 }
 
 /// A request for a page.

@@ -35,6 +35,7 @@ use vestibule::store::memory::MemoryStore;
 pub use self::browser::Answer;
 pub use self::browser::Browser;
 pub use self::browser::OURS;
+pub use self::browser::empty;
 pub use self::browser::labelled;
 pub use self::browser::navigation;
 pub use self::browser::tls_client;

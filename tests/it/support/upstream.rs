@@ -208,6 +208,11 @@ impl Upstream {
         Self { address: ([127, 0, 0, 1], 0).into(), url: format!("unix:{}", path.display()), app }
     }
 
+    /// Answers everything alike.
+    pub async fn plain() -> Self {
+        Self::start(|_| Reply::text("page")).await
+    }
+
     /// An application with a login form, a session cookie that it never changes, and users alice,
     /// bob, carol with the password "secret".
     pub async fn legacy() -> Self {

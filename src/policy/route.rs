@@ -1,0 +1,66 @@
+//! What a request is about, before its body was read.
+
+use http::Method;
+
+use crate::policy::access::Access;
+use crate::policy::login::Opening;
+use crate::policy::login::UserSource;
+use crate::policy::logout;
+use crate::policy::logout::LogoutMatch;
+use crate::policy::path::Target;
+use crate::policy::site::Site;
+
+/// Our own endpoints live below this path on every site.
+pub const OWN_PREFIX: &str = "/.vestibule/";
+
+/// What a request is about, before its body was read.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// What the path asks of its visitor.
+    pub access: Access,
+    /// Whether it ends the session.
+    pub logout: LogoutMatch,
+    /// How far login rules open it; `None` when none matches method and path.
+    pub login: Option<Opening>,
+    /// Whether one of those rules takes `Authorization: Basic` for a login.
+    pub basic_login: bool,
+    /// Whether it is a GET or HEAD of a login page.
+    pub login_page: bool,
+    /// Whether it is one of our own endpoints.
+    pub own: bool,
+}
+
+impl Route {
+    /// The route of a request on this site.
+    pub fn of(site: &Site, method: &Method, target: &Target) -> Self {
+        let rules = || site.login.iter().filter(|rule| rule.matches_head(method, target));
+        Self {
+            access: site.access.judge(method, target),
+            logout: logout::by_head(&site.logout, method, target),
+            login: rules().map(|rule| rule.opens(method, target)).max(),
+            basic_login: rules().any(|rule| rule.user.contains(&UserSource::Basic)),
+            login_page: matches!(*method, Method::GET | Method::HEAD)
+                && site.login.iter().any(|rule| rule.is_page(target)),
+            own: target.path().starts_with(OWN_PREFIX) || target.raw_path().starts_with(OWN_PREFIX),
+        }
+    }
+
+    /// Whether the CSRF filter looks at it whatever its method (S44, S142).
+    pub fn is_login_or_logout(&self) -> bool {
+        self.login.is_some() || self.logout != LogoutMatch::No
+    }
+
+    /// Whether it passes without a session.
+    pub fn is_open(&self) -> bool {
+        match self.access {
+            Access::Denied => false,
+            Access::Public => true,
+            Access::Protected => self.login == Some(Opening::Whole) || self.login_page,
+        }
+    }
+
+    /// Whether a login may be attempted without a session.
+    pub fn takes_attempts(&self) -> bool {
+        self.access == Access::Public || self.login >= Some(Opening::Attempt)
+    }
+}
