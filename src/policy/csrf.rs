@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 use http::HeaderName;
+use http::HeaderValue;
 use http::Method;
 use http::header;
 
@@ -82,23 +83,37 @@ const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
-/// `None`: the request may pass. The mode is applied by the caller.
-pub fn judge(rules: &CsrfRules, facts: CsrfFacts<'_>) -> Option<CrossSite> {
-    let is_safe = matches!(*facts.method, Method::GET | Method::HEAD | Method::OPTIONS);
+/// What the filter says. The mode is applied by the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CsrfVerdict {
+    /// The labels were not looked at: nothing depends on them.
+    Unconcerned,
+    /// It is our own, or no browser's.
+    Passes,
+    /// It counts as cross-site.
+    Fails(CrossSite),
+}
+
+/// Methods that change nothing (RFC 9110 9.2.1); of those that WebDAV adds none is sent by a page.
+pub fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// Judges a request by its labels, if it could do harm.
+pub fn judge(rules: &CsrfRules, facts: CsrfFacts<'_>) -> CsrfVerdict {
     let has_credentials = facts.headers.contains_key(header::COOKIE)
         || (!facts.basic_login && carries_authorization(facts.headers))
         || facts.client_certificate;
-    if !facts.login_or_logout && (is_safe || !has_credentials) {
-        return None;
-    }
-    if rules.exempt.iter().any(|pattern| pattern.matches(facts.method, facts.target)) {
-        return None;
+    let is_harmless = !facts.login_or_logout && (is_safe(facts.method) || !has_credentials);
+    if is_harmless || rules.exempt.iter().any(|pattern| pattern.opens(facts.method, facts.target)) {
+        return CsrfVerdict::Unconcerned;
     }
     match label(facts.headers, facts.origin) {
-        Some(verdict) => verdict,
+        Some(None) => CsrfVerdict::Passes,
+        Some(Some(cross_site)) => CsrfVerdict::Fails(cross_site),
         // No browser: browsers label every request that could do harm.
-        None if !has_credentials || rules.allow_unlabelled => None,
-        None => Some(CrossSite::Unlabelled),
+        None if !has_credentials || rules.allow_unlabelled => CsrfVerdict::Passes,
+        None => CsrfVerdict::Fails(CrossSite::Unlabelled),
     }
 }
 
@@ -151,13 +166,14 @@ fn carries_authorization(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether the `Origin` of an upgrade is the site's own; an absent one is fine only for clients
-/// without cookies and Fetch Metadata (S119).
-pub fn upgrade_origin_allowed(headers: &HeaderMap, origin: &Origin) -> bool {
+/// Whether the `Origin` of an upgrade is the site's own. Browsers always send one: without it only
+/// clients without Fetch Metadata pass, and those with cookies only if `unlabelled` ones may (S119).
+pub fn upgrade_origin_allowed(rules: &CsrfRules, headers: &HeaderMap, origin: &Origin) -> bool {
     if headers.contains_key(header::ORIGIN) {
         return single(headers, &header::ORIGIN).is_some_and(|sent| is_origin(sent, origin));
     }
-    !headers.contains_key(header::COOKIE) && !headers.contains_key(FETCH_SITE) && !headers.contains_key(FETCH_MODE)
+    let is_browser = headers.contains_key(FETCH_SITE) || headers.contains_key(FETCH_MODE);
+    !is_browser && (rules.allow_unlabelled || !headers.contains_key(header::COOKIE))
 }
 
 /// What kind of request the browser says this is; decides between a redirect and a 401 (VR-07).
@@ -174,20 +190,27 @@ pub enum RequestKind {
 /// `Sec-Fetch-Mode: navigate`; without Fetch Metadata `Accept` has `text/html` and there is no
 /// `X-Requested-With`. `Fetch` is a same-origin `Sec-Fetch-Dest: empty`, or no Fetch Metadata.
 pub fn kind(headers: &HeaderMap) -> RequestKind {
-    let is = |name: &HeaderName, word: &str| headers.get(name).is_some_and(|value| value == word);
-    let labelled = [FETCH_SITE, FETCH_MODE, FETCH_DEST].iter().any(|name| headers.contains_key(name));
-    if labelled {
-        if is(&FETCH_MODE, "navigate") {
-            return RequestKind::Navigation;
-        }
-        let same_origin = is(&FETCH_SITE, "same-origin") || !headers.contains_key(FETCH_SITE);
-        return if is(&FETCH_DEST, "empty") && same_origin { RequestKind::Fetch } else { RequestKind::Subresource };
+    let word = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes);
+    let (mode, dest) = (word(&FETCH_MODE), word(&FETCH_DEST));
+    let is_navigation = match mode {
+        Some(mode) => mode == b"navigate",
+        None => dest.is_none() && accepts_pages(headers) && !headers.contains_key(REQUESTED_WITH),
+    };
+    let is_same_origin = matches!(word(&FETCH_SITE), None | Some(b"same-origin" | b"none"));
+    let is_script = is_same_origin && matches!((mode, dest), (_, Some(b"empty")) | (None, None));
+    match (is_navigation, is_script) {
+        (true, _) => RequestKind::Navigation,
+        (false, true) => RequestKind::Fetch,
+        (false, false) => RequestKind::Subresource,
     }
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    if accept.contains("text/html") && !headers.contains_key(REQUESTED_WITH) {
-        return RequestKind::Navigation;
-    }
-    RequestKind::Fetch
+}
+
+fn accepts_pages(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|range| {
+        let media_type = range.split(';').next().unwrap_or(range);
+        media_type.trim().eq_ignore_ascii_case("text/html")
+    })
 }
 
 #[cfg(test)]
@@ -207,7 +230,7 @@ mod tests {
         Origin { host: "app.test".into(), port: 443 }
     }
 
-    fn verdict(method: &Method, login: bool, lines: &[(&'static str, &str)]) -> Option<CrossSite> {
+    fn verdict_on(method: &Method, raw: &str, login: bool, lines: &[(&'static str, &str)]) -> CsrfVerdict {
         let rules = CsrfRules {
             mode: CsrfMode::Enforce,
             allow_unlabelled: false,
@@ -215,7 +238,7 @@ mod tests {
         };
         let facts = CsrfFacts {
             method,
-            target: &Target::parse("/x", PathCase::Exact),
+            target: &Target::parse(raw, PathCase::Exact),
             headers: &headers(lines),
             origin: &origin(),
             login_or_logout: login,
@@ -223,6 +246,13 @@ mod tests {
             client_certificate: false,
         };
         judge(&rules, facts)
+    }
+
+    fn verdict(method: &Method, login: bool, lines: &[(&'static str, &str)]) -> Option<CrossSite> {
+        match verdict_on(method, "/x", login, lines) {
+            CsrfVerdict::Unconcerned | CsrfVerdict::Passes => None,
+            CsrfVerdict::Fails(cross_site) => Some(cross_site),
+        }
     }
 
     const COOKIE: (&str, &str) = ("cookie", "a=b");
@@ -278,38 +308,29 @@ mod tests {
 
     #[test]
     fn exceptions_are_exact() {
-        // S140
-        let rules = CsrfRules {
-            mode: CsrfMode::Enforce,
-            allow_unlabelled: false,
-            exempt: vec![PathPattern::parse("POST /hook").unwrap()],
-        };
-        let headers = headers(&[COOKIE]);
-        let facts = |method, target| CsrfFacts {
-            method,
-            target,
-            headers: &headers,
-            origin: &ORIGIN,
-            login_or_logout: false,
-            basic_login: false,
-            client_certificate: false,
-        };
-        static ORIGIN: Origin = Origin { host: String::new(), port: 443 };
-        let hook = Target::parse("/hook", PathCase::Exact);
-        let below = Target::parse("/hook/x", PathCase::Exact);
-        assert_eq!(judge(&rules, facts(&Method::POST, &hook)), None);
-        assert_eq!(judge(&rules, facts(&Method::PUT, &hook)), Some(CrossSite::Unlabelled));
-        assert_eq!(judge(&rules, facts(&Method::POST, &below)), Some(CrossSite::Unlabelled));
+        // S140, VR-13
+        let refused = CsrfVerdict::Fails(CrossSite::Unlabelled);
+        assert_eq!(verdict_on(&Method::POST, "/hook", false, &[COOKIE]), CsrfVerdict::Unconcerned);
+        assert_eq!(verdict_on(&Method::PUT, "/hook", false, &[COOKIE]), refused);
+        for other in ["/hook/x", "/transfer/../hook", "//hook", "/%68ook"] {
+            assert_eq!(verdict_on(&Method::POST, other, false, &[COOKIE]), refused, "{other}");
+        }
     }
 
     #[test]
     fn websockets_come_from_our_own_pages() {
         // S119, VR-06
-        let allowed = |lines: &[(&'static str, &str)]| upgrade_origin_allowed(&headers(lines), &origin());
+        let mut rules = CsrfRules { mode: CsrfMode::Off, allow_unlabelled: false, exempt: Vec::new() };
+        let allowed = |lines: &[(&'static str, &str)]| upgrade_origin_allowed(&rules, &headers(lines), &origin());
         assert!(allowed(&[COOKIE, ("origin", "https://app.test")]));
         assert!(!allowed(&[COOKIE, ("origin", "https://evil.test")]));
         assert!(!allowed(&[COOKIE]));
         assert!(allowed(&[]));
+        rules.allow_unlabelled = true;
+        let allowed = |lines: &[(&'static str, &str)]| upgrade_origin_allowed(&rules, &headers(lines), &origin());
+        assert!(allowed(&[COOKIE]));
+        assert!(!allowed(&[COOKIE, ("sec-fetch-mode", "websocket")]));
+        assert!(!allowed(&[COOKIE, ("origin", "null")]));
     }
 
     #[test]
@@ -323,6 +344,11 @@ mod tests {
             (&[("accept", "text/html,*/*")], RequestKind::Navigation),
             (&[("accept", "text/html"), ("x-requested-with", "XMLHttpRequest")], RequestKind::Fetch),
             (&[("accept", "application/json")], RequestKind::Fetch),
+            (&[("accept", "*/*"), ("accept", "application/xml, Text/HTML;q=0.9")], RequestKind::Navigation),
+            (&[("sec-fetch-site", "cross-site"), ("accept", "text/html")], RequestKind::Navigation),
+            (&[("sec-fetch-site", "cross-site")], RequestKind::Subresource),
+            (&[("sec-fetch-site", "same-origin")], RequestKind::Fetch),
+            (&[("sec-fetch-mode", "cors"), ("accept", "text/html")], RequestKind::Subresource),
             (&[], RequestKind::Fetch),
         ] {
             assert_eq!(kind(&headers(lines)), expected, "{lines:?}");

@@ -29,12 +29,13 @@ use crate::policy::csrf;
 use crate::policy::csrf::CrossSite;
 use crate::policy::csrf::CsrfFacts;
 use crate::policy::csrf::CsrfMode;
+use crate::policy::csrf::CsrfVerdict;
 use crate::policy::csrf::RequestKind;
-use crate::policy::message;
 use crate::policy::location;
+use crate::policy::message;
 use crate::policy::path::Target;
-use crate::policy::websocket;
 use crate::policy::route::Route;
+use crate::policy::websocket;
 use crate::proxy::Gate;
 use crate::proxy::Peer;
 use crate::proxy::Worker;
@@ -61,6 +62,8 @@ pub(super) struct Settled {
     pub(super) expired: Vec<HeaderValue>,
     /// `Clear-Site-Data`.
     pub(super) clear: Option<HeaderValue>,
+    /// Whether the answer depends on where the request says it comes from (S141).
+    pub(super) vary: bool,
 }
 
 impl Settled {
@@ -75,6 +78,9 @@ impl Settled {
         }
         if let Some(value) = self.clear.take() {
             headers.insert(header::HeaderName::from_static("clear-site-data"), value);
+        }
+        if self.vary {
+            headers.append(header::VARY, HeaderValue::from_static("Sec-Fetch-Site, Origin, Referer"));
         }
     }
 }
@@ -97,14 +103,14 @@ impl Trace {
         let snapshot = gate.current.load_full();
         let path = request.uri().path_and_query().map_or("*", |target| target.as_str());
         let logged = if snapshot.log_queries { path } else { path.split('?').next().unwrap_or(path) };
+        // The servlet's session ID is a secret (S161).
+        let logged = location::without_session_parameter(logged).into_owned();
         Self {
             context: Context {
                 request_id: Some(gate.request_ids.next()),
                 client: Some(peer.ip()),
                 ..Context::default()
             },
-        // The servlet's session ID is a secret (S161).
-        let logged = location::without_session_parameter(logged).into_owned();
             settled: Settled::default(),
             site: None,
             user: None,
@@ -137,12 +143,6 @@ impl Trace {
         response
     }
 
-                version: self.version,
-                status: response.status(),
-                duration,
-                user: self.user.as_ref().map(|identity| identity.user.as_str()),
-            },
-        );
     pub(super) fn log(&self, response: &Response<Body>, duration: Duration) {
         if !self.snapshot.access_log {
             return;
@@ -152,6 +152,12 @@ impl Trace {
             &telemetry::AccessEntry {
                 method: &self.method,
                 path: &self.target,
+                version: self.version,
+                status: response.status(),
+                duration,
+                user: self.user.as_ref().map(|identity| identity.user.as_str()),
+            },
+        );
     }
 }
 
@@ -167,13 +173,13 @@ pub(super) struct Exchange<'a> {
     pub(super) method: Method,
     pub(super) version: Version,
     pub(super) target: Target,
+    pub(super) route: Route,
     pub(super) headers: HeaderMap,
     pub(super) body: Option<Upload>,
     /// The body, or its beginning, when it had to be looked at.
     pub(super) ahead: Option<ReadAhead>,
     pub(super) cross_site: bool,
     pub(super) upgrade: Option<OnUpgrade>,
-    pub(super) route: Route,
     pub(super) kind: RequestKind,
     pub(super) user_agent: Option<HeaderValue>,
     /// The client's cookies without ours.
@@ -204,16 +210,16 @@ impl<'a> Exchange<'a> {
         let body = Upload::new(body, &parts.headers);
         let authority = message::authority(parts.version, &parts.uri, &parts.headers)?;
         let place = snapshot.place(&authority);
+        if let Some(Place::Site(site) | Place::Alias(site)) = place {
+            trace.site = Some(Arc::clone(site));
+            trace.context.site = Some(Arc::clone(&site.name));
+        }
         message::check(&parts.method, parts.version, &parts.uri, &parts.headers, snapshot.limits_of(place))?;
         let raw = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let site = match place {
             Some(Place::Site(site)) => Arc::clone(site),
             Some(Place::Alias(site)) if matches!(parts.method, Method::GET | Method::HEAD) => {
                 return Ok(Opened::Answered(reply::permanent(&format!("{}{raw}", site.name))));
-        if let Some(Place::Site(site) | Place::Alias(site)) = place {
-            trace.site = Some(Arc::clone(site));
-            trace.context.site = Some(Arc::clone(&site.name));
-        }
             }
             Some(Place::Alias(_)) | None => return Err(Failure::Misdirected),
         };
@@ -240,13 +246,13 @@ impl<'a> Exchange<'a> {
             peer: peer.ip(),
             client,
             kind: csrf::kind(&parts.headers),
+            route: Route::of(&site.site, &parts.method, &target),
             user_agent: parts.headers.get(header::USER_AGENT).cloned(),
             method: parts.method,
             version: parts.version,
             headers: parts.headers,
             body: Some(body),
             ahead: None,
-            route: Route::of(&site.site, &parts.method, &target),
             cross_site,
             session: Session::None { tombstone: false },
             worker,
@@ -263,7 +269,7 @@ impl<'a> Exchange<'a> {
     /// The CSRF filter (product 3.7).
     pub(super) fn refuse_cross_site(&mut self) -> Option<Response<Body>> {
         let rules = &self.site.site.csrf;
-        if self.is_handshake() && !csrf::upgrade_origin_allowed(&self.headers, &self.site.site.origin) {
+        if self.is_handshake() && !csrf::upgrade_origin_allowed(rules, &self.headers, &self.site.site.origin) {
             // No mode lets it pass: scripts of other sites could read what comes back (S119).
             return Some(self.cross_site(CrossSite::Origin, true));
         }
@@ -276,11 +282,13 @@ impl<'a> Exchange<'a> {
             target: &self.target,
             headers: &self.headers,
             origin: &self.site.site.origin,
-            login_or_logout: route.is_login_or_logout() || (route.own && self.method != Method::GET),
+            login_or_logout: route.is_login_or_logout() || (route.own && !csrf::is_safe(&self.method)),
             basic_login: route.basic_login,
             client_certificate: false,
         };
-        let cross_site = csrf::judge(rules, facts)?;
+        let verdict = csrf::judge(rules, facts);
+        self.trace.settled.vary = verdict != CsrfVerdict::Unconcerned;
+        let CsrfVerdict::Fails(cross_site) = verdict else { return None };
         let is_enforced = rules.mode == CsrfMode::Enforce;
         let response = self.cross_site(cross_site, is_enforced);
         is_enforced.then_some(response)
@@ -290,9 +298,7 @@ impl<'a> Exchange<'a> {
     fn cross_site(&self, reason: CrossSite, enforced: bool) -> Response<Body> {
         let (method, path) = (&self.method, self.target.path());
         telemetry::audit(&self.trace.context, &Audit::CsrfRefused { reason, enforced, method, path });
-        let mut response = reply::text(StatusCode::FORBIDDEN, "Cross-site request refused.");
-        response.headers_mut().insert(header::VARY, HeaderValue::from_static("Sec-Fetch-Site, Origin, Referer"));
-        response
+        reply::text(StatusCode::FORBIDDEN, "Cross-site request refused.")
     }
 
     /// Whether it asks for a WebSocket.

@@ -8,6 +8,7 @@ mod apps;
 mod certificates;
 mod cli;
 mod cookies;
+mod csrf;
 mod demo;
 mod documents;
 mod failures;
@@ -19,8 +20,8 @@ mod limits;
 mod listening;
 mod login;
 mod logout;
-mod plain;
 mod paths;
+mod plain;
 mod properties;
 #[allow(dead_code, unused_imports)] // The harness is ahead of the tests that use it.
 mod support;
