@@ -287,15 +287,19 @@ impl<'a> Exchange<'a> {
             client_certificate: false,
         };
         let verdict = csrf::judge(rules, facts);
-        self.trace.settled.vary = verdict != CsrfVerdict::Unconcerned;
-        let CsrfVerdict::Fails(cross_site) = verdict else { return None };
+        let CsrfVerdict::Fails(cross_site) = verdict else {
+            // Caches keep the answers to safe methods.
+            self.trace.settled.vary = verdict == CsrfVerdict::Passes && csrf::is_safe(&self.method);
+            return None;
+        };
         let is_enforced = rules.mode == CsrfMode::Enforce;
         let response = self.cross_site(cross_site, is_enforced);
         is_enforced.then_some(response)
     }
 
     /// Writes it down; the answer if it is refused.
-    fn cross_site(&self, reason: CrossSite, enforced: bool) -> Response<Body> {
+    fn cross_site(&mut self, reason: CrossSite, enforced: bool) -> Response<Body> {
+        self.trace.settled.vary = true;
         let (method, path) = (&self.method, self.target.path());
         telemetry::audit(&self.trace.context, &Audit::CsrfRefused { reason, enforced, method, path });
         reply::text(StatusCode::FORBIDDEN, "Cross-site request refused.")
