@@ -318,6 +318,29 @@ fn the_picture_names_functions_that_exist() {
     assert!(count > 15);
 }
 
+#[test]
+fn the_five_minutes_of_the_readme_lead_to_a_valid_configuration() {
+    let readme = read("README.md");
+    let section = readme.split("## Protect your own application").nth(1).unwrap().split("\n## ").next().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("proxy.toml"), &blocks(section, "toml")[0]).unwrap();
+    let commands = section.lines().filter_map(|line| line.strip_prefix("    vestibule ")?.split('#').next());
+    let commands: Vec<Vec<&str>> = commands.map(|line| line.split_whitespace().collect()).collect();
+    let vestibule = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_vestibule"));
+        command.args(arguments).current_dir(directory.path()).output().unwrap()
+    };
+
+    assert_eq!(commands.iter().map(|command| command[0]).collect::<Vec<_>>(), ["cert", "check", "run"]);
+    let made = vestibule(&commands[0]);
+    let checked = vestibule(&commands[1]);
+
+    assert!(made.status.success(), "{made:?}");
+    let words = String::from_utf8(checked.stdout).unwrap();
+    assert!(matches!(checked.status.code(), Some(0 | 1)), "{words}");
+    assert!(words.contains("Login rule 1: POST /login is an attempt to log in."), "{words}");
+}
+
 /// A message of the README: start line, fields by lower-case name.
 fn message(text: &str) -> (String, BTreeMap<String, String>) {
     let mut lines = text.lines();
