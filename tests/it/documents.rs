@@ -222,6 +222,28 @@ fn every_reason_is_explained() {
 }
 
 #[test]
+fn every_word_of_a_refusal_is_explained() {
+    let text = read("docs/operations.md");
+    let explained = code(&text);
+    let body = |file: &str, of: &str| {
+        let source = read(file);
+        let start = source.find(of).unwrap_or_else(|| panic!("{file} has no {of}"));
+        source[start..].split("\n}\n").next().unwrap().to_owned()
+    };
+    for (file, of, word) in [
+        ("src/policy/path.rs", "pub enum Ambiguity", r"(?m)^    (\w+),$"),
+        ("src/policy/message.rs", "pub enum Malformed", r#"error\("([a-z-]+)"\)"#),
+    ] {
+        let words: Vec<_> =
+            Regex::new(word).unwrap().captures_iter(&body(file, of)).map(|found| found[1].to_owned()).collect();
+        assert!(words.len() > 5, "{words:?}");
+        for word in words {
+            assert!(explained.contains(&word.as_str()), "docs/operations.md does not say what {word} means");
+        }
+    }
+}
+
+#[test]
 fn log_lines_in_the_documents_are_ours() {
     let known = events();
     let mut count = 0;
