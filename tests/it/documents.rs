@@ -327,6 +327,20 @@ fn the_table_of_modules_is_that_of_the_test() {
 }
 
 #[test]
+fn every_file_of_the_two_halves_is_named() {
+    let text = read("docs/architecture.md");
+    let module = Regex::new(r"(?m)^(?:pub )?mod (\w+);").unwrap();
+    for half in ["src/policy/mod.rs", "src/proxy/mod.rs"] {
+        let source = read(half);
+        let names: Vec<_> = module.captures_iter(&source).map(|found| found[1].to_owned()).collect();
+        assert!(names.len() > 5, "{half}");
+        for name in names {
+            assert!(code(&text).contains(&name.as_str()), "docs/architecture.md does not say what {name} of {half} is");
+        }
+    }
+}
+
+#[test]
 fn the_picture_names_functions_that_exist() {
     let picture = read("docs/request.svg");
     let named = Regex::new(r#"class="code"[^>]*>([^<]+)<"#).unwrap();
