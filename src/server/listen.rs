@@ -137,27 +137,27 @@ fn is_v4_wildcard(address: &ListenAddress, port: u16) -> bool {
 }
 
 /// One socket per worker, so that the kernel spreads connections without a lock between workers.
-fn open_tcp(mut address: SocketAddr, only_v6: bool, workers: usize) -> io::Result<Vec<Socket>> {
-    // Without this look, a second program with the same setting would silently share the port.
-    let probe = open(address, only_v6, false)?;
-    address = probe.local_addr()?;
-    drop(probe);
-    (0..workers).map(|_| open(address, only_v6, true).map(Socket::Tcp)).collect()
+fn open_tcp(address: SocketAddr, only_v6: bool, workers: usize) -> io::Result<Vec<Socket>> {
+    // The first is bound alone: otherwise a second program with the same setting, or one that was given
+    // the same free port, would silently share it.
+    let first = bind_tcp(address, only_v6, false)?;
+    first.set_reuse_port(true)?;
+    let address = first.local_addr()?.as_socket().unwrap_or(address);
+    let others = (1..workers).map(|_| bind_tcp(address, only_v6, true));
+    let sockets = std::iter::once(Ok(first)).chain(others).collect::<io::Result<Vec<_>>>()?;
+    sockets.into_iter().map(|socket| socket.listen(BACKLOG).map(|()| Socket::Tcp(socket.into()))).collect()
 }
 
-fn open(address: SocketAddr, only_v6: bool, share: bool) -> io::Result<std::net::TcpListener> {
+fn bind_tcp(address: SocketAddr, only_v6: bool, share: bool) -> io::Result<socket2::Socket> {
     let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(only_v6)?;
     }
-    if share {
-        socket.set_reuse_port(true)?;
-    }
+    socket.set_reuse_port(share)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// A socket file that nobody answers on is left over from a process that was killed.
