@@ -18,6 +18,8 @@ use http_body::SizeHint;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::proxy::pool::Lease;
 use crate::proxy::streams::Bound;
@@ -51,6 +53,9 @@ pub enum BodyError {
     /// The session that it belongs to has ended.
     #[error("the session has ended")]
     SessionEnded,
+    /// The program stops, and the body has no end that could be waited for.
+    #[error("the program stops")]
+    Stopping,
 }
 
 /// Set when a request body ran over its limit, so that the failure that follows is known as 413.
@@ -74,12 +79,15 @@ pub(super) struct Stream {
     limit: Option<(u64, Overrun)>,
     lease: Option<Lease>,
     bound: Option<Bound>,
+    stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl Stream {
     /// A stream that fails when nothing comes for `idle`.
     pub(super) fn new(inner: impl Into<Source>, idle: Option<Duration>) -> Self {
-        Self { prefix: Bytes::new(), inner: inner.into(), idle, timer: None, limit: None, lease: None, bound: None }
+        let inner = inner.into();
+        let prefix = Bytes::new();
+        Self { prefix, inner, idle, timer: None, limit: None, lease: None, bound: None, stopping: None }
     }
 
     /// Sends these bytes, which were read ahead, first.
@@ -107,6 +115,12 @@ impl Stream {
         self
     }
 
+    /// Ends when the program is to stop: for bodies that have no end of their own.
+    pub(super) fn until(mut self, stopping: &CancellationToken) -> Self {
+        self.stopping = Some(Box::pin(stopping.clone().cancelled_owned()));
+        self
+    }
+
     fn release_at_end(&mut self) {
         if http_body::Body::is_end_stream(&self.inner)
             && let Some(lease) = self.lease.take()
@@ -120,6 +134,11 @@ impl Stream {
             && bound.poll_ended(context).is_ready()
         {
             return Poll::Ready(Some(Err(BodyError::SessionEnded)));
+        }
+        if let Some(stopping) = &mut self.stopping
+            && stopping.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Some(Err(BodyError::Stopping)));
         }
         if self.prefix.has_remaining() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.prefix)))));

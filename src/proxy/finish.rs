@@ -72,7 +72,10 @@ impl Exchange<'_> {
         // Events may be far apart, and are no activity of the user.
         let idle = if events { None } else { self.snapshot.timeouts.body_idle };
         let exact = http_body::Body::size_hint(&body).exact();
-        let stream = Stream::new(body, idle);
+        let mut stream = Stream::new(body, idle);
+        if events {
+            stream = stream.until(self.worker.stopping());
+        }
         if exact.is_some_and(|length| length <= LONG) {
             return stream;
         }

@@ -247,7 +247,7 @@ impl Exchange<'_> {
             Session::Live(_) | Session::None { .. } => None,
         };
         let idle = self.snapshot.timeouts.tunnel_idle;
-        let stopping = self.worker.gate.stopping.clone();
+        let stopping = self.worker.stopping.clone();
         let tunnel = Tunnel { client, upstream, lease, guard: self.stream_guard(), pulse, idle, stopping };
         tokio::spawn(tunnel.run());
         Ok(answer)

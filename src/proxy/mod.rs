@@ -237,7 +237,8 @@ impl Gate {
 
     /// One per worker thread: its own upstream connections.
     pub fn worker(self: &Arc<Self>) -> Arc<Worker> {
-        Arc::new(Worker { gate: Arc::clone(self), pool: Arc::new(Pool::default()) })
+        let stopping = self.stopping.child_token();
+        Arc::new(Worker { gate: Arc::clone(self), pool: Arc::new(Pool::default()), stopping })
     }
 
     /// Whether this is said for the first time; keeps at most 1024 sayings.
@@ -254,9 +255,16 @@ fn learned_of(learned: &DashMap<String, Arc<Learned>>, site: &str) -> Arc<Learne
 pub struct Worker {
     gate: Arc<Gate>,
     pool: Arc<Pool>,
+    /// Looked at so often that workers must not share its lock.
+    stopping: CancellationToken,
 }
 
 impl Worker {
+    /// Cancelled when the program is to stop.
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+
     /// Answers one request. Never fails: every failure is an answer.
     pub async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();

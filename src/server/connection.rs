@@ -8,11 +8,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
 use http::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::server::conn::http2;
+use hyper::service::HttpService;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
@@ -24,17 +24,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::policy::site::Limits;
 use crate::policy::site::Timeouts;
-use crate::proxy::Body;
 use crate::proxy::Peer;
 use crate::proxy::Worker;
 use crate::server::Shared;
+use crate::server::activity::Activity;
+use crate::server::activity::Sending;
+use crate::server::activity::Why;
 use crate::server::door::Admitted;
 use crate::server::door::Permit;
 use crate::server::entrance;
 use crate::server::listen::Connection;
 
 type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Sending>, Infallible>> + Send>>;
+
+/// How long a client may take to leave a connection on which nothing is under way.
+const LEAVE_TIME: Duration = Duration::from_secs(2);
 
 /// What serves a connection that was accepted on a TLS listener.
 pub(super) fn secure(
@@ -68,7 +73,7 @@ async fn serve(
     let accepted = tokio::select! {
         accepted = tokio::time::timeout(timeouts.handshake, handshake) => accepted,
         // Nothing was asked yet.
-        () = shared.stop.cancelled() => return,
+        () = worker.stopping().cancelled() => return,
     };
     let Ok(accepted) = accepted else {
         tracing::debug!(event = "tls.handshake_timeout", client = ?address);
@@ -81,62 +86,71 @@ async fn serve(
             return;
         }
     };
-    let (_, session) = stream.get_ref();
+    let (admitted, session) = stream.get_ref();
+    let activity = Activity::new(admitted.heard());
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     let hosts = shared.tls.hosts_sharing(session.server_name());
     let peer = Arc::new(Peer { address, hosts });
+    let stop = worker.stopping().clone();
+    let service = service(worker, peer, activity.clone());
     if is_http2 {
-        serve_http2(worker, &shared.stop, stream, peer, &limits).await;
+        serve_http2(&stop, stream, service, &activity, &timeouts, &limits).await;
     } else {
-        serve_http1(worker, &shared.stop, stream, peer, &timeouts, &limits).await;
+        serve_http1(&stop, stream, service, &activity, &timeouts, &limits).await;
     }
 }
 
-fn service(
-    worker: Arc<Worker>,
-    peer: Arc<Peer>,
-) -> impl hyper::service::Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = Answering>
-{
+trait Serve: HttpService<Incoming, ResBody = Sending, Error = Infallible, Future = Answering> {}
+impl<S: HttpService<Incoming, ResBody = Sending, Error = Infallible, Future = Answering>> Serve for S {}
+
+fn service(worker: Arc<Worker>, peer: Arc<Peer>, activity: Activity) -> impl Serve {
     service_fn(move |request| {
-        let (worker, peer) = (Arc::clone(&worker), Arc::clone(&peer));
+        let (worker, peer, exchange) = (Arc::clone(&worker), Arc::clone(&peer), activity.begin());
         // Boxed: the future of a request lives only as long as the request, not as the connection.
-        let answering: Answering = Box::pin(async move { Ok(worker.handle(&peer, request).await) });
+        let answering: Answering =
+            Box::pin(async move { Ok(exchange.until_sent(worker.handle(&peer, request).await)) });
         answering
     })
 }
 
 async fn serve_http1(
-    worker: Arc<Worker>,
     stop: &CancellationToken,
     stream: TlsStream<Admitted<Connection>>,
-    peer: Arc<Peer>,
+    service: impl Serve,
+    activity: &Activity,
     timeouts: &Timeouts,
     limits: &Limits,
 ) {
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // hyper has one clock for both: waiting for the next request, and reading its head.
-        .header_read_timeout(timeouts.header.max(timeouts.keep_alive))
+        // hyper has one clock for idling and for reading a head; ours tells them apart.
+        .header_read_timeout(None)
         .max_buf_size((limits.header_bytes + limits.uri).max(64 * 1024))
         .max_headers(limits.header_count)
-        .serve_connection(TokioIo::new(stream), service(worker, peer))
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
     // How a connection ends is the client's business; requests report their own failures.
-    let _ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    tokio::select! {
+        _ended = connection.as_mut() => return,
+        () = stop.cancelled() => {}
+        why = activity.no_request(timeouts.keep_alive, timeouts.header) => match why {
+            Why::Silent => {}
+            Why::Slow => return,
         }
-    };
+    }
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        _ended = connection => {}
+        () = activity.idle(LEAVE_TIME) => {}
+    }
 }
 
 async fn serve_http2(
-    worker: Arc<Worker>,
     stop: &CancellationToken,
     stream: TlsStream<Admitted<Connection>>,
-    peer: Arc<Peer>,
+    service: impl Serve,
+    activity: &Activity,
+    timeouts: &Timeouts,
     limits: &Limits,
 ) {
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -150,13 +164,17 @@ async fn serve_http2(
         .max_local_error_reset_streams(128)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20))
-        .serve_connection(TokioIo::new(stream), service(worker, peer));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    let _ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
+    tokio::select! {
+        _ended = connection.as_mut() => return,
+        () = stop.cancelled() => {}
+        () = activity.idle(timeouts.keep_alive) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        _ended = connection => {}
+        // A client that says neither hello nor goodbye is not waited for.
+        () = activity.idle(LEAVE_TIME) => {}
+    }
 }

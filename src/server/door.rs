@@ -14,6 +14,7 @@ use dashmap::DashMap;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -44,6 +45,8 @@ pub(super) struct Permit {
 /// them on to a tunnel.
 pub(super) struct Admitted<S> {
     stream: S,
+    /// Notified whenever bytes come.
+    heard: Arc<Notify>,
     _permit: Permit,
 }
 
@@ -82,13 +85,22 @@ impl Drop for Permit {
 
 impl<S> Admitted<S> {
     pub(super) fn new(stream: S, permit: Permit) -> Self {
-        Self { stream, _permit: permit }
+        Self { stream, heard: Arc::default(), _permit: permit }
+    }
+
+    pub(super) fn heard(&self) -> Arc<Notify> {
+        Arc::clone(&self.heard)
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Admitted<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.heard.notify_one();
+        }
+        read
     }
 }
 

@@ -1,6 +1,7 @@
 //! Listeners and connections: one thread per worker, each with its own runtime, its own listening
 //! sockets and its own upstream connections, so that nothing on the path is shared.
 
+mod activity;
 mod alive;
 mod certificates;
 mod connection;
@@ -85,6 +86,11 @@ impl Shared {
     /// Stops accepting; requests under way may finish within the `drain` timeout.
     pub fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Completes when even the drain is to end.
+    pub async fn cut_short(&self) {
+        self.cut.cancelled().await;
     }
 
     /// Ends what is still under way.

@@ -13,6 +13,7 @@ mod demo;
 mod documents;
 mod failures;
 mod forwarding;
+mod idle;
 mod invariants;
 mod layers;
 mod lifetime;
@@ -23,6 +24,7 @@ mod logout;
 mod paths;
 mod plain;
 mod properties;
+mod signals;
 #[allow(dead_code, unused_imports)] // The harness is ahead of the tests that use it.
 mod support;
 mod tls;
