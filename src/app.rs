@@ -26,6 +26,7 @@ use crate::server::tls::Tls;
 use crate::server::tls::TlsError;
 use crate::store;
 use crate::store::SessionStore;
+use crate::store::StoreSettings;
 
 /// A running Vestibule.
 pub struct Running {
@@ -42,8 +43,10 @@ struct Parts {
     gate: Arc<Gate>,
     tls: Arc<Tls>,
     shared: Arc<Shared>,
-    /// What cannot change without a restart; also keeps reloads apart.
-    listen: Mutex<Listen>,
+    /// What cannot change without a restart.
+    listen: Listen,
+    store: StoreSettings,
+    reloading: Mutex<()>,
 }
 
 /// Why it does not start, or does not take a new configuration.
@@ -65,8 +68,11 @@ pub enum StartError {
     #[error("the system gives no thread")]
     Thread(#[source] std::io::Error),
     /// A key that a reload cannot change.
-    #[error("[listen] has changed, which needs a restart; nothing was changed")]
-    NeedsRestart,
+    #[error("{keys} changed, which needs a restart; nothing was reloaded")]
+    NeedsRestart {
+        /// The keys, joined.
+        keys: String,
+    },
 }
 
 impl StartError {
@@ -74,7 +80,7 @@ impl StartError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Tls(_) | Self::Gate(_) => true,
-            Self::Bind(_) | Self::Inherited(_) | Self::Thread(_) | Self::NeedsRestart => false,
+            Self::Bind(_) | Self::Inherited(_) | Self::Thread(_) | Self::NeedsRestart { .. } => false,
         }
     }
 }
@@ -133,7 +139,14 @@ pub fn start_with_store(
     for (number, sockets) in sockets.into_iter().enumerate() {
         workers.push(server::start_worker(&shared, number, sockets).map_err(StartError::Thread)?);
     }
-    let parts = Arc::new(Parts { gate, tls, shared, listen: Mutex::new(config.listen.clone()) });
+    let parts = Arc::new(Parts {
+        gate,
+        tls,
+        shared,
+        listen: config.listen.clone(),
+        store: config.store.clone(),
+        reloading: Mutex::default(),
+    });
     Ok(Running { https, http, parts, workers, control })
 }
 
@@ -150,12 +163,16 @@ impl Remote {
     /// When it cannot be used; nothing was changed then.
     pub fn reload(&self, config: &Config) -> Result<(), StartError> {
         let parts = &self.parts;
-        let listen = parts.listen.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_same = listen.https == config.listen.https
-            && listen.http == config.listen.http
-            && listen.workers == config.listen.workers;
-        if !is_same {
-            return Err(StartError::NeedsRestart);
+        let _one_at_a_time = parts.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let fixed = [
+            ("listen.https", parts.listen.https != config.listen.https),
+            ("listen.http", parts.listen.http != config.listen.http),
+            ("listen.workers", parts.listen.workers != config.listen.workers),
+            ("store.url", parts.store != config.store),
+        ];
+        let changed: Vec<_> = fixed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect();
+        if !changed.is_empty() {
+            return Err(StartError::NeedsRestart { keys: changed.join(", ") });
         }
         let prepared = parts.tls.prepare(config)?;
         parts.gate.reload(config)?;
@@ -193,7 +210,13 @@ impl Running {
             // A worker that panicked has said so; the others are still waited for.
             let _panicked = worker.join();
         }
-        self.control.block_on(self.parts.gate.settled());
+        // Unless it is told twice, nothing that must be written is left unwritten.
+        self.control.block_on(async {
+            tokio::select! {
+                () = self.parts.gate.settled() => {}
+                () = self.parts.shared.cut_short() => {}
+            }
+        });
         self.control.shutdown_background();
     }
 

@@ -9,6 +9,7 @@ mod format;
 use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,8 +19,10 @@ use http::StatusCode;
 use http::Version;
 use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
@@ -36,22 +39,50 @@ const WAITING_LINES: usize = 16_384;
 
 /// Keeps the writer going; what is waiting is written when it is dropped.
 pub struct Guard {
+    levels: Levels,
     _writer: WorkerGuard,
+}
+
+impl Guard {
+    /// A handle for other threads.
+    pub fn levels(&self) -> Levels {
+        self.levels.clone()
+    }
+}
+
+/// What is written, and how; to be changed while lines are written.
+#[derive(Clone)]
+pub struct Levels {
+    level: reload::Handle<LevelFilter, Registry>,
+    json: Arc<AtomicBool>,
+}
+
+impl Levels {
+    /// From now on as these settings say.
+    pub fn set(&self, settings: &LogSettings) {
+        self.json.store(is_json(settings), Ordering::Relaxed);
+        // It fails only when the subscriber is gone, and with it all logs.
+        let _nobody_listens = self.level.reload(LevelFilter::from_level(settings.level));
+    }
+}
+
+fn is_json(settings: &LogSettings) -> bool {
+    match settings.format {
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+        LogFormat::Auto => !std::io::stderr().is_terminal(),
+    }
 }
 
 /// Sends logs to standard error. A second call changes nothing.
 pub fn init(settings: &LogSettings) -> Guard {
     let (writer, guard) =
         NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true).finish(std::io::stderr());
-    let json = match settings.format {
-        LogFormat::Json => true,
-        LogFormat::Text => false,
-        LogFormat::Auto => !std::io::stderr().is_terminal(),
-    };
-    let lines = format::Lines::new(writer, json);
-    let _first_wins =
-        tracing_subscriber::registry().with(LevelFilter::from_level(settings.level)).with(lines).try_init();
-    Guard { _writer: guard }
+    let json = Arc::new(AtomicBool::new(is_json(settings)));
+    let (filter, level) = reload::Layer::new(LevelFilter::from_level(settings.level));
+    let lines = format::Lines::new(writer, Arc::clone(&json));
+    let _first_wins = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    Guard { levels: Levels { level, json }, _writer: guard }
 }
 
 /// What a log line says about the request it belongs to.

@@ -1,21 +1,27 @@
 //! `vestibule run`: start, and do what signals say.
 
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use sd_notify::NotifyState;
+use tokio::runtime::Builder;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 
 use crate::app;
 use crate::app::Remote;
 use crate::cli::INVALID;
+use crate::cli::failed;
 use crate::cli::not_started;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::telemetry;
 use crate::telemetry::Audit;
+use crate::telemetry::Levels;
 
 pub(super) fn run(path: &Path) -> ExitCode {
     let config = match Config::load(path) {
@@ -26,7 +32,12 @@ pub(super) fn run(path: &Path) -> ExitCode {
             return ExitCode::from(INVALID);
         }
     };
-    let _guard = telemetry::init(&config.log);
+    let logs = telemetry::init(&config.log);
+    // Before anything else: a signal that comes early must find us listening.
+    let signals = match Signals::catch() {
+        Ok(signals) => signals,
+        Err(error) => return failed(&error),
+    };
     let running = match app::start(&config, Arc::new(SystemClock::start())) {
         Ok(running) => running,
         Err(error) => return not_started(&error),
@@ -44,41 +55,51 @@ pub(super) fn run(path: &Path) -> ExitCode {
         tracing::warn!(event = "config.warning", help = warning);
     }
     tell(&[NotifyState::Ready]);
-    let remote = running.remote();
-    let path = path.to_owned();
-    let signals = std::thread::spawn(move || obey(&remote, &path));
+    let (remote, path, levels) = (running.remote(), path.to_owned(), logs.levels());
+    // It goes on waiting for a signal when everything has ended.
+    let _left_behind = std::thread::spawn(move || signals.obey(&remote, &path, &levels));
     running.wait();
-    // The thread is waiting for a second signal that will not come.
-    drop(signals);
     tracing::info!(event = "stopped");
     ExitCode::SUCCESS
 }
 
-/// SIGHUP reloads; the first SIGTERM or SIGINT drains, the second ends at once.
-fn obey(remote: &Remote, path: &Path) {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-    runtime.block_on(async {
-        let (Ok(mut hangup), Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::hangup()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            tracing::error!(event = "signals.failed");
-            return;
-        };
-        let mut stopping = false;
-        loop {
-            tokio::select! {
-                _ = hangup.recv() => {
-                    // Without the time systemd would not know which reload has ended (sd_notify(3)).
-                    let since = NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Status("reloading"));
-                    tell(&[NotifyState::Reloading, since]);
-                    reload(remote, path);
-                    tell(&[NotifyState::Ready]);
+/// The signals that mean something.
+struct Signals {
+    runtime: Runtime,
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let entered = runtime.enter();
+        let (hangup, terminate) = (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
+        let interrupt = signal(SignalKind::interrupt())?;
+        drop(entered);
+        Ok(Self { runtime, hangup, terminate, interrupt })
+    }
+
+    /// SIGHUP reloads; the first SIGTERM or SIGINT drains, the second ends at once.
+    fn obey(mut self, remote: &Remote, path: &Path, logs: &Levels) {
+        self.runtime.block_on(async {
+            let mut stopping = false;
+            loop {
+                tokio::select! {
+                    _ = self.hangup.recv() => {
+                        // Without the time systemd would not know which reload has ended (sd_notify(3)).
+                        let since = NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Status("reloading"));
+                        tell(&[NotifyState::Reloading, since]);
+                        reload(remote, path, logs);
+                        tell(&[NotifyState::Ready]);
+                    }
+                    _ = self.terminate.recv() => stop(remote, &mut stopping),
+                    _ = self.interrupt.recv() => stop(remote, &mut stopping),
                 }
-                _ = terminate.recv() => stop(remote, &mut stopping),
-                _ = interrupt.recv() => stop(remote, &mut stopping),
             }
-        }
-    });
+        });
+    }
 }
 
 /// Tells systemd, if it started us. That it cannot hear is no reason to stop.
@@ -99,14 +120,17 @@ fn stop(remote: &Remote, stopping: &mut bool) {
 }
 
 /// All or nothing: a broken file changes nothing (S193).
-pub(crate) fn reload(remote: &Remote, path: &Path) {
+fn reload(remote: &Remote, path: &Path, logs: &Levels) {
     let context = telemetry::Context::default();
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => return telemetry::audit(&context, &Audit::ConfigRefused { path, error: &error }),
     };
     match remote.reload(&config) {
-        Ok(()) => telemetry::audit(&context, &Audit::ConfigReloaded { path }),
+        Ok(()) => {
+            logs.set(&config.log);
+            telemetry::audit(&context, &Audit::ConfigReloaded { path });
+        }
         Err(error) => telemetry::audit(&context, &Audit::ConfigRefused { path, error: &error }),
     }
 }

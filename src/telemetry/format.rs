@@ -4,8 +4,11 @@
 use std::fmt::Debug;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use serde_json::Map;
 use serde_json::Value;
@@ -22,18 +25,18 @@ use tracing_subscriber::layer::Context;
 /// Writes each event as one line.
 pub(super) struct Lines {
     writer: Mutex<NonBlocking>,
-    json: bool,
+    json: Arc<AtomicBool>,
 }
 
 impl Lines {
-    pub(super) fn new(writer: NonBlocking, json: bool) -> Self {
+    pub(super) fn new(writer: NonBlocking, json: Arc<AtomicBool>) -> Self {
         Self { writer: Mutex::new(writer), json }
     }
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        let line = line(event, self.json);
+        let line = line(event, self.json.load(Ordering::Relaxed));
         // A log that cannot be written stops nothing (S164).
         let _dropped_and_counted =
             self.writer.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());

@@ -156,7 +156,16 @@ impl Browser {
     }
 
     /// Any request; returns when the head of the response is there.
-    pub async fn open<B>(&mut self, mut request: Request<B>) -> http::Response<Incoming>
+    pub async fn open<B>(&mut self, request: Request<B>) -> http::Response<Incoming>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.try_open(request).await.unwrap()
+    }
+
+    /// The same where it may fail.
+    pub async fn try_open<B>(&mut self, mut request: Request<B>) -> Result<http::Response<Incoming>, hyper::Error>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -174,24 +183,29 @@ impl Browser {
             let (mut sender, connection) =
                 hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
             tokio::spawn(connection);
-            sender.send_request(request).await.unwrap()
+            sender.send_request(request).await?
         } else {
             request.headers_mut().entry("host").or_insert("app.test".parse().unwrap());
             let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
             tokio::spawn(connection.with_upgrades());
-            sender.send_request(request).await.unwrap()
+            sender.send_request(request).await?
         };
         check(&self.cookies, response.headers());
         self.keep(response.headers());
-        response
+        Ok(response)
     }
 
     /// A TLS connection to the proxy.
     pub async fn connect(&self, alpn: &[u8]) -> TlsStream<TcpStream> {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::new(self.from, 0)).unwrap();
-        let stream = socket.connect(self.proxy).await.unwrap();
-        tls_client(&[alpn]).connect(ServerName::try_from("app.test").unwrap(), stream).await.unwrap()
+        self.try_connect(alpn).await.unwrap()
+    }
+
+    /// The same where it may fail.
+    pub async fn try_connect(&self, alpn: &[u8]) -> std::io::Result<TlsStream<TcpStream>> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(self.from, 0))?;
+        let stream = socket.connect(self.proxy).await?;
+        tls_client(&[alpn]).connect(ServerName::try_from("app.test").unwrap(), stream).await
     }
 
     /// Sends bytes as they are; returns all that comes back until the connection closes.

@@ -1,0 +1,375 @@
+//! The process: what it does when it is told to stop or to reload, and how it shares its work.
+
+use std::fs;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::Request;
+use http::Response;
+use http_body_util::BodyExt;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::support::Browser;
+use crate::support::Reply;
+use crate::support::SITE;
+use crate::support::Upstream;
+use crate::support::eventually;
+use crate::support::file;
+use crate::support::program::BINARY;
+use crate::support::program::Program;
+use crate::support::tls::BOTH;
+use crate::support::tls::client;
+use crate::support::tls::get;
+use crate::support::tls::handshake;
+use crate::support::websocket::EchoApp;
+use crate::support::websocket::echoed;
+use crate::support::websocket::next;
+use crate::support::websocket::open;
+
+/// An application that answers `/public/slow` when it is told to, and an endless stream of events at
+/// `/public/events`.
+async fn slow_app() -> (Upstream, Arc<Notify>) {
+    let release = Arc::new(Notify::new());
+    let held = Arc::clone(&release);
+    let app = Upstream::start(move |request| match request.path() {
+        "/login" => Reply::redirect("/"),
+        "/public/slow" => Reply::text("at last").held(&held),
+        "/public/events" => {
+            let (mut sender, body) = http_body_util::channel::Channel::<Bytes, std::io::Error>::new(1);
+            tokio::spawn(async move {
+                sender.send_data(Bytes::from_static(b"data: 1\n\n")).await.unwrap();
+                std::future::pending::<()>().await;
+            });
+            Reply::status(200).header("content-type", "text/event-stream").stream(body)
+        }
+        _ => Reply::text("private"),
+    });
+    (app.await, release)
+}
+
+/// A page that is asked for and does not come yet.
+async fn slow_page(app: &Upstream, browser: &Browser) -> JoinHandle<Result<(Response<()>, Bytes), hyper::Error>> {
+    let mut browser = browser.clone();
+    let already = app.received().len();
+    let waiting = tokio::spawn(async move {
+        let request = Request::get("/public/slow").body(Full::default()).unwrap();
+        let (head, body) = browser.try_open(request).await?.into_parts();
+        Ok((Response::from_parts(head, ()), body.collect().await?.to_bytes()))
+    });
+    eventually("the application is asked", || app.received().len() > already).await;
+    waiting
+}
+
+/// An idle HTTP/1.1 connection that has been used.
+async fn idle(program: &Program) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let mut stream = handshake(program.https, &Arc::new(client(BOTH, &[b"http/1.1"])), "app.test").await.unwrap();
+    assert_eq!(get(&mut stream, "app.test").await, 200);
+    stream
+}
+
+#[tokio::test]
+async fn a_stop_lets_requests_finish_and_nobody_else_wait() {
+    // S179
+    let (app, release) = slow_app().await;
+    let mut program = Program::start(&file(&app.url(), SITE)).await;
+    let mut used = idle(&program).await;
+    let mut unused = handshake(program.https, &Arc::new(client(BOTH, &[])), "app.test").await.unwrap();
+    let mut silent = TcpStream::connect(program.https).await.unwrap();
+    let mut plain = TcpStream::connect(program.http).await.unwrap();
+    let slow = slow_page(&app, &Browser::new(program.https)).await;
+
+    program.signal("TERM");
+    program.event("draining").await;
+    assert_eq!(used.read(&mut [0; 1]).await.unwrap(), 0, "an idle connection is closed in order");
+    assert_eq!(unused.read(&mut [0; 1]).await.unwrap(), 0);
+    assert_eq!(silent.read(&mut [0; 1]).await.unwrap(), 0);
+    assert_eq!(plain.read(&mut [0; 1]).await.unwrap(), 0);
+    assert!(TcpStream::connect(program.https).await.is_err(), "nobody new");
+    release.notify_one();
+    let (head, body) = slow.await.unwrap().unwrap();
+
+    assert_eq!((head.status().as_u16(), &body[..]), (200, &b"at last"[..]));
+    assert_eq!(head.headers()["connection"], "close");
+    assert_eq!(program.ended().await.code(), Some(0));
+    assert_eq!(program.lines().last().unwrap()["event"], "stopped");
+}
+
+#[tokio::test]
+async fn http_2_streams_finish_and_the_connection_says_goodbye() {
+    // S116
+    let (app, release) = slow_app().await;
+    let mut program = Program::start(&file(&app.url(), SITE)).await;
+    let stream = handshake(program.https, &Arc::new(client(BOTH, &[b"h2"])), "app.test").await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = |path: &str| Request::get(format!("https://app.test{path}")).body(Full::<Bytes>::default()).unwrap();
+    let slow = tokio::spawn(sender.send_request(request("/public/slow")));
+    eventually("the application is asked", || !app.received().is_empty()).await;
+
+    program.signal("INT");
+    program.event("draining").await;
+    // Until the last GOAWAY has come, the client does not know better.
+    while sender.send_request(request("/public/x")).await.is_ok() {}
+    release.notify_one();
+    let response: Response<Incoming> = slow.await.unwrap().unwrap();
+    let asked = app.received().len();
+
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "at last");
+    connection.await.unwrap().expect("a connection that was closed in order");
+    assert_eq!(program.ended().await.code(), Some(0));
+    assert_eq!(app.received().len(), asked);
+}
+
+#[tokio::test]
+async fn an_idle_http_2_connection_does_not_hold_up_a_stop() {
+    let (app, _) = slow_app().await;
+    let mut program = Program::start(&file(&app.url(), SITE)).await;
+    let connect = || async {
+        let stream = handshake(program.https, &Arc::new(client(BOTH, &[b"h2"])), "app.test").await.unwrap();
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+        (sender, tokio::spawn(connection))
+    };
+    let (mut used, _driver) = connect().await;
+    used.send_request(Request::get("https://app.test/public/x").body(Full::default()).unwrap()).await.unwrap();
+    let (_unused, _other_driver) = connect().await;
+    let mut without_preface = handshake(program.https, &Arc::new(client(BOTH, &[b"h2"])), "app.test").await.unwrap();
+
+    program.signal("TERM");
+
+    assert_eq!(program.ended().await.code(), Some(0));
+    // Whoever says neither hello nor goodbye is cut.
+    assert!(without_preface.read_to_end(&mut Vec::new()).await.is_err());
+}
+
+#[tokio::test]
+async fn what_has_no_end_of_its_own_is_ended_by_a_stop() {
+    let (app, _) = slow_app().await;
+    let sockets = EchoApp::start().await;
+    let mut program = Program::start(&file(&app.url(), SITE)).await;
+    let mut events = Browser::new(program.https);
+    let request = Request::get("/public/events").body(Full::default()).unwrap();
+    let mut events = events.open(request).await.into_body();
+    assert_eq!(events.frame().await.unwrap().unwrap().into_data().unwrap(), "data: 1\n\n");
+    let mut other = Program::start(&file(&sockets.upstream.url(), SITE)).await;
+    let (mut socket, _) = open(&Browser::new(other.https), "/public/ws", &[]).await.unwrap();
+    assert!(echoed(&mut socket, "x").await);
+
+    program.signal("TERM");
+    other.signal("TERM");
+
+    let end = tokio::time::timeout(Duration::from_secs(5), events.frame()).await.expect("an end before the deadline");
+    assert!(end.is_none_or(|frame| frame.is_err()), "never a whole answer");
+    let Message::Close(Some(frame)) = next(&mut socket).await.unwrap() else { panic!("no close frame") };
+    assert_eq!((u16::from(frame.code), frame.reason.as_str()), (1001, "restarting"));
+    sockets.sees("gone").await;
+    assert_eq!(program.ended().await.code(), Some(0));
+    assert_eq!(other.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let (app, _never) = slow_app().await;
+    let mut program = Program::start(&file(&app.url(), SITE)).await;
+    let slow = slow_page(&app, &Browser::new(program.https)).await;
+
+    program.signal("TERM");
+    program.event("draining").await;
+    program.signal("INT");
+
+    assert!(program.ended().await.code().is_some(), "it ends by itself");
+    assert!(slow.await.unwrap().is_err(), "never a whole answer");
+}
+
+#[tokio::test]
+async fn a_drain_has_a_deadline() {
+    // S179
+    let (app, _never) = slow_app().await;
+    let text = format!("{}\n[timeouts]\ndrain = \"300ms\"\n", file(&app.url(), SITE));
+    let mut program = Program::start(&text).await;
+    let slow = slow_page(&app, &Browser::new(program.https)).await;
+    let started = Instant::now();
+
+    program.signal("TERM");
+
+    assert_eq!(program.ended().await.code(), Some(0));
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    assert!(slow.await.unwrap().is_err());
+    assert_eq!(program.event("drain.cut").await["level"], "warn");
+}
+
+#[tokio::test]
+async fn a_reload_puts_new_rules_in_force_and_keeps_sessions_and_connections() {
+    // S193, VR-27
+    let (app, release) = slow_app().await;
+    let text = file(&app.url(), SITE);
+    let program = Program::start(&text).await;
+    let mut browser = Browser::new(program.https);
+    browser.log_in("alice").await;
+    let mut kept = idle(&program).await;
+    let slow = slow_page(&app, &browser).await;
+
+    fs::write(program.file(), text.replace("/public/*", "/open/*")).unwrap();
+    program.signal("HUP");
+    program.event("config.reloaded").await;
+    release.notify_one();
+
+    assert_eq!(slow.await.unwrap().unwrap().1, "at last", "under the rules it began with");
+    assert_eq!(Browser::new(program.https).fetch("/public/x").await.status, 401);
+    assert_eq!(Browser::new(program.https).fetch("/open/x").await.status, 200);
+    assert_eq!(browser.fetch("/").await.status, 200, "the session lives");
+    let mut answer = Vec::new();
+    tokio::io::AsyncWriteExt::write_all(
+        &mut kept,
+        b"GET /public/x HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n",
+    )
+    .await
+    .unwrap();
+    kept.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 401 "), "the connection lives, under the new rules");
+}
+
+#[tokio::test]
+async fn a_file_that_is_wrong_changes_nothing_and_all_that_is_wrong_is_logged() {
+    // S193, VR-27
+    let (app, _) = slow_app().await;
+    let text = file(&app.url(), SITE);
+    let program = Program::start(&text).await;
+    let open = text.replace("/public/*", "/open/*");
+    let log = |line: &serde_json::Value| line["error"].as_str().unwrap().to_owned();
+
+    for (broken, expected) in [
+        (format!("{open}\n[timeouts]\ndrian = \"1s\"\nheader = \"soon\"\n"), &["drian", "drain", "header", "soon"][..]),
+        ("no TOML at all [".to_owned(), &["no TOML"]),
+        (open.replace("server.pem", "missing.pem"), &["there is no file", "missing.pem"]),
+        (open.replace("server.pem", "ca.pem"), &["does not fit"]),
+        (open.replace("workers = 1", "workers = 2"), &["listen.workers", "restart"]),
+        (open.replacen("127.0.0.1:0", "127.0.0.1:1", 1), &["listen.https", "restart"]),
+    ] {
+        let already = program.lines().len();
+        fs::write(program.file(), broken).unwrap();
+        program.signal("HUP");
+        eventually("a refusal", || program.lines()[already..].iter().any(|line| line["event"] == "config.refused"))
+            .await;
+        let refused = program.event("config.refused").await;
+        for word in expected {
+            assert!(log(&refused).contains(word), "{word}: {refused}");
+        }
+        assert_eq!(Browser::new(program.https).fetch("/public/x").await.status, 200);
+        assert_eq!(Browser::new(program.https).fetch("/open/x").await.status, 401);
+    }
+    fs::remove_file(program.file()).unwrap();
+    program.signal("HUP");
+    eventually("a refusal", || program.lines().iter().filter(|line| line["event"] == "config.refused").count() == 7)
+        .await;
+    fs::write(program.file(), &open).unwrap();
+    program.signal("HUP");
+    program.event("config.reloaded").await;
+    assert_eq!(Browser::new(program.https).fetch("/open/x").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_reload_takes_the_log_settings_as_well() {
+    let (app, _) = slow_app().await;
+    let text = file(&app.url(), SITE);
+    let program = Program::start(&text).await;
+
+    fs::write(program.file(), format!("{text}\n[log]\nlevel = \"debug\"\nformat = \"json\"\n")).unwrap();
+    program.signal("HUP");
+    program.event("config.reloaded").await;
+    let mut wrong = TcpStream::connect(program.https).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut wrong, b"no TLS at all").await.unwrap();
+
+    assert_eq!(program.event("tls.handshake_failed").await["level"], "debug");
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let (app, _) = slow_app().await;
+    let text = file(&app.url(), SITE);
+    let program = Program::start(&text).await;
+    let stranger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for taken in [program.https, stranger.local_addr().unwrap()] {
+        let (code, said) = Program::fail(&text.replacen("127.0.0.1:0", &taken.to_string(), 1)).await;
+
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains(&format!("cannot listen on {taken} (another program listens there)")), "{said}");
+    }
+    let (code, said) = Program::fail(&text.replacen("127.0.0.1:0", "192.0.2.1:443", 1)).await;
+    assert_eq!(code, 1);
+    assert!(said.contains("192.0.2.1:443 (this machine does not have that address)"), "{said}");
+}
+
+#[tokio::test]
+async fn workers_share_the_load() {
+    let (app, _) = slow_app().await;
+    let program = Program::start(&file(&app.url(), SITE).replace("workers = 1", "workers = 2")).await;
+
+    for _ in 0..40 {
+        idle(&program).await;
+    }
+
+    // Each worker keeps one connection to the application and uses it again. That the kernel gives all
+    // forty to one of two is less likely than 1 in 10^11.
+    assert_eq!(app.connections(), 2);
+}
+
+#[tokio::test]
+async fn connections_are_limited_in_all_and_by_address() {
+    // S173
+    let (app, _) = slow_app().await;
+    let limits = "[limits]\nconnections = 3\nconnections_per_address = 2\n";
+    let program = Program::start(&format!("{}\n{limits}", file(&app.url(), SITE))).await;
+    let from = |address: [u8; 4]| {
+        let mut browser = Browser::new(program.https);
+        browser.from = address.into();
+        async move { browser.try_connect(b"http/1.1").await }
+    };
+    let first = from([127, 0, 0, 1]).await.unwrap();
+    let second = from([127, 0, 0, 1]).await.unwrap();
+
+    assert!(from([127, 0, 0, 1]).await.is_err(), "two from one address");
+    let third = from([127, 0, 0, 2]).await.unwrap();
+    assert!(from([127, 0, 0, 3]).await.is_err(), "three in all");
+    drop((first, second, third));
+    let mut again = from([127, 0, 0, 1]).await;
+    for _ in 0..100 {
+        if again.is_ok() {
+            break;
+        }
+        again = from([127, 0, 0, 1]).await;
+    }
+    again.expect("there is room again");
+}
+
+#[tokio::test]
+async fn a_lack_of_file_descriptors_passes() {
+    // S173
+    let (app, _) = slow_app().await;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n 48 && exec \"$@\"", "sh", BINARY]);
+    let program = Program::start_by(shell, &file(&app.url(), SITE)).await;
+    let mut crowd = Vec::new();
+    for _ in 0..60 {
+        crowd.push(TcpStream::connect(program.https).await.unwrap());
+    }
+    program.event("accept.failed").await;
+
+    drop(crowd);
+
+    assert_eq!(Browser::new(program.https).fetch("/public/x").await.status, 200);
+}
