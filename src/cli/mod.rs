@@ -2,9 +2,11 @@
 
 mod run;
 
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::Args;
 use clap::CommandFactory;
 use clap::Parser;
 use clap::Subcommand;
@@ -22,27 +24,52 @@ const INVALID: u8 = 2;
 /// Something else went wrong; for `check`, the configuration is valid with warnings.
 const FAILED: u8 = 1;
 
+const START: &str = "Start here:
+  vestibule demo     see it work: a small old-fashioned application and the proxy in front of it
+  vestibule cert     make a certificate for development, then
+  vestibule check    read what proxy.toml means, and
+  vestibule run      put it in front of your application";
+
 /// A TLS-terminating, authenticating reverse proxy that gives a legacy web application modern sessions.
 #[derive(Parser)]
 #[command(
     name = "vestibule",
     version,
-    after_help = "Start here:\n  vestibule demo                  a small old-fashioned application and the proxy in front of it\n  vestibule cert && vestibule run your application, with a certificate for development\n  vestibule check                 what proxy.toml means, in words"
+    after_help = START
 )]
 struct Arguments {
-    /// The configuration file.
-    #[arg(short, long, global = true, value_name = "FILE", default_value = "proxy.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    file: File,
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+#[derive(Args)]
+struct File {
+    /// The configuration file [default: proxy.toml].
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl File {
+    /// `vestibule --config FILE run` means the same as `vestibule run --config FILE`.
+    fn or(self, outer: Self) -> PathBuf {
+        self.config.or(outer.config).unwrap_or_else(|| PathBuf::from("proxy.toml"))
+    }
 }
 
 #[derive(Subcommand)]
 enum Command {
     /// Run the proxy (the default).
-    Run,
+    Run {
+        #[command(flatten)]
+        file: File,
+    },
     /// Validate the configuration and explain it in words: exit 0 clean, 1 with warnings, 2 invalid.
-    Check,
+    Check {
+        #[command(flatten)]
+        file: File,
+    },
     /// Run a small old-fashioned application with the proxy in front of it.
     Demo {
         /// Where to listen on localhost; 8443, or any free port if that is taken.
@@ -68,10 +95,10 @@ enum Command {
 
 /// Runs the program as the arguments say.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match arguments.command.unwrap_or(Command::Run) {
-        Command::Run => run::run(&arguments.config),
-        Command::Check => check(&arguments.config),
+    let Arguments { file: outer, command } = Arguments::parse();
+    match command.unwrap_or(Command::Run { file: File { config: None } }) {
+        Command::Run { file } => run::run(&file.or(outer)),
+        Command::Check { file } => check(&file.or(outer)),
         Command::Demo { port } => report(demo::run(port)),
         Command::Cert { out, names } => match cert::make(&out, &names) {
             Ok(made) => {
@@ -91,11 +118,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn check(path: &std::path::Path) -> ExitCode {
+fn check(path: &Path) -> ExitCode {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(problems) => {
-            eprintln!("{problems}");
+            eprintln!("{problems}\n\n{} is invalid: {}.", path.display(), plural(problems.count(), "problem"));
             return ExitCode::from(INVALID);
         }
     };
@@ -113,7 +140,7 @@ fn check(path: &std::path::Path) -> ExitCode {
     for warning in &warnings {
         println!("  - {warning}");
     }
-    println!("\n{} is valid, with {} of the above.", path.display(), plural(warnings.len(), "warning"));
+    println!("\n{} is valid, with {}.", path.display(), plural(warnings.len(), "warning"));
     ExitCode::from(FAILED)
 }
 

@@ -26,6 +26,9 @@ use crate::policy::site::Site;
 use crate::policy::site::Timeouts;
 use crate::store::StoreSettings;
 
+/// Larger numbers are slips.
+const MOST: u64 = u32::MAX as u64;
+
 /// Reads everything; what is wrong is noted in the reader, and the result then is not to be used.
 pub(super) fn read_file<'a>(reader: &'a Reader<'a>, table: &'a DeTable<'a>) -> Config {
     let file = Section::whole(reader, table);
@@ -80,19 +83,12 @@ fn read_listen(section: &Section<'_>) -> Listen {
         addresses.into_iter().map(|(address, _)| address).collect()
     };
     let (https, http) = (read("https"), read("http"));
-    if !section.has("https") {
-        section.missing("https", "\"0.0.0.0:443\"");
-    } else if section.items("https").is_some_and(|items| items.is_empty()) {
+    section.require("https");
+    if section.items("https").is_some_and(|items| items.is_empty()) {
         section.problem("https", "listen.https is empty", "write an address and port, such as \"0.0.0.0:443\"");
     }
     let trusted = section.parsed("trusted_proxies", value::network).unwrap_or_default();
-    let workers = section.number("workers", 1).filter(|count| {
-        let fits = *count <= 1024;
-        if !fits {
-            section.problem("workers", "listen.workers is out of range", "1 to 1024; one per core without the key");
-        }
-        fits
-    });
+    let workers = section.number("workers", 1..=1024);
     let proxy_protocol = section.flag("proxy_protocol", false);
     if proxy_protocol && trusted.is_empty() {
         let help = "write the balancer's address in listen.trusted_proxies: nobody else may say for whom it connects";
@@ -109,11 +105,8 @@ fn read_listen(section: &Section<'_>) -> Listen {
 
 fn read_pair(section: &Section<'_>) -> Option<CertificatePair> {
     let remedy = "make a certificate for trying things out with: vestibule cert";
-    for (key, example) in [("certificate", "\"certs/server.pem\""), ("key", "\"certs/server.key\"")] {
-        if !section.has(key) {
-            section.missing(key, example);
-        }
-    }
+    section.require("certificate");
+    section.require("key");
     let (certificate, key) = (section.file("certificate", remedy), section.file("key", remedy));
     Some(CertificatePair { certificate: certificate?, key: key? })
 }
@@ -127,9 +120,9 @@ fn read_tls(section: &Section<'_>) -> TlsSettings {
 /// `[limits]`, or `[site.limits]` over it.
 pub(super) fn read_limits(section: &Section<'_>, default: &Limits) -> Limits {
     let count = |key: &str, least: u64, default: usize| {
-        section.number(key, least).and_then(|number| usize::try_from(number).ok()).unwrap_or(default)
+        section.number(key, least..=MOST).and_then(|number| usize::try_from(number).ok()).unwrap_or(default)
     };
-    let body = if section.is_off("body") { None } else { section.number("body", 0).or(default.body) };
+    let body = if section.is_off("body") { None } else { section.number("body", 0..=u64::MAX / 2).or(default.body) };
     Limits {
         // The HTTP/1 parser's buffer cannot be smaller.
         header_bytes: count("header_bytes", 8192, default.header_bytes),

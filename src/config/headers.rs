@@ -5,6 +5,8 @@ use http::HeaderValue;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use crate::config::explain::title;
+use crate::config::keys;
 use crate::config::section::Section;
 use crate::config::value;
 use crate::config::value::Wrong;
@@ -20,10 +22,21 @@ const ONE_YEAR: u64 = TWO_YEARS / 2;
 pub(super) fn read_headers(section: &Section<'_>, is_local: bool) -> SecurityHeaders {
     let hsts = read_hsts(section).and_then(|text| HeaderValue::try_from(text).ok());
     let remove = section.parsed("remove", response_header).unwrap_or_default();
+    let add = read_added(section);
+    for (name, span) in &remove {
+        if add.iter().any(|(added, _)| added == name) {
+            let message = format!("site.headers.remove: {:?} is added, too", title(name));
+            section.reader.report(
+                span.clone(),
+                message,
+                "what is added replaces nothing of the application's: keep one",
+            );
+        }
+    }
     SecurityHeaders {
         hsts: hsts.filter(|_| !is_local),
         frame_ancestors: read_frame_ancestors(section).and_then(|text| HeaderValue::try_from(text).ok()),
-        add: read_added(section),
+        add,
         remove: remove.into_iter().map(|(name, _)| name).collect(),
     }
 }
@@ -43,7 +56,7 @@ fn read_hsts(section: &Section<'_>) -> Option<String> {
     let preload = table.flag("preload", false);
     if preload && (!subdomains || age < ONE_YEAR) {
         let help = "preload lists ask for include_subdomains = true and max_age of at least \"1y\"";
-        table.problem("preload", "hsts.preload without what it needs", help);
+        table.problem("preload", "site.headers.hsts.preload lacks what it needs", help);
     }
     let subdomains = if subdomains { "; includeSubDomains" } else { "" };
     let preload = if preload { "; preload" } else { "" };
@@ -113,23 +126,26 @@ fn response_header(text: &str) -> Result<HeaderName, Wrong> {
 
 /// `[site.identity]`
 pub(super) fn read_identity(section: &Section<'_>) -> IdentityHeaders {
-    let mut taken: Vec<HeaderName> = Vec::new();
+    // An application reads `X-User` and `X_User` as one (S65).
+    let folded = |name: &HeaderName| name.as_str().replace('_', "-");
+    let mut taken: Vec<String> = Vec::new();
     let mut read = |key: &str, default: Option<&'static str>| -> Option<HeaderName> {
-        let Some(found) = section.text(key) else { return default.map(HeaderName::from_static) };
-        match identity_header(found.text) {
-            Ok(name) if taken.contains(&name) => {
-                section.problem(key, format!("{:?} is used twice in site.identity", found.text), "write another name");
-                None
-            }
-            Ok(name) => {
-                taken.push(name.clone());
-                Some(name)
-            }
-            Err((message, help)) => {
-                section.reader.report(found.span, format!("site.identity.{key}: {message}"), help);
-                None
-            }
+        let (name, shown) = match section.text(key) {
+            None => (HeaderName::from_static(default?), ""),
+            Some(found) => match identity_header(found.text, key) {
+                Ok(name) => (name, found.text),
+                Err((message, help)) => {
+                    section.reader.report(found.span, format!("site.identity.{key}: {message}"), help);
+                    return None;
+                }
+            },
+        };
+        if taken.contains(&folded(&name)) {
+            let message = format!("site.identity.{key}: {shown:?} already tells something else");
+            section.problem(key, message, "write another name");
         }
+        taken.push(folded(&name));
+        Some(name)
     };
     IdentityHeaders {
         user: read("user_header", Some("x-forwarded-user")).unwrap_or(HeaderName::from_static("x-forwarded-user")),
@@ -139,9 +155,10 @@ pub(super) fn read_identity(section: &Section<'_>) -> IdentityHeaders {
 }
 
 /// A request header that means nothing else to HTTP or to us.
-fn identity_header(text: &str) -> Result<HeaderName, Wrong> {
+fn identity_header(text: &str, key: &str) -> Result<HeaderName, Wrong> {
     let name = value::header_name(text)?;
-    let word = name.as_str();
+    let word = name.as_str().replace('_', "-");
+    let word = word.as_str();
     let means_something = matches!(
         word,
         "host"
@@ -174,7 +191,8 @@ fn identity_header(text: &str) -> Result<HeaderName, Wrong> {
     );
     let families = ["content-", "accept", "if-", "sec-", "access-control-", "secure-session-", "proxy-"];
     if means_something || families.iter().any(|family| word.starts_with(family)) {
-        return wrong(format!("{text:?} already means something else"), "write a name such as \"X-Forwarded-User\"");
+        let example = keys::find("site.identity", key).map_or("", keys::example);
+        return wrong(format!("{text:?} already means something else"), format!("write a name such as {example}"));
     }
     Ok(name)
 }

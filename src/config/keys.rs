@@ -1,5 +1,6 @@
 //! Looking up keys: whether one is known, and which one was meant.
 
+use crate::config::catalogue::EXAMPLES;
 use crate::config::catalogue::KEYS;
 
 /// What a value may be.
@@ -74,30 +75,86 @@ pub(super) fn find(table: &str, name: &str) -> Option<&'static Key> {
     of(table).find(|key| key.key == name)
 }
 
-/// What the key is for.
-pub(super) fn help(table: &str, name: &str) -> &'static str {
-    find(table, name).map_or("", |key| key.doc)
+/// What the key is for and how it is written, for messages.
+pub(super) fn help(table: &str, name: &str) -> String {
+    let Some(key) = find(table, name) else { return String::new() };
+    let doc = key.doc.trim_end_matches("; required.").trim_end_matches('.');
+    match example(key) {
+        "" => format!("{doc}."),
+        example => format!("{doc}. For example: {name} = {example}"),
+    }
+}
+
+/// How a value of the key is written: as its example, or its default.
+pub(super) fn example(key: &Key) -> &'static str {
+    let listed = EXAMPLES.iter().find(|(table, name, _)| *table == key.table && *name == key.key);
+    listed.map_or(key.default, |(_, _, example)| example)
+}
+
+/// The required keys of a table as they would be written: `path = "/login" and user = "form:username"`.
+pub(super) fn required(table: &str) -> String {
+    let required = of(table).filter(|key| key.is_required());
+    required.map(|key| format!("{} = {}", key.key, example(key))).collect::<Vec<_>>().join(" and ")
+}
+
+impl Key {
+    pub(super) fn is_required(&self) -> bool {
+        self.doc.ends_with("required.")
+    }
+}
+
+/// Whether a value of this key could hold a password.
+pub(super) fn is_secret(name: &str) -> bool {
+    matches!(name, "token" | "url")
+}
+
+/// The nearest of some words, if one is near.
+pub(super) fn nearest<'w>(words: impl Iterator<Item = &'w str>, text: &str) -> Option<(&'w str, f64)> {
+    let text = text.to_ascii_lowercase();
+    let near = words.map(|word| (word, strsim::jaro_winkler(word, &text)));
+    near.max_by(|one, other| one.1.total_cmp(&other.1)).filter(|(_, closeness)| *closeness > 0.84)
 }
 
 /// What may have been meant by an unknown key.
-pub(super) fn suggest(table: &str, name: &str) -> String {
-    let closeness = |key: &Key| strsim::jaro_winkler(key.key, name);
-    let nearest = of(table).max_by(|one, other| closeness(one).total_cmp(&closeness(other)));
-    if let Some(key) = nearest
-        && closeness(key) > 0.84
+pub(super) struct Meant {
+    /// What to do about it.
+    pub(super) help: String,
+    /// Whether its value could be a secret: what nobody knows could be one.
+    pub(super) hide: bool,
+}
+
+/// Looks for the nearest key of the table, and for the table that has the key.
+pub(super) fn meant(table: &str, name: &str) -> Meant {
+    let near = nearest(of(table).map(|key| key.key), name);
+    let elsewhere: Vec<&Key> = KEYS.iter().filter(|key| key.key == name).collect();
+    match near {
+        // A slip of the finger is likelier than the right key in the wrong table.
+        Some((key, closeness)) if closeness > 0.93 || elsewhere.is_empty() => {
+            Meant { help: format!("did you mean {key:?}?"), hide: is_secret(key) }
+        }
+        Some(_) | None if !elsewhere.is_empty() => Meant { help: belongs(name, &elsewhere), hide: is_secret(name) },
+        Some(_) | None => {
+            let all: Vec<_> = of(table).map(|key| key.key).collect();
+            Meant { help: format!("known keys: {}", all.join(", ")), hide: true }
+        }
+    }
+}
+
+fn belongs(name: &str, places: &[&Key]) -> String {
+    if let [Key { table, kind: Kind::Table | Kind::Tables, .. }] = places
+        && !table.is_empty()
     {
-        return format!("did you mean {:?}?", key.key);
+        return format!("write [{table}.{name}], below its [[site]]");
     }
-    if let Some(elsewhere) = KEYS.iter().find(|key| key.key == name) {
-        let place = if elsewhere.table.is_empty() { "the top of the file".to_owned() } else { table_of(elsewhere) };
-        return format!("{name:?} belongs in {place}");
-    }
-    let all: Vec<_> = of(table).map(|key| key.key).collect();
-    format!("known keys: {}", all.join(", "))
+    let places: Vec<_> = places.iter().map(|key| table_of(key)).collect();
+    format!("{name:?} belongs in {}", places.join(" or "))
 }
 
 fn table_of(key: &Key) -> String {
     match key.table {
+        "" => "the top of the file".to_owned(),
+        "site" => "[[site]]".to_owned(),
+        "tls.extra" => "[[tls.extra]]".to_owned(),
         "criteria" => "[site.login.success] or [site.login.failure]".to_owned(),
         "form" | "header" | "json" | "hsts" => format!("a {:?} table", key.table),
         table => format!("[{table}]"),

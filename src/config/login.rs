@@ -6,6 +6,7 @@ use http::StatusCode;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use crate::config::keys;
 use crate::config::logout::read_form;
 use crate::config::logout::read_methods;
 use crate::config::logout::read_path;
@@ -25,9 +26,22 @@ const SOURCES: &str = "\"form:FIELD\", \"json:/POINTER\", \"query:FIELD\", \"bas
                        \"response-json:/POINTER\", \"set-cookie:NAME\", \"verify-header:NAME\", \
                        \"verify-json:/POINTER\" or \"fixed:NAME\"";
 
+const KINDS: [&str; 10] = [
+    "form",
+    "json",
+    "query",
+    "basic",
+    "response-header",
+    "response-json",
+    "set-cookie",
+    "verify-header",
+    "verify-json",
+    "fixed",
+];
+
 /// One login rule; `None` when it lacks something without which it means nothing.
 pub(super) fn read_login(section: &Section<'_>) -> Option<LoginRule> {
-    let path = read_path(section, "\"/login\"");
+    let path = read_path(section);
     let page = read_page(section, path.as_ref().map(|(_, text)| *text));
     let user = read_user(section);
     let user_match = read_user_match(section);
@@ -40,14 +54,14 @@ pub(super) fn read_login(section: &Section<'_>) -> Option<LoginRule> {
         section.reader.report(section.span.clone(), "site.login has neither success nor verify", help);
     }
     let methods = read_methods(section, "method");
-    if methods.as_ref().is_some_and(Vec::is_empty) {
+    if section.items("method").is_some_and(|items| items.is_empty()) {
         section.problem("method", "site.login.method is empty", "write for example \"POST\"");
     }
     let form = read_form(&section.section("form", "site.login.form"));
-    let return_param = section.text("return_param").map(|found| found.text.to_owned());
+    let return_param = read_return_param(section);
     Some(LoginRule {
         path: path?.0,
-        methods: methods.unwrap_or_else(|| vec![Method::POST]),
+        methods: methods.filter(|methods| !methods.is_empty()).unwrap_or_else(|| vec![Method::POST]),
         form,
         page: page?,
         return_param,
@@ -69,7 +83,7 @@ fn read_page(section: &Section<'_>, path: Option<&str>) -> Option<String> {
         section.reader.report(section.span.clone(), "site.login.page is missing", help);
         return None;
     }
-    match value::landing(path) {
+    match value::landing(&value::encoded(path)) {
         Ok(page) => Some(page),
         Err((message, help)) => {
             section.problem("path", format!("site.login.path: {message}"), help);
@@ -78,10 +92,19 @@ fn read_page(section: &Section<'_>, path: Option<&str>) -> Option<String> {
     }
 }
 
-fn read_user(section: &Section<'_>) -> Vec<UserSource> {
-    if !section.has("user") {
-        section.missing("user", "\"form:username\"");
+fn read_return_param(section: &Section<'_>) -> Option<String> {
+    let found = section.text("return_param")?;
+    let is_plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '?' | '&' | '=' | '#' | '/');
+    if found.text.is_empty() || !found.text.chars().all(is_plain) {
+        let help = "write the name alone, as the application's own links have it: \"next\"";
+        section.reader.report(found.span, format!("site.login.return_param: {:?} is no name", found.text), help);
+        return None;
     }
+    Some(found.text.to_owned())
+}
+
+fn read_user(section: &Section<'_>) -> Vec<UserSource> {
+    section.require("user");
     let found = section.parsed("user", source).unwrap_or_default();
     if section.items("user").is_some_and(|items| items.is_empty()) {
         section.problem("user", "site.login.user is empty", format!("write one of {SOURCES}"));
@@ -98,12 +121,18 @@ fn read_user(section: &Section<'_>) -> Vec<UserSource> {
 
 fn source(text: &str) -> Result<UserSource, Wrong> {
     let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
-    if kind != "basic" && rest.is_empty() {
-        return wrong(format!("{text:?} is no source of a name"), format!("write one of {SOURCES}"));
+    if !KINDS.contains(&kind) || (rest.is_empty() && kind != "basic") {
+        let help = match keys::nearest(KINDS.into_iter(), kind) {
+            Some((near, _)) if !rest.is_empty() => format!("did you mean \"{near}:{rest}\"?"),
+            None if rest.is_empty() && !text.contains(':') => {
+                format!("for a field of the login form write \"form:{text}\", or one of {SOURCES}")
+            }
+            Some(_) | None => format!("write one of {SOURCES}"),
+        };
+        return wrong(format!("{text:?} does not say where the name comes from"), help);
     }
     let own = || rest.to_owned();
     match kind {
-        "basic" if rest.is_empty() => Ok(UserSource::Basic),
         "form" => Ok(UserSource::Form(own())),
         "json" => Ok(UserSource::Json(pointer(rest)?)),
         "query" => Ok(UserSource::Query(own())),
@@ -116,15 +145,22 @@ fn source(text: &str) -> Result<UserSource, Wrong> {
             Ok(_) => Ok(UserSource::Fixed(own())),
             Err(error) => wrong(error.to_string(), "write a name such as \"fixed:admin\""),
         },
-        _ => wrong(format!("{text:?} is no source of a name"), format!("write one of {SOURCES}")),
+        _ if rest.is_empty() => Ok(UserSource::Basic),
+        _ => wrong(format!("{text:?} has something behind \"basic\""), "write \"basic\""),
     }
 }
 
 fn pointer(text: &str) -> Result<String, Wrong> {
-    if text.starts_with('/') {
-        return Ok(text.to_owned());
+    if !text.starts_with('/') {
+        let help = format!("a JSON pointer begins with \"/\": {:?}", format!("/{}", text.replace('.', "/")));
+        return wrong(format!("{text:?} is no JSON pointer"), help);
     }
-    wrong(format!("{text:?} is no JSON pointer"), "a JSON pointer begins with \"/\", such as \"/user/name\"")
+    // RFC 6901 3: a tilde only in these two.
+    if text.replace("~0", "").replace("~1", "").contains('~') {
+        let help = "in a JSON pointer \"~\" is written \"~0\", and \"/\" within a name \"~1\"";
+        return wrong(format!("{text:?} is no JSON pointer"), help);
+    }
+    Ok(text.to_owned())
 }
 
 fn read_user_match(section: &Section<'_>) -> Option<regex::Regex> {
@@ -185,7 +221,7 @@ fn read_criteria(section: &Section<'_>, header: &'static str, json: &'static str
         if value.get_ref().as_array().is_some_and(|list| list.is_empty()) {
             section.reader.report(
                 value.span(),
-                format!("{:?} is an empty list", key.text),
+                format!("{} is an empty list", section.full(key.text)),
                 "write a value or remove it",
             );
         }
@@ -219,23 +255,20 @@ fn status(section: &Section<'_>, item: &Spanned<DeValue<'_>>) -> Option<StatusCo
         .filter(|number| *number < 600)
         .and_then(|number| StatusCode::from_u16(number).ok());
     if code.is_none() {
-        section.reader.report(item.span(), "this is no status code", "write a number from 100 to 599, such as 303");
+        let help = "write numbers from 100 to 599, without quotes: 303, or [302, 303]";
+        section.reader.report(item.span(), format!("{}: this is no status code", section.full("status")), help);
     }
     code
 }
 
 fn read_header(section: &Section<'_>) -> Option<(HeaderName, Option<Glob>)> {
-    if !section.has("name") {
-        section.missing("name", "\"X-Login\"");
-    }
+    section.require("name");
     let (name, _) = section.parsed("name", value::header_name)?.pop()?;
     Some((name, section.text("value").map(|value| Glob::new(value.text))))
 }
 
 fn read_json(section: &Section<'_>) -> Option<(String, Option<serde_json::Value>)> {
-    if !section.has("pointer") {
-        section.missing("pointer", "\"/ok\"");
-    }
+    section.require("pointer");
     let (pointer, _) = section.parsed("pointer", pointer)?.pop()?;
     Some((pointer, section.get("value").map(|value| value::json(value.get_ref()))))
 }

@@ -1,8 +1,8 @@
 //! `proxy.toml`: the only road from text to finished values.
 
 mod catalogue;
+mod contradictions;
 mod explain;
-mod explain_login;
 mod general;
 mod headers;
 mod keys;
@@ -15,6 +15,7 @@ mod schema;
 mod section;
 mod session;
 mod site;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -146,7 +147,7 @@ impl Problems {
     fn of_unread(path: &Path, error: &io::Error) -> Self {
         let kind = error.kind();
         let (what, help) = if kind == io::ErrorKind::NotFound {
-            ("there is no such file".to_owned(), "write it, or name another file")
+            ("there is no such file".to_owned(), "write it, or name another one: --config FILE")
         } else if kind == io::ErrorKind::InvalidData {
             ("this is no text".to_owned(), "save the file as UTF-8")
         } else {
@@ -199,14 +200,12 @@ impl Config {
 }
 
 fn read(reader: Reader<'_>, text: &str) -> Result<Config, Problems> {
-    let config = match toml::de::DeTable::parse(text) {
-        Ok(document) => Some(general::read_file(&reader, document.get_ref())),
-        Err(error) => {
-            let span = error.span().unwrap_or(0..0);
-            reader.report_hidden(span, format!("this is no TOML: {}", error.message()), "");
-            None
-        }
-    };
+    let (document, errors) = toml::de::DeTable::parse_recoverable(text);
+    // Of a text that is only half understood, the other half would be called missing.
+    let config = errors.is_empty().then(|| general::read_file(&reader, document.get_ref()));
+    for error in &errors {
+        syntax::report(&reader, text, error);
+    }
     let unread = || Problems { text: "the file cannot be read".to_owned(), count: 1 };
     match reader.into_problems() {
         Some(problems) => Err(problems),

@@ -76,7 +76,9 @@ impl<'a> Reader<'a> {
         let column = self.text[line_start..start].chars().count() + 1;
         let mut out = format!("{}:{line}:{column}: {}", self.file, problem.message);
         let source = self.text[line_start..line_end].trim_end();
-        if !source.is_empty() && source.chars().count() <= LINE_LIMIT {
+        // What is wrong with the file as a whole has no line.
+        let has_place = problem.span != (0..0);
+        if has_place && !source.is_empty() && source.chars().count() <= LINE_LIMIT {
             let width = self.text[start..end.min(line_end)].trim_end().chars().count().max(1);
             let _ = write!(out, "\n  | {}", printable(source, problem.hide));
             let _ = write!(out, "\n  | {}{}", " ".repeat(column - 1), "^".repeat(width));

@@ -10,17 +10,18 @@ use crate::config::keys::Kind;
 
 /// Draft 2020-12.
 pub(super) fn schema() -> Value {
-    let mut root = table("");
-    if let Value::Object(root) = &mut root {
-        root.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
-        root.insert("title".to_owned(), json!("Vestibule's proxy.toml"));
+    let mut root = Map::new();
+    root.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
+    root.insert("title".to_owned(), json!("Vestibule's proxy.toml"));
+    if let Value::Object(table) = table("") {
+        root.extend(table);
     }
-    root
+    Value::Object(root)
 }
 
 fn table(name: &str) -> Value {
     let mut properties = Map::new();
-    let mut required: Vec<&str> = keys::of(name).filter(|key| is_required(key)).map(|key| key.key).collect();
+    let mut required: Vec<&str> = keys::of(name).filter(|key| key.is_required()).map(|key| key.key).collect();
     if name.is_empty() {
         required = vec!["listen", "tls", "site"];
     }
@@ -30,25 +31,24 @@ fn table(name: &str) -> Value {
     json!({ "type": "object", "additionalProperties": false, "required": required, "properties": properties })
 }
 
-fn is_required(key: &Key) -> bool {
-    key.doc.ends_with("required.")
-}
-
 fn property(table_name: &str, key: &Key) -> Value {
     let inner = if table_name.is_empty() { key.key.to_owned() } else { format!("{table_name}.{}", key.key) };
     let mut schema = of_kind(key.kind, &inner);
     if let Value::Object(schema) = &mut schema {
-        schema.insert("description".to_owned(), json!(key.doc));
-        if let Some(default) = default(key) {
+        let later = if key.available { "" } else { " Not available in this version." };
+        schema.insert("description".to_owned(), json!(format!("{}{later}", key.doc)));
+        if let Some(default) = value(key.default) {
             schema.insert("default".to_owned(), default);
+        } else if let Some(example) = value(keys::example(key)) {
+            schema.insert("examples".to_owned(), json!([example]));
         }
     }
     schema
 }
 
-/// The default, if it is a value and not a word about one.
-fn default(key: &Key) -> Option<Value> {
-    serde_json::from_str(key.default).ok()
+/// A default or example, if it is written as in JSON and not a word about one.
+fn value(text: &str) -> Option<Value> {
+    serde_json::from_str(text).ok()
 }
 
 fn of_kind(kind: Kind, inner: &str) -> Value {

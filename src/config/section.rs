@@ -2,6 +2,7 @@
 //! goes on, so that one run tells everything.
 
 use std::ops::Range;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use toml::de::DeTable;
 use toml::de::DeValue;
 
 use crate::config::keys;
+use crate::config::keys::Kind;
 use crate::config::reader::Reader;
 use crate::config::value;
 
@@ -60,7 +62,13 @@ impl<'a> Section<'a> {
         if self.name.is_empty() { "the file".to_owned() } else { format!("[{}]", self.name) }
     }
 
-    fn full(&self, key: &str) -> String {
+    /// As in the file: `site.login`.
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The key with its table: `site.login.path`.
+    pub(super) fn full(&self, key: &str) -> String {
         if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
     }
 
@@ -74,11 +82,18 @@ impl<'a> Section<'a> {
         self.reader.report(self.span_of(key), message, help);
     }
 
-    /// A required key that is not there.
-    pub(super) fn missing(&self, key: &str, example: &str) {
-        let message = format!("{} is missing", self.full(key));
-        let header = if self.is_present() { String::new() } else { format!(" under [{}]", self.name) };
-        self.reader.report(self.span.clone(), message, format!("write {key} = {example}{header}"));
+    /// Reports a required key that is not there.
+    pub(super) fn require(&self, key: &str) {
+        if self.has(key) {
+            return;
+        }
+        if !self.is_present() {
+            let help = format!("write it with {}", keys::required(self.name));
+            return self.reader.report(self.span.clone(), format!("there is no [{}]", self.name), help);
+        }
+        let example = keys::find(self.name, key).map_or("\"...\"", keys::example);
+        let help = format!("write {key} = {example}");
+        self.reader.report(self.span.clone(), format!("{} is missing", self.full(key)), help);
     }
 
     fn mistyped(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) {
@@ -90,23 +105,33 @@ impl<'a> Section<'a> {
         let Some(table) = self.table else { return };
         for (key, value) in table {
             match keys::find(self.name, key.get_ref()) {
-                None => self.report_unknown(key),
+                None => self.report_unknown(key, value.get_ref()),
                 Some(known) if !known.available && !is_default(value.get_ref(), known.default) => {
                     let message = format!("{} is not available in this version", self.full(known.key));
                     let help = match known.default {
                         "" => "remove it".to_owned(),
-                        default => format!("remove it; only {default} can be written here"),
+                        default => format!("remove it, or write {} = {default}", known.key),
                     };
-                    self.reader.report_hidden(key.span(), message, help);
+                    if keys::is_secret(known.key) {
+                        self.reader.report_hidden(key.span(), message, help);
+                    } else {
+                        self.reader.report(key.span(), message, help);
+                    }
                 }
                 Some(_) => {}
             }
         }
     }
 
-    fn report_unknown(&self, key: &Spanned<toml::de::DeString<'_>>) {
-        let message = format!("unknown key {:?} in {}", key.get_ref(), self.place());
-        self.reader.report_hidden(key.span(), message, keys::suggest(self.name, key.get_ref()));
+    fn report_unknown(&self, key: &Spanned<toml::de::DeString<'_>>, value: &DeValue<'_>) {
+        let what = if value.is_table() { "table" } else { "key" };
+        let message = format!("unknown {what} {:?} in {}", key.get_ref(), self.place());
+        let meant = keys::meant(self.name, key.get_ref());
+        if meant.hide {
+            self.reader.report_hidden(key.span(), message, meant.help);
+        } else {
+            self.reader.report(key.span(), message, meant.help);
+        }
     }
 
     pub(super) fn text(&self, key: &str) -> Option<Text<'a>> {
@@ -147,29 +172,36 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A whole number or a size, not below `least`.
-    pub(super) fn number(&self, key: &str, least: u64) -> Option<u64> {
+    /// A whole number in this range; a size such as `"64KiB"` where the key is one.
+    pub(super) fn number(&self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let value = self.get(key)?;
+        let is_size = keys::find(self.name, key).is_some_and(|key| matches!(key.kind, Kind::Size | Kind::SizeOrOff));
         let number = match value.get_ref() {
-            DeValue::Integer(number) => value::integer(number).and_then(|number| u64::try_from(number).ok()),
-            DeValue::String(text) => value::size(text),
-            DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
-                self.mistyped(key, value, "a number");
+            DeValue::Integer(number) => value::integer(number),
+            DeValue::String(text) if is_size => match value::size(text) {
+                Some(size) => Some(i128::from(size)),
+                None => {
+                    let message = format!("{} is no size: {text:?}", self.full(key));
+                    self.problem(key, message, value::size_help(text));
+                    return None;
+                }
+            },
+            DeValue::String(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_)
+            | DeValue::Table(_) => {
+                self.mistyped(key, value, if is_size { "a size or a whole number" } else { "a whole number" });
                 return None;
             }
         };
-        match number {
-            Some(number) if number >= least && number <= u64::from(u32::MAX) * 1024 => Some(number),
-            Some(_) => {
-                self.problem(key, format!("{} is out of range", self.full(key)), format!("at least {least}"));
-                None
-            }
-            None => {
-                let help = "write a whole number, or a size such as \"64KiB\" or \"10MiB\"";
-                self.problem(key, format!("{} is no number", self.full(key)), help);
-                None
-            }
+        let number = number.and_then(|number| u64::try_from(number).ok()).filter(|number| range.contains(number));
+        if number.is_none() {
+            let help = format!("a whole number from {} to {}", range.start(), range.end());
+            self.problem(key, format!("{} is out of range", self.full(key)), help);
         }
+        number
     }
 
     pub(super) fn is_off(&self, key: &str) -> bool {
@@ -185,13 +217,25 @@ impl<'a> Section<'a> {
         };
         match value::duration(text) {
             Some(duration) if zero || !duration.is_zero() => return duration,
-            Some(_) => self.problem(key, format!("{} must be longer than 0", self.full(key)), ""),
+            Some(_) => {
+                let help =
+                    if self.may_be_off(key) { "to switch it off write \"off\"" } else { "write for example \"30s\"" };
+                self.problem(key, format!("{} must be longer than 0", self.full(key)), help);
+            }
+            None if text == "off" => {
+                let message = format!("{} cannot be off", self.full(key));
+                self.problem(key, message, keys::help(self.name, key));
+            }
             None => {
                 let message = format!("{} is no duration: {text:?}", self.full(key));
-                self.problem(key, message, "write a number and a unit: \"500ms\", \"30s\", \"15m\", \"8h\", \"2d\"");
+                self.problem(key, message, value::duration_help(text));
             }
         }
         default
+    }
+
+    fn may_be_off(&self, key: &str) -> bool {
+        keys::find(self.name, key).is_some_and(|key| !matches!(key.kind, Kind::Duration))
     }
 
     /// A duration or `"off"`.
@@ -207,13 +251,21 @@ impl<'a> Section<'a> {
 
     /// One of a few words.
     pub(super) fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)], default: T) -> T {
-        let Some(found) = self.text(key) else { return default };
-        if let Some((_, value)) = choices.iter().find(|(word, _)| *word == found.text) {
-            return *value;
-        }
+        let Some(value) = self.get(key) else { return default };
         let words: Vec<String> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
-        let message = format!("{} cannot be {:?}", self.full(key), found.text);
-        self.reader.report(found.span, message, format!("one of {}", words.join(", ")));
+        let words = words.join(", ");
+        let Some(text) = value.get_ref().as_str() else {
+            self.mistyped(key, value, &format!("one of {words}"));
+            return default;
+        };
+        if let Some((_, found)) = choices.iter().find(|(word, _)| *word == text) {
+            return *found;
+        }
+        let help = match keys::nearest(choices.iter().map(|(word, _)| *word), text) {
+            Some((near, _)) => format!("did you mean {near:?}? It is one of {words}"),
+            None => format!("one of {words}"),
+        };
+        self.problem(key, format!("{} cannot be {text:?}", self.full(key)), help);
         default
     }
 

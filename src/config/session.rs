@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::config::explain::short;
 use crate::config::section::Section;
 use crate::config::value::Wrong;
 use crate::config::value::wrong;
@@ -82,33 +83,43 @@ fn report_contradictions(section: &Section<'_>, rules: &SessionRules) {
     if let Some(key) = first(["idle_timeout", "absolute_timeout"])
         && rules.idle > rules.absolute
     {
+        let message =
+            format!("idle_timeout ({}) is longer than absolute_timeout ({})", short(rules.idle), short(rules.absolute));
         let help = "a session cannot idle longer than it lives: lower idle_timeout or raise absolute_timeout";
-        section.problem(key, "idle_timeout is longer than absolute_timeout", help);
+        section.problem(key, message, help);
     }
     if let Some(key) = first(["rotation_grace", "rotate_every"])
-        && rules.rotate_every.is_some_and(|every| rules.rotation_grace >= every)
+        && let Some(every) = rules.rotate_every
+        && rules.rotation_grace >= every
     {
+        let message = format!(
+            "rotation_grace ({}) is not shorter than rotate_every ({})",
+            short(rules.rotation_grace),
+            short(every)
+        );
         let help = "an old ID must be gone before the next one comes: lower rotation_grace or raise rotate_every";
-        section.problem(key, "rotation_grace is not shorter than rotate_every", help);
+        section.problem(key, message, help);
     }
     if section.has("anonymous_timeout") && rules.anonymous > ANONYMOUS_LIMIT {
-        section.problem("anonymous_timeout", "anonymous_timeout is longer than 2h", "at most \"2h\"");
+        let help = "nobody has logged in to such a session: write at most \"2h\"";
+        section.problem("anonymous_timeout", "anonymous_timeout is longer than 2h", help);
     }
 }
 
 fn read_cookie_name(section: &Section<'_>) -> Option<String> {
     let found = section.text("cookie")?;
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    let help = "for example \"__Host-session\"";
+    let help = "write for example \"__Host-session\"";
     let (message, help) = match found.text.strip_prefix("__Host-") {
-        None => ("the session cookie's name must begin with \"__Host-\"", help),
-        Some("") => ("the session cookie's name has nothing behind \"__Host-\"", help),
+        None => (
+            "session.cookie must begin with \"__Host-\"",
+            "browsers then keep it to this host and to TLS: write for example \"__Host-session\"",
+        ),
+        Some("") => ("session.cookie has nothing behind \"__Host-\"", help),
         Some(rest) if !rest.bytes().all(is_token) => {
-            ("the session cookie's name has a character that a cookie name cannot have", help)
+            ("session.cookie has a character that a cookie's name cannot have", help)
         }
-        Some(_) if found.text.len() > COOKIE_NAME_LIMIT => {
-            ("the session cookie's name is too long", "at most 128 bytes")
-        }
+        Some(_) if found.text.len() > COOKIE_NAME_LIMIT => ("session.cookie is too long", "at most 128 bytes"),
         Some(_) => return Some(found.text.to_owned()),
     };
     section.reader.report(found.span, message, help);

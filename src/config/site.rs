@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::config::contradictions;
+use crate::config::contradictions::Read;
 use crate::config::general::read_limits;
 use crate::config::headers::read_headers;
 use crate::config::headers::read_identity;
@@ -40,9 +42,8 @@ pub(super) fn read_site(section: &Section<'_>, shared: &Shared) -> Option<Site> 
     let origin = read_origin(section);
     let aliases = section.parsed("aliases", value::origin).unwrap_or_default();
     let upstreams = read_upstreams(section);
-    let login: Vec<_> = section.sections("login", "site.login").iter().filter_map(read_login).collect();
-    let logout: Vec<_> =
-        section.sections("logout", "site.logout").iter().filter_map(read_logout).map(Arc::new).collect();
+    let logins = rules(section.sections("login", "site.login"), read_login);
+    let logouts = rules(section.sections("logout", "site.logout"), read_logout);
     let session = read_session(&section.section("session", "site.session"), &shared.session);
     let is_local = origin.as_ref().is_some_and(Origin::is_local_or_ip);
     let own_limits = section.section("limits", "site.limits");
@@ -63,11 +64,11 @@ pub(super) fn read_site(section: &Section<'_>, shared: &Shared) -> Option<Site> 
             &[("exact", PathCase::Exact), ("ignore-case", PathCase::Ignore)],
             PathCase::Exact,
         ),
-        login,
-        logout,
+        login: logins.iter().filter_map(|(_, rule)| rule.clone()).collect(),
+        logout: logouts.iter().filter_map(|(_, rule)| rule.clone().map(Arc::new)).collect(),
         access: read_access(&section.section("access", "site.access")),
         identity: read_identity(&section.section("identity", "site.identity")),
-        cookies: read_cookies(&section.section("cookies", "site.cookies")),
+        cookies: read_cookies(&section.section("cookies", "site.cookies"), &session.cookie.name),
         headers: read_headers(&section.section("headers", "site.headers"), is_local),
         csrf: read_csrf(&section.section("csrf", "site.csrf"), &shared.csrf),
         session: session.rules,
@@ -75,13 +76,20 @@ pub(super) fn read_site(section: &Section<'_>, shared: &Shared) -> Option<Site> 
         limits: read_limits(&own_limits, &shared.limits),
         origin: origin?,
     };
+    contradictions::report(&site, &logins, &logouts);
     Some(site)
 }
 
+fn rules<'a, T>(tables: Vec<Section<'a>>, read: impl Fn(&Section<'a>) -> Option<T>) -> Vec<Read<'a, T>> {
+    let pair = |table: Section<'a>| {
+        let rule = read(&table);
+        (table, rule)
+    };
+    tables.into_iter().map(pair).collect()
+}
+
 fn read_origin(section: &Section<'_>) -> Option<Origin> {
-    if !section.has("origin") {
-        section.missing("origin", "\"https://app.example.com\"");
-    }
+    section.require("origin");
     let found = section.text("origin")?;
     match value::origin(found.text) {
         Ok(origin) => Some(origin),
@@ -93,11 +101,8 @@ fn read_origin(section: &Section<'_>) -> Option<Origin> {
 }
 
 fn read_upstreams(section: &Section<'_>) -> Vec<UpstreamAddress> {
-    let Some(items) = section.items("upstream") else {
-        section.missing("upstream", "\"http://127.0.0.1:8000\"");
-        return Vec::new();
-    };
-    if items.is_empty() {
+    section.require("upstream");
+    if section.items("upstream").is_some_and(|items| items.is_empty()) {
         section.problem("upstream", "site.upstream is empty", "write for example \"http://127.0.0.1:8000\"");
     }
     let read = |text: &str| value::upstream(text, |path| section.reader.resolve(path));
@@ -123,8 +128,8 @@ fn read_upstream_tls(section: &Section<'_>) -> UpstreamTls {
     let certificate = section.file("client_certificate", "write the path of a PEM file");
     let key = section.file("client_key", "write the path of a PEM file");
     for (has, wants) in [("client_certificate", "client_key"), ("client_key", "client_certificate")] {
-        if section.has(has) && !section.has(wants) {
-            section.missing(wants, "\"path/to/file.pem\"");
+        if section.has(has) {
+            section.require(wants);
         }
     }
     UpstreamTls {
@@ -141,7 +146,7 @@ fn read_access(section: &Section<'_>) -> AccessRules {
         for (pattern, span) in &found {
             let earlier = seen.iter().find(|(other, list)| other == pattern && *list != "untouched");
             if let Some((_, list)) = earlier.filter(|_| key != "untouched") {
-                let message = format!("{:?} is already in site.access.{list}", pattern.glob.as_str());
+                let message = format!("site.access.{key}: {:?} is already in {list}", pattern.glob.as_str());
                 section.reader.report(span.clone(), message, "write every pattern once");
             }
             seen.push((pattern.clone(), key));
@@ -160,13 +165,26 @@ fn read_access(section: &Section<'_>) -> AccessRules {
     }
 }
 
-fn read_cookies(section: &Section<'_>) -> CookieRules {
-    let globs = |key: &str| -> Vec<Glob> {
+fn read_cookies(section: &Section<'_>, ours: &str) -> CookieRules {
+    let mut seen: Vec<(Glob, &str)> = Vec::new();
+    let mut globs = |key: &'static str| -> Vec<Glob> {
         let read = |text: &str| match text {
             "" => value::wrong("an empty name", "write the name of a cookie; \"*\" is any run of characters"),
+            name if name == ours => value::wrong(
+                format!("{name:?} is our own cookie"),
+                "remove it: the application never sees it and cannot set it",
+            ),
             name => Ok(Glob::new(name)),
         };
-        section.parsed(key, read).unwrap_or_default().into_iter().map(|(glob, _)| glob).collect()
+        let found = section.parsed(key, read).unwrap_or_default();
+        for (glob, span) in &found {
+            if let Some((_, list)) = seen.iter().find(|(other, _)| other == glob) {
+                let message = format!("site.cookies.{key}: {:?} is already in {list}", glob.as_str());
+                section.reader.report(span.clone(), message, "a cookie goes one way: write every name once");
+            }
+            seen.push((glob.clone(), key));
+        }
+        found.into_iter().map(|(glob, _)| glob).collect()
     };
     let modes = [
         ("auto", CookieMode::Auto),
@@ -175,9 +193,9 @@ fn read_cookies(section: &Section<'_>) -> CookieRules {
         ("pass", CookieMode::Pass),
     ];
     CookieRules {
-        mode: section.choice("mode", &modes, CookieMode::Auto),
         vault: globs("vault"),
         relay: globs("relay"),
         drop: globs("drop"),
+        mode: section.choice("mode", &modes, CookieMode::Auto),
     }
 }

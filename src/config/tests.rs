@@ -1,10 +1,24 @@
+mod mistakes;
+mod words;
+
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use proptest::prelude::*;
+use toml::de::DeTable;
+use toml::de::DeValue;
 
 use crate::config::Config;
+use crate::config::catalogue::EXAMPLES;
+use crate::config::catalogue::KEYS;
+use crate::config::keys;
 
+const BASE: &str = include_str!("tests/base.toml");
 const MAXIMAL: &str = include_str!("tests/maximal.toml");
+
+fn parse(text: &str) -> Config {
+    Config::parse(Path::new("proxy.toml"), text).unwrap_or_else(|problems| panic!("{text}\n{problems}"))
+}
 
 fn problems(text: &str) -> String {
     match Config::parse(Path::new("proxy.toml"), text) {
@@ -15,9 +29,90 @@ fn problems(text: &str) -> String {
 
 #[test]
 fn the_example_in_the_repository_is_good() {
-    let text = include_str!("../../proxy.toml");
-    let config = Config::parse(Path::new("proxy.toml"), text).unwrap();
+    let config = parse(include_str!("../../proxy.toml"));
     assert_eq!(config.sites.len(), 1);
+    assert_eq!(config.warnings(), Vec::<String>::new());
+}
+
+#[test]
+fn every_key_is_in_the_schema_and_in_the_file_that_has_them_all() {
+    let listed: BTreeSet<_> = KEYS.iter().map(|key| (key.table.to_owned(), key.key.to_owned())).collect();
+
+    let mut in_schema = BTreeSet::new();
+    collect_schema("", &crate::config::schema(), &mut in_schema);
+    let table = DeTable::parse(MAXIMAL).unwrap();
+    let mut written = BTreeSet::new();
+    collect_table("", table.get_ref(), &mut written);
+
+    assert_eq!(in_schema, listed);
+    let is_missing = |key: &&keys::Key| key.available && !written.contains(&(key.table.to_owned(), key.key.to_owned()));
+    let missing: Vec<_> = KEYS.iter().filter(is_missing).map(|key| format!("{}.{}", key.table, key.key)).collect();
+    assert_eq!(missing, Vec::<String>::new());
+}
+
+fn collect_schema(table: &str, schema: &serde_json::Value, found: &mut BTreeSet<(String, String)>) {
+    let one_of = schema["anyOf"].as_array().into_iter().flatten();
+    one_of.for_each(|schema| collect_schema(table, schema, found));
+    for (key, inner) in schema["properties"].as_object().into_iter().flatten() {
+        found.insert((keys::listed_as(table).to_owned(), key.clone()));
+        collect_schema(&below(table, key), inner, found);
+    }
+}
+
+fn collect_table(table: &str, values: &DeTable<'_>, found: &mut BTreeSet<(String, String)>) {
+    for (key, value) in values {
+        found.insert((keys::listed_as(table).to_owned(), key.get_ref().to_string()));
+        let inner = below(table, key.get_ref());
+        match value.get_ref() {
+            DeValue::Table(values) => collect_table(&inner, values, found),
+            DeValue::Array(list) => {
+                let tables = list.iter().filter_map(|item| item.get_ref().as_table());
+                tables.for_each(|values| collect_table(&inner, values, found));
+            }
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => {}
+        }
+    }
+}
+
+fn below(table: &str, key: &str) -> String {
+    if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") }
+}
+
+#[test]
+fn every_documented_default_is_what_holds_without_the_key() {
+    for key in KEYS.iter().filter(|key| !matches!(key.default, "" | "path") && !key.table.contains("verify")) {
+        let table = match key.table {
+            "hsts" => "[site.headers.hsts]".to_owned(),
+            "" => continue,
+            "site" => "[[site]]".to_owned(),
+            "site.login" | "site.logout" | "site.access" => format!("[{}]", key.table),
+            table => format!("[{table}]"),
+        };
+        let written = if BASE.contains(&table) {
+            let lines = BASE.lines().filter(|line| !line.starts_with(&format!("{} ", key.key)));
+            lines.collect::<Vec<_>>().join("\n").replace(&table, &format!("{table}\n{} = {}", key.key, key.default))
+        } else {
+            format!("{BASE}\n{table}\n{} = {}", key.key, key.default)
+        };
+        let without = BASE.lines().filter(|line| !BASE.contains(&table) || !line.starts_with(&format!("{} ", key.key)));
+        let without = without.collect::<Vec<_>>().join("\n");
+        assert_eq!(format!("{:?}", parse(&written)), format!("{:?}", parse(&without)), "{table} {}", key.key);
+    }
+}
+
+#[test]
+fn every_example_is_toml_for_a_known_key() {
+    for (table, key, example) in EXAMPLES {
+        assert!(keys::of(table).any(|known| known.key == *key), "{table}.{key}");
+        assert!(DeTable::parse(&format!("{key} = {example}")).is_ok(), "{key} = {example}");
+    }
+    for key in KEYS.iter().filter(|key| key.is_required()) {
+        assert_ne!(keys::example(key), "", "{}.{} is required", key.table, key.key);
+    }
 }
 
 #[test]

@@ -52,6 +52,42 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     (total <= LONGEST).then(|| Duration::from_millis(total))
 }
 
+/// What to write instead of something that is no duration.
+pub(super) fn duration_help(text: &str) -> String {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "sec" | "secs" | "second" | "seconds" => "s",
+        "min" | "mins" | "minute" | "minutes" | "m" => "m",
+        "hr" | "hrs" | "hour" | "hours" | "h" => "h",
+        "day" | "days" | "d" => "d",
+        _ => "",
+    };
+    match (&text[..digits], unit) {
+        ("", _) => "write a number and a unit: \"500ms\", \"30s\", \"15m\", \"8h\", \"2d\"".to_owned(),
+        (number, "") => {
+            format!("write a number and a unit: \"{number}s\", \"{number}m\", \"{number}h\" or \"{number}d\"")
+        }
+        (number, unit) => format!("did you mean \"{number}{unit}\"?"),
+    }
+}
+
+/// What to write instead of something that is no size.
+pub(super) fn size_help(text: &str) -> String {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "k" | "kb" | "kib" => "KiB",
+        "m" | "mb" | "mib" => "MiB",
+        "g" | "gb" | "gib" => "GiB",
+        _ => "",
+    };
+    match (&text[..digits], unit) {
+        ("", _) | (_, "") => "write a number of bytes, or for example \"64KiB\", \"10MiB\", \"1GiB\"".to_owned(),
+        (number, unit) => format!("did you mean \"{number}{unit}\"?"),
+    }
+}
+
 /// `"64KiB"`, `"10MiB"`, `"512"`.
 pub(super) fn size(text: &str) -> Option<u64> {
     let text = text.trim();
@@ -97,10 +133,17 @@ pub(super) fn address(text: &str, resolve: impl Fn(&str) -> PathBuf) -> Result<L
         ),
         Some(path) => Ok(ListenAddress::Unix(resolve(path))),
         None => text.parse().map(ListenAddress::Tcp).or_else(|_| {
-            wrong(
-                format!("{text:?} is no address and port"),
-                "write an IP address and port, such as \"0.0.0.0:443\", or \"unix:PATH\"",
-            )
+            let help = match (text.parse::<IpAddr>(), text.trim_start_matches('*').strip_prefix(':')) {
+                (Ok(IpAddr::V4(address)), _) => format!("the port is missing: write \"{address}:443\""),
+                (Ok(IpAddr::V6(address)), _) => format!("the port is missing: write \"[{address}]:443\""),
+                (Err(_), Some(port)) if port.parse::<u16>().is_ok() => {
+                    format!("for every address write \"[::]:{port}\", for every IPv4 address \"0.0.0.0:{port}\"")
+                }
+                (Err(_), _) => {
+                    "write an IP address (not a name) and a port, such as \"0.0.0.0:443\", or \"unix:PATH\"".to_owned()
+                }
+            };
+            wrong(format!("{text:?} is no address and port"), help)
         }),
     }
 }
@@ -115,18 +158,29 @@ pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
 
 /// A URL of nothing but scheme, host and port. Its text is not repeated: it might hold a password.
 fn place(text: &str, what: &str, example: &str) -> Result<Url, Wrong> {
-    let help = format!("write {example}");
-    let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '\\' | '*');
-    let Ok(url) = Url::parse(text) else { return wrong(format!("this is no {what}"), help) };
+    let help = format!("write for example {example}");
+    let odd = |c: char| c.is_whitespace() || c.is_control() || c == '\\';
+    let Some((scheme, authority)) = text.split_once("://") else {
+        return wrong(format!("{what} has a scheme, a host and, where it is not the usual one, a port"), help);
+    };
+    if text.contains('*') {
+        return wrong(format!("{what} names one host, without \"*\""), help);
+    }
+    let Ok(url) = Url::parse(text) else { return wrong(format!("this is not {what}"), help) };
     if text.contains(odd) || url.host_str().is_none_or(|host| host.trim_matches('.').is_empty()) {
-        return wrong(format!("this is no {what}"), help);
+        return wrong(format!("this is not {what}"), help);
     }
-    let authority = text.split_once("://").map_or("", |(_, rest)| rest);
     if authority.contains('@') {
-        return wrong(format!("{what} with a user name or password"), help);
+        return wrong(format!("{what} has no user name or password"), help);
     }
-    if authority.is_empty() || authority.contains(['/', '?', '#']) {
-        return wrong(format!("{what} with a path or query"), format!("end after host and port: {example}"));
+    if let Some(end) = authority.find(['/', '?', '#']) {
+        return wrong(
+            format!("{what} ends after host and port"),
+            format!("write \"{scheme}://{}\"", &authority[..end]),
+        );
+    }
+    if url.port() == Some(0) {
+        return wrong("there is no port 0", help);
     }
     Ok(url)
 }
@@ -136,7 +190,7 @@ pub(super) fn origin(text: &str) -> Result<Origin, Wrong> {
     let example = "\"https://app.example.com\"";
     let url = place(text, "an origin", example)?;
     if url.scheme() != "https" {
-        return wrong("an origin begins with https://", format!("write {example}"));
+        return wrong("an origin begins with https://", format!("write for example {example}"));
     }
     let host = url.host_str().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
     Ok(Origin { host, port: url.port().unwrap_or(443) })
@@ -148,16 +202,17 @@ pub(super) fn upstream(text: &str, resolve: impl Fn(&str) -> PathBuf) -> Result<
     if let Some(path) = text.strip_prefix("unix:") {
         let path = path.strip_prefix("//").unwrap_or(path);
         if path.is_empty() || path.contains('\0') {
-            return wrong("the path of the socket is missing", format!("write {example}"));
+            return wrong("the path of the socket is missing", format!("write for example {example}"));
         }
         return Ok(UpstreamAddress::Unix(resolve(path)));
     }
-    let url = place(text, "an upstream URL", example)?;
+    // `http://127.0.0.1:8000/` means the same; a longer path would mean another.
+    let url = place(text.strip_suffix('/').unwrap_or(text), "an upstream", example)?;
     let host = url.host_str().unwrap_or_default().trim_end_matches('.').to_owned();
     match url.scheme() {
         "http" => Ok(UpstreamAddress::Http { host, port: url.port().unwrap_or(80) }),
         "https" => Ok(UpstreamAddress::Https { host, port: url.port().unwrap_or(443) }),
-        _ => wrong("an upstream is http, https or unix", format!("write {example}")),
+        _ => wrong("an upstream is http, https or unix", format!("write for example {example}")),
     }
 }
 
@@ -165,6 +220,9 @@ pub(super) fn upstream(text: &str, resolve: impl Fn(&str) -> PathBuf) -> Result<
 pub(super) fn ancestor(text: &str) -> Result<String, Wrong> {
     if text == "self" {
         return Ok("'self'".to_owned());
+    }
+    if matches!(text, "none" | "off") {
+        return wrong(format!("{text:?} stands alone"), format!("write frame_ancestors = {text:?}, or only origins"));
     }
     let url = place(text, "an origin", "\"self\" or \"https://portal.example.com\"")?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -176,17 +234,24 @@ pub(super) fn ancestor(text: &str) -> Result<String, Wrong> {
 /// A header field name.
 pub(super) fn header_name(text: &str) -> Result<HeaderName, Wrong> {
     HeaderName::from_bytes(text.as_bytes())
-        .or_else(|_| wrong(format!("{text:?} is no header name"), "letters, digits and \"-\""))
+        .or_else(|_| wrong(format!("{text:?} is no header name"), "a header name has letters, digits and \"-\""))
+}
+
+/// A path as it stands in a request: percent-encoded where that is needed.
+pub(super) fn encoded(path: &str) -> String {
+    let Ok(url) = Url::parse(&format!("https://host{path}")) else { return path.to_owned() };
+    match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    }
 }
 
 /// A path (and query) that a browser can be sent to.
 pub(super) fn landing(text: &str) -> Result<String, Wrong> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#' | b'*' | b'"'));
     if !text.starts_with('/') || text.starts_with("//") || !is_plain {
-        return wrong(
-            format!("{text:?} is no path"),
-            "write a path such as \"/login\", percent-encoded, without \"*\"",
-        );
+        let help = "write a path of this site, percent-encoded and without \"*\", such as \"/login\"";
+        return wrong(format!("{text:?} is no place to send a browser to"), help);
     }
     Ok(text.to_owned())
 }

@@ -1,4 +1,4 @@
-//! What deviates from the recommended values (S194).
+//! What deviates from the recommended values, weaker than they are (S194).
 
 use std::time::Duration;
 
@@ -7,79 +7,99 @@ use crate::policy::access::AmbiguousPaths;
 use crate::policy::binding::Bind;
 use crate::policy::binding::OnMismatch;
 use crate::policy::csrf::CsrfMode;
+use crate::policy::login::LoginRule;
 use crate::policy::login::UserSource;
 use crate::policy::site::Site;
 use crate::policy::site::UpstreamAddress;
 use crate::policy::vault::CookieMode;
-use crate::store::StoreSettings;
 
-const LONG_IDLE: Duration = Duration::from_secs(60 * 60);
-const LONG_ABSOLUTE: Duration = Duration::from_secs(24 * 60 * 60);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const YEAR_SECONDS: u64 = 365 * 24 * 60 * 60;
 
 /// One sentence each, with key and remedy.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
-    let mut all = Vec::new();
-    match config.store {
-        StoreSettings::Memory => all.push(
-            "store.url is \"memory:\": sessions end when the process ends; plan restarts for quiet hours.".to_owned(),
-        ),
-    }
-    for network in config.listen.trusted_proxies.iter().filter(|network| network.prefix_len() == 0) {
-        all.push(format!(
-            "listen.trusted_proxies has {network}: anyone can claim any address; name only your own proxies."
-        ));
-    }
+    let mut all = about_all(config);
     for site in &config.sites {
         let name = site.origin.to_text();
-        let mut warn = |text: String| all.push(format!("{name}: {text}"));
+        let mut warn = |text: &str| all.push(format!("{name}: {text}"));
+        about_rules(site, &mut warn);
         about_session(site, &mut warn);
-        about_logins(site, &mut warn);
         about_access(site, &mut warn);
         about_messages(site, &mut warn);
+        about_headers(site, &mut warn);
         about_upstream(site, &mut warn);
     }
     all
 }
 
-fn about_session(site: &Site, warn: &mut dyn FnMut(String)) {
-    let session = &site.session;
-    if session.idle > LONG_IDLE {
-        warn("session.idle_timeout is longer than an hour: lower it to \"30m\".".to_owned());
+fn about_all(config: &Config) -> Vec<String> {
+    let mut all = Vec::new();
+    for network in config.listen.trusted_proxies.iter().filter(|network| network.prefix_len() == 0) {
+        all.push(format!(
+            "listen.trusted_proxies has {network}: anyone can claim any address; name only your own proxies."
+        ));
     }
-    if session.absolute > LONG_ABSOLUTE {
-        warn("session.absolute_timeout is longer than a day: lower it to \"8h\".".to_owned());
+    let timeouts = &config.timeouts;
+    for (key, value, recommended) in [("handshake", timeouts.handshake, "10s"), ("header", timeouts.header, "10s")] {
+        if value > MINUTE {
+            all.push(format!(
+                "timeouts.{key} is longer than a minute: slow clients can take all connections; lower it to \
+                 {recommended:?}."
+            ));
+        }
     }
-    if session.rotate_every.is_none() {
-        warn("session.rotate_every is off: a copied ID is never found out; set it to \"15m\".".to_owned());
+    for (key, value, recommended) in [
+        ("body_idle", timeouts.body_idle, "30s"),
+        ("first_byte", timeouts.first_byte, "60s"),
+        ("tunnel_idle", timeouts.tunnel_idle, "15m"),
+    ] {
+        if value.is_none() {
+            all.push(format!(
+                "timeouts.{key} is off: whoever stops answering keeps a connection for ever; set it to {recommended:?}."
+            ));
+        }
     }
-    if session.binding.bind == Bind::Off {
-        warn("session.bind is off: a stolen ID works from anywhere; set it to \"subnet\".".to_owned());
+    if config.log.queries {
+        all.push("log.queries is on: queries can hold tokens and passwords; switch it off.".to_owned());
     }
-    if session.binding.on_mismatch == OnMismatch::Log {
-        let text = "session.on_mismatch only logs: a stolen ID works from anywhere; set it to \"reauthenticate\".";
-        warn(text.to_owned());
+    all
+}
+
+fn about_rules(site: &Site, warn: &mut dyn FnMut(&str)) {
+    if site.login.is_empty() {
+        warn("there is no [site.login]: nobody can log in, and only public paths can be reached.");
+    } else if site.logout.is_empty() {
+        warn("there is no [site.logout]: a session goes on after the application's own logout; name its path.");
+    }
+    for (index, rule) in site.login.iter().enumerate() {
+        about_login(index + 1, rule, warn);
+    }
+    if site.logout.iter().any(|rule| rule.clear_site_data.is_empty()) {
+        warn(
+            "logout.clear_site_data is empty: what pages stored in the browser stays there after the logout; set it to \
+             \"storage\".",
+        );
     }
 }
 
-fn about_logins(site: &Site, warn: &mut dyn FnMut(String)) {
-    for (index, rule) in site.login.iter().enumerate() {
-        let number = index + 1;
-        if rule.user.iter().any(|source| matches!(source, UserSource::Fixed(_))) {
-            warn(format!(
-                "login.user of rule {number} has a fixed name: all users are one; use it only if the application has \
-                 no user names."
+fn about_login(number: usize, rule: &LoginRule, warn: &mut dyn FnMut(&str)) {
+    if rule.user.iter().any(|source| matches!(source, UserSource::Fixed(_))) {
+        warn(&format!(
+            "login.user of rule {number} has a fixed name: all users are one; use it only if the application has no \
+             user names."
+        ));
+    }
+    let verify = rule.verify.as_ref().map(|verify| &verify.criteria);
+    for criteria in [&rule.failure, &rule.success].into_iter().flatten().chain(verify) {
+        let locations = criteria.location.iter().chain(&criteria.location_not);
+        for glob in locations.map(|location| location.glob.as_str()).filter(|glob| looks_for_a_query(glob)) {
+            warn(&format!(
+                "login rule {number} has the location {glob:?}: without a ? it is compared with the path alone; write \
+                 the ? of the query, as in \"*?{}\".",
+                glob.trim_start_matches('*')
             ));
-        }
-        let verify = rule.verify.as_ref().map(|verify| &verify.criteria);
-        for criteria in [&rule.failure, &rule.success].into_iter().flatten().chain(verify) {
-            let locations = criteria.location.iter().chain(&criteria.location_not);
-            for glob in locations.map(|location| location.glob.as_str()).filter(|glob| looks_for_a_query(glob)) {
-                warn(format!(
-                    "login rule {number} has the location {glob:?}: without a ? it is compared with the path alone; \
-                     write the ? of the query, as in \"*?{}\".",
-                    glob.trim_start_matches('*')
-                ));
-            }
         }
     }
 }
@@ -88,57 +108,108 @@ fn looks_for_a_query(glob: &str) -> bool {
     glob.contains('=') && !glob.contains('?')
 }
 
-fn about_access(site: &Site, warn: &mut dyn FnMut(String)) {
+fn about_session(site: &Site, warn: &mut dyn FnMut(&str)) {
+    let session = &site.session;
+    if session.idle > HOUR {
+        warn("session.idle_timeout is longer than an hour: lower it to \"30m\".");
+    }
+    if session.absolute > DAY {
+        warn("session.absolute_timeout is longer than a day: lower it to \"8h\".");
+    }
+    match session.rotate_every {
+        None => warn("session.rotate_every is off: a copied ID is never found out; set it to \"15m\"."),
+        Some(every) if every >= session.idle => {
+            warn(
+                "session.rotate_every is not shorter than idle_timeout: a copied ID is found out late or never; set it \
+                 to \"15m\".",
+            );
+        }
+        Some(_) => {}
+    }
+    if session.rotation_grace > MINUTE {
+        warn("session.rotation_grace is longer than a minute: a copied ID works that much longer; set it to \"30s\".");
+    }
+    if session.binding.bind == Bind::Off {
+        warn("session.bind is off: a stolen ID works from anywhere; set it to \"subnet\".");
+    }
+    if session.binding.on_mismatch == OnMismatch::Log {
+        warn("session.on_mismatch only logs: a stolen ID works from anywhere; set it to \"reauthenticate\".");
+    }
+}
+
+fn about_access(site: &Site, warn: &mut dyn FnMut(&str)) {
     let access = &site.access;
     if access.default_public {
-        let text = "access.default is \"public\": what no list names is open; set it to \"authenticated\" and list \
-                    what is public.";
-        warn(text.to_owned());
+        warn(
+            "access.default is \"public\": what no list names is open; set it to \"authenticated\" and list what is \
+             public.",
+        );
     }
     for pattern in access.public.iter().filter(|pattern| matches!(pattern.glob.as_str(), "/*" | "*")) {
         let glob = pattern.glob.as_str();
-        warn(format!("access.public has {glob:?}: every path is open; list what is public instead."));
+        warn(&format!("access.public has {glob:?}: every path is open; list what is public instead."));
     }
     if access.ambiguous == AmbiguousPaths::Allow {
-        let text = "access.ambiguous_paths is \"allow\": the application may read a path differently than it was \
-                    judged; set it to \"reject\".";
-        warn(text.to_owned());
+        warn(
+            "access.ambiguous_paths is \"allow\": the application may read a path differently than it was judged; set \
+             it to \"reject\".",
+        );
     }
 }
 
-fn about_messages(site: &Site, warn: &mut dyn FnMut(String)) {
+fn about_messages(site: &Site, warn: &mut dyn FnMut(&str)) {
     if site.csrf.mode != CsrfMode::Enforce {
-        warn("csrf.mode is not \"enforce\": other sites can act in a user's name; set it to \"enforce\".".to_owned());
+        warn("csrf.mode is not \"enforce\": other sites can act in a user's name; set it to \"enforce\".");
     }
     if site.csrf.allow_unlabelled {
-        let text = "csrf.unlabelled is \"allow\": requests that do not say where they come from pass; set it to \
-                    \"refuse\".";
-        warn(text.to_owned());
+        warn("csrf.unlabelled is \"allow\": requests that do not say where they come from pass; set it to \"refuse\".");
     }
     for pattern in site.csrf.exempt.iter().filter(|pattern| pattern.glob.as_str().ends_with("/*")) {
         let glob = pattern.glob.as_str();
-        warn(format!("csrf.exempt has {glob:?}: whole folders are open to other sites; name single paths."));
-    }
-    if site.headers.hsts.is_none() && !site.origin.is_local_or_ip() {
-        warn("headers.hsts is off: the first request can be made in the clear; set it to \"2y\".".to_owned());
+        warn(&format!("csrf.exempt has {glob:?}: whole folders are open to other sites; name single paths."));
     }
     if site.cookies.mode == CookieMode::Pass {
-        let text =
-            "cookies.mode is \"pass\": the application's cookies reach browsers as they are; set it to \"auto\".";
-        warn(text.to_owned());
+        warn("cookies.mode is \"pass\": the application's cookies reach browsers as they are; set it to \"auto\".");
+    }
+    if site.limits.body.is_none() {
+        warn("limits.body is off: a request may be of any size; set it to what the application needs.");
     }
 }
 
-fn about_upstream(site: &Site, warn: &mut dyn FnMut(String)) {
+fn about_headers(site: &Site, warn: &mut dyn FnMut(&str)) {
+    let headers = &site.headers;
+    let max_age = headers.hsts.as_ref().and_then(|value| {
+        let text = value.to_str().ok()?.strip_prefix("max-age=")?;
+        text.split(';').next()?.parse::<u64>().ok()
+    });
+    match max_age {
+        None if !site.origin.is_local_or_ip() => {
+            warn("headers.hsts is off: the first request can be made in the clear; set it to \"2y\".");
+        }
+        Some(age) if age < YEAR_SECONDS => {
+            warn("headers.hsts is shorter than a year: browsers forget it too soon; set it to \"2y\".");
+        }
+        Some(_) | None => {}
+    }
+    if headers.frame_ancestors.is_none() {
+        warn("headers.frame_ancestors is off: any site can show the application in a frame; set it to \"self\".");
+    }
+}
+
+fn about_upstream(site: &Site, warn: &mut dyn FnMut(&str)) {
     for upstream in &site.upstreams {
         if let UpstreamAddress::Http { host, port } = upstream
             && !is_loopback(host)
         {
-            warn(format!(
+            warn(&format!(
                 "upstream http://{host}:{port} is another host without TLS: passwords and cookies cross the network in \
                  the clear; use https."
             ));
         }
+    }
+    let is_https = |upstream: &UpstreamAddress| matches!(upstream, UpstreamAddress::Https { .. });
+    if site.upstream_tls != Default::default() && !site.upstreams.iter().any(is_https) {
+        warn("upstream_tls does nothing: no upstream begins with https://.");
     }
 }
 

@@ -250,3 +250,18 @@ async fn a_session_is_valid_at_its_own_site_only() {
     assert!(other.received().is_empty());
     assert_eq!(browser.get("/").await.status, 200, "and it lives on");
 }
+
+#[tokio::test]
+async fn a_login_page_is_open_whatever_letters_its_path_has() {
+    let app = Upstream::legacy().await;
+    let site = SITE
+        .replace("path    = \"/login\"", "path = \"/sign in/café\"")
+        .replace("[site.access]", "[site.access]\ndeny = \"/two words/*\"");
+    let (_proxy, mut browser) = Vestibule::with(&app, &site).await;
+
+    let sent = browser.get("/private").await;
+
+    assert_eq!(sent.location(), "/sign%20in/caf%C3%A9");
+    assert_eq!(browser.get("/sign%20in/caf%C3%A9").await.status, 200);
+    assert_eq!(browser.get("/two%20words/x").await.status, 403);
+}

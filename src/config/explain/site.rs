@@ -1,63 +1,84 @@
-//! The effective policy in plain words.
+//! What holds for one site.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use crate::config::Config;
 use crate::config::ListenAddress;
-use crate::config::explain_login;
+use crate::config::explain::login;
+use crate::config::explain::words::join;
+use crate::config::explain::words::pattern;
+use crate::config::explain::words::size;
+use crate::config::explain::words::time;
+use crate::config::explain::words::title;
 use crate::policy::access::AmbiguousPaths;
 use crate::policy::binding::Bind;
 use crate::policy::binding::OnMismatch;
 use crate::policy::csrf::CsrfMode;
 use crate::policy::glob::Glob;
-use crate::policy::glob::PathPattern;
+use crate::policy::path::PathCase;
+use crate::policy::site::Limits;
 use crate::policy::site::Site;
-use crate::policy::site::UpstreamAddress;
+use crate::policy::site::UpstreamHost;
 use crate::policy::vault::CookieMode;
 
-/// A paragraph for the whole, one for each site.
-pub(super) fn explain(config: &Config) -> String {
-    let mut out = String::new();
-    let _ = writeln!(out, "Serves https on {}.", addresses(&config.listen.https));
-    if !config.listen.http.is_empty() {
-        let _ = writeln!(out, "Redirects http on {} to https.", addresses(&config.listen.http));
-    }
-    if config.listen.proxy_protocol {
-        let trusted = join(config.listen.trusted_proxies.iter().map(ToString::to_string));
-        let _ = writeln!(out, "Connections from {trusted} begin with a PROXY protocol header.");
-    }
-    let _ = writeln!(out, "Sessions are kept in memory and end with the process.");
-    for site in &config.sites {
-        let _ = writeln!(out, "\nSite {} -> {}", site.origin.to_text(), join(site.upstreams.iter().map(upstream)));
-        for line in lines(site) {
-            let _ = writeln!(out, "  {line}");
-        }
-    }
-    out
-}
-
-fn lines(site: &Site) -> Vec<String> {
+pub(super) fn lines(config: &Config, site: &Site) -> Vec<String> {
     let mut all = Vec::new();
+    all.extend(unserved(config, site));
     if !site.aliases.is_empty() {
-        all.push(format!("{} redirect here.", join(site.aliases.iter().map(|alias| alias.to_text()))));
+        all.push(format!("{} redirects here.", join(site.aliases.iter().map(|alias| alias.to_text()))));
     }
-    all.extend(site.login.iter().enumerate().flat_map(|(index, rule)| explain_login::login(index + 1, rule)));
-    if site.login.is_empty() {
-        all.push("No login rule: nobody can log in, so only public paths can be reached.".to_owned());
-    }
-    all.extend(site.logout.iter().map(|rule| explain_login::logout(rule, site.login_page())));
+    all.extend(upstream(site));
+    all.extend(site.login.iter().enumerate().flat_map(|(index, rule)| login::login(index + 1, rule)));
+    all.extend(site.logout.iter().flat_map(|rule| login::logout(rule, site.login_page())));
     all.extend(access(site));
     all.extend(session(site));
     all.push(cookies(site));
     all.push(csrf(site));
     all.extend(headers(site));
+    if site.limits != config.limits {
+        all.push(limits(&site.limits));
+    }
+    all
+}
+
+/// The commonest slip of a first try: browsers are told a port on which nobody listens.
+fn unserved(config: &Config, site: &Site) -> Option<String> {
+    let mut tcp = config.listen.https.iter().filter_map(|address| match address {
+        ListenAddress::Tcp(address) => Some(address.port()),
+        ListenAddress::Unix(_) => None,
+    });
+    let port = site.origin.port;
+    let is_served = tcp.any(|listening| listening == port || listening == 0);
+    (!is_served).then(|| {
+        format!("Browsers ask for it on port {port}, where listen.https is not: something has to forward that port.")
+    })
+}
+
+fn upstream(site: &Site) -> Vec<String> {
+    let mut all = Vec::new();
+    match &site.upstream_host {
+        UpstreamHost::Preserve => {}
+        UpstreamHost::Upstream => all.push("The application is asked by the host name of its own URL.".to_owned()),
+        UpstreamHost::Name(name) => all.push(format!("The application is asked by the host name {name}.")),
+    }
+    let tls = &site.upstream_tls;
+    if let Some(ca) = &tls.ca {
+        all.push(format!("Its certificate must come from {}.", ca.display()));
+    }
+    if let Some(name) = &tls.server_name {
+        all.push(format!("Its certificate must name {name}."));
+    }
+    if let Some((certificate, _)) = &tls.client {
+        all.push(format!("It is shown the client certificate {}.", certificate.display()));
+    }
+    if site.paths == PathCase::Ignore {
+        all.push("Paths are compared ignoring case.".to_owned());
+    }
     all
 }
 
 fn access(site: &Site) -> Vec<String> {
     let rules = &site.access;
-    let rest = if rules.default_public { "open to everyone" } else { "for logged-in users only" };
     let mut all = Vec::new();
     for (what, list) in [
         ("Open to everyone", &rules.public),
@@ -69,6 +90,7 @@ fn access(site: &Site) -> Vec<String> {
             all.push(format!("{what}: {}.", join(list.iter().map(pattern))));
         }
     }
+    let rest = if rules.default_public { "open to everyone" } else { "for logged-in users only" };
     all.push(format!("Everything else is {rest}."));
     if rules.ambiguous == AmbiguousPaths::Allow {
         all.push("Ambiguous paths are forwarded, but never count as public.".to_owned());
@@ -105,10 +127,10 @@ fn session(site: &Site) -> Vec<String> {
     };
     let agent = action(rules.binding.on_user_agent_change);
     all.push(if place.is_empty() {
-        format!("A session works from any address. When the browser's name changes, {agent}.")
+        format!("A session works from any address. When the browser's User-Agent changes, {agent}.")
     } else {
         let mismatch = action(rules.binding.on_mismatch);
-        format!("When the client's {place} changes, {mismatch}; when the browser's name changes, {agent}.")
+        format!("When the client's {place} changes, {mismatch}; when the browser's User-Agent changes, {agent}.")
     });
     let same_site = if site.cookie.strict { "Strict" } else { "Lax" };
     let kept = if site.cookie.persistent { "kept as long as the session may live" } else { "gone with the browser" };
@@ -119,7 +141,7 @@ fn session(site: &Site) -> Vec<String> {
 fn cookies(site: &Site) -> String {
     let mut text = match site.cookies.mode {
         CookieMode::Auto => {
-            "The application's HttpOnly and well-known session cookies stay here, its others are hardened"
+            "The application's HttpOnly and well-known session cookies stay here, its others go to the browser, hardened"
         }
         CookieMode::Vault => "The application's cookies stay here",
         CookieMode::Harden => "The application's cookies go to the browser, hardened",
@@ -155,7 +177,15 @@ fn csrf(site: &Site) -> String {
 }
 
 fn headers(site: &Site) -> Vec<String> {
-    let mut all = vec![format!("The application gets the user's name in {}.", site.identity.user)];
+    let identity = &site.identity;
+    let further =
+        [("the session's public handle", &identity.session_ref), ("the time of the login", &identity.auth_time)];
+    let further: Vec<_> = further
+        .into_iter()
+        .filter_map(|(what, name)| name.as_ref().map(|name| format!(", {what} in {}", title(name))))
+        .collect();
+    let mut all =
+        vec![format!("The application gets the user's name in {}{}.", title(&identity.user), further.concat())];
     let shown = |value: &Option<http::HeaderValue>| match value {
         Some(value) => String::from_utf8_lossy(value.as_bytes()).into_owned(),
         None => "none".to_owned(),
@@ -167,49 +197,22 @@ fn headers(site: &Site) -> Vec<String> {
         shown(&headers.frame_ancestors)
     ));
     if !headers.add.is_empty() {
-        all.push(format!("Adds {}.", join(headers.add.iter().map(|(name, _)| name.as_str()))));
+        all.push(format!("Adds {} to responses that lack it.", join(headers.add.iter().map(|(name, _)| title(name)))));
     }
     if !headers.remove.is_empty() {
-        all.push(format!("Removes {}.", join(headers.remove.iter().map(http::HeaderName::as_str))));
+        all.push(format!("Removes {} from responses.", join(headers.remove.iter().map(title))));
     }
     all
 }
 
-fn addresses(list: &[ListenAddress]) -> String {
-    join(list.iter().map(ToString::to_string))
-}
-
-fn upstream(upstream: &UpstreamAddress) -> String {
-    match upstream {
-        UpstreamAddress::Http { host, port } => format!("http://{host}:{port}"),
-        UpstreamAddress::Https { host, port } => format!("https://{host}:{port}"),
-        UpstreamAddress::Unix(path) => format!("unix:{}", path.display()),
-    }
-}
-
-fn pattern(pattern: &PathPattern) -> String {
-    match &pattern.method {
-        Some(method) => format!("{method} {}", pattern.glob.as_str()),
-        None => pattern.glob.as_str().to_owned(),
-    }
-}
-
-pub(super) fn join<T: AsRef<str>>(texts: impl Iterator<Item = T>) -> String {
-    texts.fold(String::new(), |mut all, text| {
-        if !all.is_empty() {
-            all.push_str(", ");
-        }
-        all.push_str(text.as_ref());
-        all
-    })
-}
-
-/// In the largest unit that divides it: `15 minutes`.
-pub(super) fn time(duration: Duration) -> String {
-    let milliseconds = duration.as_millis();
-    let units = [("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1000)];
-    let fits = units.into_iter().find(|(_, size)| milliseconds >= *size && milliseconds.is_multiple_of(*size));
-    let (unit, size) = fits.unwrap_or(("millisecond", 1));
-    let count = milliseconds / size;
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+pub(super) fn limits(limits: &Limits) -> String {
+    let bytes = |bytes: usize| size(u64::try_from(bytes).unwrap_or(u64::MAX));
+    let body =
+        limits.body.map_or_else(|| "a body of any size".to_owned(), |bytes| format!("a body of {}", size(bytes)));
+    format!(
+        "A request has at most {} header fields in {}, a target of {} and {body}.",
+        limits.header_count,
+        bytes(limits.header_bytes),
+        bytes(limits.uri)
+    )
 }

@@ -1,6 +1,6 @@
 //! Login and logout rules as sentences.
 
-use crate::config::explain::join;
+use crate::config::explain::words::title;
 use crate::policy::glob::Glob;
 use crate::policy::login::Criteria;
 use crate::policy::login::FieldCondition;
@@ -9,66 +9,61 @@ use crate::policy::login::PathRule;
 use crate::policy::login::UserSource;
 use crate::policy::logout::LogoutRule;
 
-/// The rule, and what to keep in mind about it.
+/// The rule, a sentence a line, and what to keep in mind about it.
 pub(super) fn login(number: usize, rule: &LoginRule) -> Vec<String> {
-    let methods = join(rule.methods.iter().map(http::Method::as_str));
-    let mut text = format!("Login rule {number}: {methods} {}{}", path(&rule.path), form(rule.form.as_ref()));
-    text.push_str(" is an attempt to log in.");
+    let methods = any(rule.methods.iter().map(http::Method::as_str));
+    let (path, form) = (path(&rule.path), form(rule.form.as_ref()));
+    let mut all = vec![format!("Login rule {number}: {methods} {path}{form} is an attempt to log in.")];
     if let Some(failure) = &rule.failure {
-        text.push_str(&format!(" It failed if {}.", criteria(failure, " or ")));
+        all.push(format!("  It failed if {}.", criteria(failure, " or ")));
     }
-    match (&rule.success, &rule.verify) {
-        (Some(success), _) => text.push_str(&format!(" It succeeded if {}", criteria(success, " and "))),
-        (None, Some(_)) => text.push_str(" It succeeded if the application does not refuse it"),
-        (None, None) => text.push_str(" It never succeeds"),
-    }
-    if let Some(verify) = &rule.verify {
+    let asked = rule.verify.as_ref().map(|verify| {
         let place = verify.path.as_deref().unwrap_or("the place the answer sends the browser to");
-        let wanted = if verify.criteria.is_empty() {
-            "the status is 2xx".to_owned()
-        } else {
-            criteria(&verify.criteria, " and ")
+        let wanted = match verify.criteria.is_empty() {
+            true => "the status is 2xx".to_owned(),
+            false => criteria(&verify.criteria, " and "),
         };
-        text.push_str(&format!(", and a GET of {place} then shows that {wanted}"));
-    }
-    text.push_str(&format!(". The user is {}", rule.user.iter().map(source).collect::<Vec<_>>().join(", else ")));
+        format!("a GET of {place} then shows that {wanted}")
+    });
+    all.push(match (&rule.success, asked) {
+        (Some(success), Some(asked)) => format!("  It succeeded if {}, and {asked}.", criteria(success, " and ")),
+        (Some(success), None) => format!("  It succeeded if {}.", criteria(success, " and ")),
+        (None, Some(asked)) => format!("  It succeeded if {asked}."),
+        (None, None) => "  It never succeeds.".to_owned(),
+    });
+    let mut user = format!("  The user is {}", rule.user.iter().map(source).collect::<Vec<_>>().join(", else "));
     if let Some(regex) = &rule.user_match {
-        text.push_str(&format!(", of which the group in {} is taken", regex.as_str()));
+        user.push_str(&format!("; of that, what the group in {} matches", regex.as_str()));
     }
-    text.push_str(&format!(". Browsers are sent to {} to log in", rule.page));
-    match &rule.return_param {
-        Some(parameter) => text.push_str(&format!(", with the way back in {parameter}.")),
-        None => text.push('.'),
-    }
-    let mut all = vec![text];
+    all.push(user + ".");
     if rule.user.iter().any(|source| matches!(source, UserSource::Form(_))) {
-        all.push(
-            "  Note: form: is what the user typed, which is not necessarily what the application calls the user \
-             (letter case, aliases, e-mail addresses)."
-                .to_owned(),
-        );
+        let note = "  (That is what the user typed, not necessarily what the application calls them: think of letter \
+                    case, aliases, e-mail addresses.)";
+        all.push(note.to_owned());
     }
+    all.push(match &rule.return_param {
+        Some(parameter) => {
+            format!("  Browsers are sent to {} to log in, with the way back in {parameter}.", rule.page)
+        }
+        None => format!("  Browsers are sent to {} to log in.", rule.page),
+    });
     all
 }
 
-/// The rule in one sentence.
-pub(super) fn logout(rule: &LogoutRule, login_page: &str) -> String {
-    let methods = if rule.methods.is_empty() {
-        "any method".to_owned()
-    } else {
-        join(rule.methods.iter().map(http::Method::as_str))
+/// The rule, a sentence a line.
+pub(super) fn logout(rule: &LogoutRule, login_page: &str) -> Vec<String> {
+    let methods = match rule.methods.is_empty() {
+        true => String::new(),
+        false => format!("{} ", any(rule.methods.iter().map(http::Method::as_str))),
     };
+    let (path, form) = (path(&rule.path), form(rule.form.as_ref()));
+    let mut all = vec![format!("Logout: {methods}{path}{form} ends the session, then the application is told.")];
+    if !rule.clear_site_data.is_empty() {
+        all.push(format!("  The browser is asked to clear {}.", rule.clear_site_data.join(", ")));
+    }
     let landing = rule.landing.as_deref().unwrap_or(login_page);
-    let cleared = if rule.clear_site_data.is_empty() {
-        String::new()
-    } else {
-        format!(" The browser is asked to clear {}.", rule.clear_site_data.join(", "))
-    };
-    format!(
-        "Logout: {methods} {}{} ends the session; without an answer of the application, browsers go to {landing}.{cleared}",
-        path(&rule.path),
-        form(rule.form.as_ref())
-    )
+    all.push(format!("  If the application gives no answer, browsers go to {landing}."));
+    all
 }
 
 fn path(rule: &PathRule) -> String {
@@ -98,10 +93,10 @@ fn source(source: &UserSource) -> String {
         UserSource::Json(pointer) => format!("{pointer} in the request's JSON"),
         UserSource::Query(field) => format!("the query parameter {field}"),
         UserSource::Basic => "the name in Authorization: Basic".to_owned(),
-        UserSource::ResponseHeader(name) => format!("the response header {name}"),
+        UserSource::ResponseHeader(name) => format!("the response header {}", title(name)),
         UserSource::ResponseJson(pointer) => format!("{pointer} in the response's JSON"),
         UserSource::SetCookie(glob) => format!("the value of the cookie {} that is set", glob.as_str()),
-        UserSource::VerifyHeader(name) => format!("the header {name} of the verifying answer"),
+        UserSource::VerifyHeader(name) => format!("the header {} of the verifying answer", title(name)),
         UserSource::VerifyJson(pointer) => format!("{pointer} in the verifying answer's JSON"),
         UserSource::Fixed(name) => format!("always {name:?}"),
     }
@@ -129,8 +124,8 @@ fn criteria(criteria: &Criteria, glue: &str) -> String {
     }
     for (name, value) in &criteria.header {
         all.push(match value {
-            Some(value) => format!("the header {name} is {}", value.as_str()),
-            None => format!("there is a header {name}"),
+            Some(value) => format!("the header {} is {}", title(name), value.as_str()),
+            None => format!("there is a header {}", title(name)),
         });
     }
     if !criteria.set_cookie.is_empty() {

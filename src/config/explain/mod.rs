@@ -1,0 +1,81 @@
+//! The effective policy in plain words: everything that holds, whether it was written or is a default.
+
+mod login;
+mod site;
+mod words;
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::config::ListenAddress;
+
+pub(super) use self::words::short;
+pub(super) use self::words::title;
+
+use self::words::join;
+use self::words::time;
+use self::words::upstream;
+
+/// A paragraph for the whole, one for each site.
+pub(super) fn explain(config: &Config) -> String {
+    let mut out = String::new();
+    for line in general(config) {
+        let _ = writeln!(out, "{line}");
+    }
+    for site in &config.sites {
+        let _ = writeln!(out, "\nSite {} -> {}", site.origin.to_text(), join(site.upstreams.iter().map(upstream)));
+        for line in site::lines(config, site) {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
+    out
+}
+
+fn general(config: &Config) -> Vec<String> {
+    let versions = if config.tls.only_tls13 { "TLS 1.3" } else { "TLS 1.2 and 1.3" };
+    let certificates = join(config.tls.pairs.iter().map(|pair| pair.certificate.display().to_string()));
+    let mut all =
+        vec![format!("Serves https on {}: {versions}, with {certificates}.", addresses(&config.listen.https))];
+    if !config.listen.http.is_empty() {
+        all.push(format!("Redirects http on {} to https.", addresses(&config.listen.http)));
+    }
+    let trusted = &config.listen.trusted_proxies;
+    if !trusted.is_empty() {
+        let networks = join(trusted.iter().map(ToString::to_string));
+        all.push(format!("Believes what {networks} say about the client's address."));
+    }
+    if config.listen.proxy_protocol {
+        all.push("Connections from there begin with a PROXY protocol header.".to_owned());
+    }
+    all.push("Sessions are kept in memory and end with the process.".to_owned());
+    all.push(site::limits(&config.limits));
+    all.push(waits(config));
+    let (access, queries) = (config.log.access, config.log.queries);
+    let requests = match (access, queries) {
+        (true, true) => "every request with its query",
+        (true, false) => "every request without its query",
+        (false, true | false) => "no requests",
+    };
+    all.push(format!("Logs {requests}, and events from level {} on.", config.log.level.as_str().to_ascii_lowercase()));
+    all
+}
+
+fn waits(config: &Config) -> String {
+    let timeouts = &config.timeouts;
+    let or_ever = |limit: Option<Duration>| limit.map_or_else(|| "for ever".to_owned(), time);
+    format!(
+        "Waits {} for a TLS handshake, {} for the head of a request, {} for more of a body, {} for a connection to the \
+         application, {} for its answer, {} for data in a tunnel.",
+        time(timeouts.handshake),
+        time(timeouts.header),
+        or_ever(timeouts.body_idle),
+        time(timeouts.connect),
+        or_ever(timeouts.first_byte),
+        or_ever(timeouts.tunnel_idle)
+    )
+}
+
+fn addresses(list: &[ListenAddress]) -> String {
+    join(list.iter().map(ToString::to_string))
+}
