@@ -1,16 +1,23 @@
 //! Upgraded connections: bytes both ways until one side closes, nothing moves for `tunnel_idle`, the
 //! session ends, or the program stops. Both sides then see an end, not a loss.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::task::Poll;
+use std::task::ready;
 use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncRead;
-use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::watch;
+use tokio::io::ReadBuf;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::policy::websocket::Farewell;
@@ -45,7 +52,7 @@ impl Tunnel {
         let (mut client_read, mut client_write) = tokio::io::split(TokioIo::new(client));
         let (mut upstream_read, mut upstream_write) = tokio::io::split(TokioIo::new(upstream));
         let (mut up, mut down) = (Progress::default(), Progress::default());
-        let moved = watch::Sender::new(());
+        let moved = Mutex::new(Instant::now());
         let session_ended = async {
             match &guard {
                 Some(guard) => guard.ended().await,
@@ -56,7 +63,7 @@ impl Tunnel {
             // A half-closed WebSocket is a closed one: nobody answers on it any more.
             _ = copy(&mut client_read, &mut upstream_write, &mut up, &moved, pulse.as_mut()) => None,
             _ = copy(&mut upstream_read, &mut client_write, &mut down, &moved, None) => None,
-            () = wait_idle(moved.subscribe(), idle) => Some(Farewell::Silent),
+            () = wait_idle(&moved, idle) => Some(Farewell::Silent),
             () = session_ended => Some(Farewell::SessionEnded),
             () = stopping.cancelled() => Some(Farewell::Stopping),
         };
@@ -67,9 +74,15 @@ impl Tunnel {
 }
 
 /// Completes when nothing has moved for `limit`.
-async fn wait_idle(mut moved: watch::Receiver<()>, limit: Option<Duration>) {
+async fn wait_idle(moved: &Mutex<Instant>, limit: Option<Duration>) {
     let Some(limit) = limit else { return std::future::pending().await };
-    while let Ok(Ok(())) = tokio::time::timeout(limit, moved.changed()).await {}
+    loop {
+        let deadline = *moved.lock().unwrap_or_else(PoisonError::into_inner) + limit;
+        if deadline <= Instant::now() {
+            return;
+        }
+        tokio::time::sleep_until(deadline).await;
+    }
 }
 
 /// How far one direction has got.
@@ -91,25 +104,36 @@ async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     progress: &mut Progress,
-    moved: &watch::Sender<()>,
+    moved: &Mutex<Instant>,
     mut pulse: Option<&mut Pulse>,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; 16 * 1024];
     loop {
-        let read = from.read(&mut buffer).await?;
-        if read == 0 {
+        let bytes = read(&mut from).await?;
+        if bytes.is_empty() {
             return Ok(());
         }
-        moved.send_replace(());
+        *moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         if let Some(pulse) = &mut pulse {
             pulse.beat();
         }
         progress.is_writing = true;
-        to.write_all(&buffer[..read]).await?;
+        to.write_all(&bytes).await?;
         to.flush().await?;
-        progress.frames.follow(&buffer[..read]);
+        progress.frames.follow(&bytes);
         progress.is_writing = false;
     }
+}
+
+/// What comes next; nothing at the end. No buffer is held while nothing comes: most tunnels are silent
+/// most of the time.
+async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    poll_fn(|context| {
+        let mut space = [const { MaybeUninit::uninit() }; 16 * 1024];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut *from).poll_read(context, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().to_vec()))
+    })
+    .await
 }
 
 /// Says the last thing, and that nothing follows. What still comes is read away: a connection that is

@@ -1,8 +1,11 @@
 //! What happens on a connection: one on which nothing does is closed after a while, and does not hold
-//! up a stop (S172).
+//! up a stop (S172). It is looked at now and then; a wake for every request would cost more.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
@@ -11,21 +14,32 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Frame;
 use http_body::SizeHint;
-use tokio::sync::Notify;
-use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::Instant;
+use tokio::time::sleep_until;
 
 use crate::proxy::Body;
 
-/// The exchanges that are under way, and whether the client says anything between them.
+/// The exchanges that are under way on one connection, and what is heard between them.
 #[derive(Clone)]
-pub(super) struct Activity {
-    exchanges: watch::Sender<usize>,
-    heard: Arc<Notify>,
+pub(super) struct Activity(Arc<Mutex<Phase>>);
+
+#[derive(Clone, Copy)]
+enum Phase {
+    /// So many exchanges are under way.
+    Busy(usize),
+    /// None is.
+    Idle {
+        since: Instant,
+        /// When the client began to say something.
+        heard: Option<Instant>,
+    },
 }
 
-/// One exchange, from its request to the end of its response.
-pub(super) struct Exchange(watch::Sender<usize>);
+impl Phase {
+    fn idle() -> Self {
+        Self::Idle { since: Instant::now(), heard: None }
+    }
+}
 
 /// Why no request comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,24 +50,57 @@ pub(super) enum Why {
     Slow,
 }
 
+/// One exchange, from its request to the end of its response.
+pub(super) struct Exchange(Activity);
+
 impl Activity {
-    /// `heard` is notified whenever bytes come.
-    pub(super) fn new(heard: Arc<Notify>) -> Self {
-        Self { exchanges: watch::Sender::new(0), heard }
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Phase::idle())))
     }
 
+    /// Bytes came.
+    pub(super) fn heard(&self) {
+        if let Phase::Idle { heard: heard @ None, .. } = &mut *self.phase() {
+            *heard = Some(Instant::now());
+        }
+    }
+
+    /// A request came.
     pub(super) fn begin(&self) -> Exchange {
-        self.exchanges.send_modify(|count| *count += 1);
-        Exchange(self.exchanges.clone())
+        let mut phase = self.phase();
+        *phase = match *phase {
+            Phase::Busy(count) => Phase::Busy(count + 1),
+            Phase::Idle { .. } => Phase::Busy(1),
+        };
+        Exchange(self.clone())
     }
 
-    /// Completes when nothing has been under way for so long.
+    /// What was heard so far was no request.
+    pub(super) fn restart(&self) {
+        *self.phase() = Phase::idle();
+    }
+
+    fn end(&self) {
+        let mut phase = self.phase();
+        *phase = match *phase {
+            Phase::Busy(count) if count > 1 => Phase::Busy(count - 1),
+            Phase::Busy(_) | Phase::Idle { .. } => Phase::idle(),
+        };
+    }
+
+    /// Completes when nothing has been under way for so long from now on.
     pub(super) async fn idle(&self, limit: Duration) {
+        let begun = Instant::now();
         loop {
-            self.until(|count| count == 0).await;
-            if timeout(limit, self.until(|count| count > 0)).await.is_err() {
+            let now = Instant::now();
+            let deadline = match self.get() {
+                Phase::Busy(_) => now + limit,
+                Phase::Idle { since, .. } => since.max(begun) + limit,
+            };
+            if deadline <= now {
                 return;
             }
+            sleep_until(deadline).await;
         }
     }
 
@@ -61,21 +108,26 @@ impl Activity {
     /// or what is heard does not become a request within `header`.
     pub(super) async fn no_request(&self, keep_alive: Duration, header: Duration) -> Why {
         loop {
-            self.until(|count| count == 0).await;
-            // What was heard so far belongs to earlier requests.
-            let _earlier = timeout(Duration::ZERO, self.heard.notified()).await;
-            if timeout(keep_alive, self.heard.notified()).await.is_err() {
-                return Why::Silent;
+            let now = Instant::now();
+            let (deadline, why) = match self.get() {
+                Phase::Busy(_) => (now + keep_alive, Why::Silent),
+                Phase::Idle { since, heard: None } => (since + keep_alive, Why::Silent),
+                Phase::Idle { heard: Some(heard), .. } => (heard + header, Why::Slow),
+            };
+            if deadline <= now {
+                return why;
             }
-            if timeout(header, self.until(|count| count > 0)).await.is_err() {
-                return Why::Slow;
-            }
+            // What begins after this look cannot be overdue before the next.
+            sleep_until(deadline.min(now + header)).await;
         }
     }
 
-    async fn until(&self, reached: impl Fn(usize) -> bool) {
-        // The sender is in `self`: it cannot be gone.
-        let _reached = self.exchanges.subscribe().wait_for(|count| reached(*count)).await.is_ok();
+    fn get(&self) -> Phase {
+        *self.phase()
+    }
+
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,7 +140,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count = count.saturating_sub(1));
+        self.0.end();
     }
 }
 

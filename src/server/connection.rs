@@ -87,7 +87,8 @@ async fn serve(
         }
     };
     let (admitted, session) = stream.get_ref();
-    let activity = Activity::new(admitted.heard());
+    let activity = admitted.activity().clone();
+    activity.restart();
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     let hosts = shared.tls.hosts_sharing(session.server_name());
     let peer = Arc::new(Peer { address, hosts });

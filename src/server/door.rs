@@ -14,11 +14,11 @@ use dashmap::DashMap;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
-use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::policy::site::Limits;
+use crate::server::activity::Activity;
 
 /// Counts who is in.
 #[derive(Clone, Default)]
@@ -45,8 +45,7 @@ pub(super) struct Permit {
 /// them on to a tunnel.
 pub(super) struct Admitted<S> {
     stream: S,
-    /// Notified whenever bytes come.
-    heard: Arc<Notify>,
+    activity: Activity,
     _permit: Permit,
 }
 
@@ -85,11 +84,12 @@ impl Drop for Permit {
 
 impl<S> Admitted<S> {
     pub(super) fn new(stream: S, permit: Permit) -> Self {
-        Self { stream, heard: Arc::default(), _permit: permit }
+        Self { stream, activity: Activity::new(), _permit: permit }
     }
 
-    pub(super) fn heard(&self) -> Arc<Notify> {
-        Arc::clone(&self.heard)
+    /// What happens on it.
+    pub(super) fn activity(&self) -> &Activity {
+        &self.activity
     }
 }
 
@@ -98,7 +98,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Admitted<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {
-            self.heard.notify_one();
+            self.activity.heard();
         }
         read
     }
