@@ -1,4 +1,4 @@
-//! `docs/configuration.md` against the catalogue: every key, its type, default and meaning.
+//! `docs/configuration.md` against the catalogue: every key, its type, default, meaning and example.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -28,7 +28,7 @@ fn the_reference_has_every_key() {
 #[test]
 fn the_reference_has_no_other_key() {
     let known: BTreeSet<String> = KEYS.iter().map(row).collect();
-    let is_row = |line: &&str| line.starts_with("| `") && line.matches(" | ").count() == 3;
+    let is_row = |line: &&str| line.starts_with("| `") && line.matches(" | ").count() == 4;
     let unknown: Vec<&str> = DOCUMENT.lines().filter(is_row).filter(|line| !known.contains(*line)).collect();
 
     assert!(unknown.is_empty(), "not in src/config/catalogue.rs:\n{}", unknown.join("\n"));
@@ -73,7 +73,7 @@ fn rendered(table: &str) -> String {
         let same = shared.iter().find(|other| other.key == key.key);
         same.is_some_and(|other| (other.kind, other.default, other.doc) == (key.kind, key.default, key.doc))
     };
-    let mut out = "| Key | Type | Default | Meaning |\n|---|---|---|---|\n".to_owned();
+    let mut out = "| Key | Type | Default | Meaning | Example |\n|---|---|---|---|---|\n".to_owned();
     for key in KEYS.iter().filter(|key| key.table == table) {
         if table == "criteria" || !is_shared(key) {
             let _ = writeln!(out, "{}", row(key));
@@ -83,15 +83,18 @@ fn rendered(table: &str) -> String {
 }
 
 fn row(key: &Key) -> String {
-    let is_required = key.doc.ends_with("; required.");
     let meaning = key.doc.replace("; required.", ".");
     let later = if key.available { "" } else { " *Not in this version.*" };
     let default = match key.default {
-        _ if is_required => "**required**".to_owned(),
+        _ if key.is_required() => "**required**".to_owned(),
         "" => String::new(),
         default => format!("`{default}`"),
     };
-    format!("| `{}` | {} | {default} | {meaning}{later} |", key.key, kind(key.kind))
+    let example = match keys::example(key) {
+        example if example == key.default || !key.available => String::new(),
+        example => format!("`{example}`"),
+    };
+    format!("| `{}` | {} | {default} | {meaning}{later} | {example} |", key.key, kind(key.kind))
 }
 
 fn kind(kind: Kind) -> String {
