@@ -138,46 +138,6 @@ async fn a_refused_upload_is_answered_at_once_and_reaches_nobody() {
 }
 
 #[tokio::test]
-async fn upgrades_need_a_session_and_come_from_our_own_pages() {
-    // S118, S119, VR-06
-    let app = Upstream::legacy().await;
-    let (_proxy, mut browser) = Vestibule::with(&app, &format!("{SITE}\n[site.csrf]\nmode = \"off\"")).await;
-    let upgrade = |path: &str, lines: &[(&'static str, &str)]| {
-        let mut request = Request::get(path)
-            .header("connection", "Upgrade")
-            .header("upgrade", "websocket")
-            .header("sec-websocket-version", "13")
-            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
-        for (name, value) in lines {
-            request = request.header(*name, *value);
-        }
-        empty(request)
-    };
-    const OURS: (&str, &str) = ("origin", "https://app.test");
-
-    let refused = browser.send(upgrade("/ws", &[OURS])).await;
-    assert_eq!((refused.status.as_u16(), refused.header("www-authenticate")), (401, Some("Session")));
-    assert_eq!(browser.send(upgrade("/public/ws", &[("origin", "https://evil.test")])).await.status, 403);
-    browser.log_in("alice").await;
-    let before = app.received().len();
-    for lines in [
-        &[("origin", "https://evil.test")][..],
-        &[("origin", "null")],
-        &[("origin", "http://app.test")],
-        &[("origin", "https://app.test.evil.test")],
-        &[("origin", "https://app.test:8443")],
-        &[OURS, OURS],
-        &[],
-        &[("sec-fetch-site", "same-origin")],
-    ] {
-        assert_eq!(browser.send(upgrade("/ws", lines)).await.status, 403, "{lines:?}");
-    }
-    assert_eq!(app.received().len(), before);
-    assert_eq!(browser.send(upgrade("/ws", &[OURS])).await.status, 200, "the application does not upgrade");
-    assert_eq!(app.last().header("upgrade"), Some("websocket"));
-}
-
-#[tokio::test]
 async fn a_login_page_that_redirects_in_a_circle_is_asked_without_cookies() {
     // VR-08
     let app = Upstream::start(|request| match (request.path(), request.cookie("remember")) {

@@ -40,57 +40,63 @@ async fn unsafe_requests_with_a_cookie_must_be_our_own() {
     // S136, S137, S138
     let app = Upstream::plain().await;
     let (_proxy, browser) = Vestibule::in_front_of(&app).await;
-    for browser in [browser.clone(), browser.over_http2()] {
-        for (lines, passes) in [
-            (&[("sec-fetch-site", "same-origin")][..], true),
-            (&[("sec-fetch-site", "none")], true),
-            (&[("sec-fetch-site", "same-origin"), ("origin", "https://evil.test")], true),
-            (&[CROSS], false),
-            (&[("sec-fetch-site", "same-site")], false),
-            (&[("sec-fetch-site", "same-site"), OWN], false),
-            (&[CROSS, OWN, ("referer", "https://app.test/")], false),
-            (&[("sec-fetch-site", "same-origin"), CROSS], false),
-            (&[("sec-fetch-site", "same-origin, cross-site")], false),
-            (&[("sec-fetch-site", "Same-Origin")], false),
-            (&[("sec-fetch-site", "")], false),
-            (&[("sec-fetch-site", "sideways")], false),
-            (&[("sec-fetch-site", "sideways"), OWN], true),
-            (&[("sec-fetch-site", "sideways"), ("origin", "https://evil.test")], false),
-            (&[OWN], true),
-            (&[OWN, OWN], false),
-            (&[OWN, ("referer", "https://evil.test/")], true),
-            (&[("origin", "https://app.test:443")], false),
-            (&[("origin", "https://app.test/")], false),
-            (&[("origin", "https://app.test.evil.test")], false),
-            (&[("origin", "https://evil.test?https://app.test")], false),
-            (&[("origin", "http://app.test")], false),
-            (&[("origin", "https://sub.app.test")], false),
-            (&[("origin", "null")], false),
-            (&[("origin", "null"), ("referer", "https://app.test/")], false),
-            (&[("origin", "")], false),
-            (&[("referer", "https://app.test/form?x=1")], true),
-            (&[("referer", "https://app.test")], true),
-            (&[("referer", "https://app.test.evil.test/")], false),
-            (&[("referer", "https://app.test@evil.test/")], false),
-            (&[("referer", "https://app.test:8443/")], false),
-            (&[("referer", "http://app.test/")], false),
-            (&[("referer", "https://evil.test/?https://app.test/")], false),
-            (&[("referer", "")], false),
-            (&[], false),
-            (&[("host", "app.test:443"), OWN], true),
-        ] {
-            // Over HTTP/2 the host stands elsewhere.
-            let lines: Vec<_> = lines.iter().copied().filter(|(name, _)| !(browser.http2 && *name == "host")).collect();
-            let lines = [&[COOKIE], &lines[..]].concat();
-            let before = app.received().len();
-            for method in ["POST", "PUT", "DELETE", "PATCH", "PROPFIND"] {
-                let expected = if passes { 200 } else { 403 };
-                assert_eq!(status(&browser, method, "/public/x", &lines).await, expected, "{method} {lines:?}");
-            }
-            assert_eq!(app.received().len(), before + if passes { 5 } else { 0 }, "{lines:?}");
-            for method in ["GET", "HEAD", "OPTIONS"] {
-                assert_eq!(status(&browser, method, "/public/x", &lines).await, 200, "{method} {lines:?}");
-            }
+    for (lines, passes) in [
+        (&[("sec-fetch-site", "same-origin")][..], true),
+        (&[("sec-fetch-site", "none")], true),
+        (&[("sec-fetch-site", "same-origin"), ("origin", "https://evil.test")], true),
+        (&[CROSS], false),
+        (&[("sec-fetch-site", "same-site")], false),
+        (&[("sec-fetch-site", "same-site"), OWN], false),
+        (&[CROSS, OWN, ("referer", "https://app.test/")], false),
+        (&[("sec-fetch-site", "same-origin"), CROSS], false),
+        (&[("sec-fetch-site", "same-origin, cross-site")], false),
+        (&[("sec-fetch-site", "Same-Origin")], false),
+        (&[("sec-fetch-site", "")], false),
+        (&[("sec-fetch-site", "sideways")], false),
+        (&[("sec-fetch-site", "sideways"), OWN], true),
+        (&[("sec-fetch-site", "sideways"), ("origin", "https://evil.test")], false),
+        (&[OWN], true),
+        (&[OWN, OWN], false),
+        (&[OWN, ("referer", "https://evil.test/")], true),
+        (&[("origin", "https://app.test:443")], false),
+        (&[("origin", "https://app.test/")], false),
+        (&[("origin", "https://app.test.evil.test")], false),
+        (&[("origin", "https://evil.test?https://app.test")], false),
+        (&[("origin", "http://app.test")], false),
+        (&[("origin", "https://sub.app.test")], false),
+        (&[("origin", "null")], false),
+        (&[("origin", "null"), ("referer", "https://app.test/")], false),
+        (&[("origin", "")], false),
+        (&[("referer", "https://app.test/form?x=1")], true),
+        (&[("referer", "https://app.test")], true),
+        (&[("referer", "https://app.test.evil.test/")], false),
+        (&[("referer", "https://app.test@evil.test/")], false),
+        (&[("referer", "https://app.test:8443/")], false),
+        (&[("referer", "http://app.test/")], false),
+        (&[("referer", "https://evil.test/?https://app.test/")], false),
+        (&[("referer", "")], false),
+        (&[], false),
+        (&[("host", "app.test:443"), OWN], true),
+    ] {
+        let lines = [&[COOKIE], lines].concat();
+        let before = app.received().len();
+        assert_eq!(status(&browser, "POST", "/public/x", &lines).await, if passes { 200 } else { 403 }, "{lines:?}");
+        assert_eq!(app.received().len(), before + usize::from(passes), "{lines:?}");
+        assert_eq!(status(&browser, "GET", "/public/x", &lines).await, 200, "{lines:?}");
+    }
+    let http2 = browser.clone().over_http2();
+    for (method, expected) in [
+        ("PUT", 403),
+        ("DELETE", 403),
+        ("PATCH", 403),
+        ("PROPFIND", 403),
+        ("GET", 200),
+        ("HEAD", 200),
+        ("OPTIONS", 200),
+    ] {
+        for browser in [&browser, &http2] {
+            assert_eq!(status(browser, method, "/public/x", &[COOKIE, CROSS]).await, expected, "{method}");
+            assert_eq!(status(browser, method, "/public/x", &[COOKIE, OWN]).await, 200, "{method}");
         }
     }
 }
@@ -223,6 +229,27 @@ async fn a_site_can_have_rules_of_its_own() {
         assert_eq!(status(&browser, "POST", path, lines).await, expected, "{path} {lines:?}");
     }
     assert_eq!(status(&browser, "PUT", "/public/hook", &[COOKIE, CROSS]).await, 403);
+}
+
+#[tokio::test]
+async fn upgrades_without_an_origin_follow_the_policy_for_requests_without_labels() {
+    // S119: browsers always send one.
+    let app = Upstream::plain().await;
+    for (policy, expected) in [("refuse", 403), ("allow", 200)] {
+        let site = format!("{SITE}\n[site.csrf]\nunlabelled = \"{policy}\"");
+        let (_proxy, browser) = Vestibule::with(&app, &site).await;
+        let handshake = [("connection", "upgrade"), ("upgrade", "websocket"), COOKIE];
+        for (lines, expected) in [
+            (&[][..], expected),
+            (&[OWN], 200),
+            (&[("sec-fetch-mode", "websocket")], 403),
+            (&[("referer", "https://app.test/")], expected),
+            (&[("origin", "https://evil.test")], 403),
+        ] {
+            let lines = [&handshake, lines].concat();
+            assert_eq!(status(&browser, "GET", "/public/ws", &lines).await, expected, "{policy} {lines:?}");
+        }
+    }
 }
 
 #[tokio::test]
