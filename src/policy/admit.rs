@@ -72,6 +72,13 @@ pub fn is_login_loop(site: &Site, location: Option<&http::HeaderValue>, page: &T
     route.access == Access::Protected && !route.is_open()
 }
 
+/// Whether a `Referer` is the page of some login rule, whatever its query.
+pub fn is_login_page(site: &Site, referer: &str) -> bool {
+    let without_query = |target: &str| target.split(['?', '#']).next().map(str::to_owned);
+    let page = referer.strip_prefix(&site.origin.to_text()).and_then(without_query);
+    page.is_some() && site.login.iter().any(|rule| without_query(&rule.page) == page)
+}
+
 /// The glob that would open this path for the login page: its directory, or itself at the top.
 pub fn public_hint(path: &str) -> String {
     match path.trim_start_matches('/').split_once('/') {

@@ -331,9 +331,7 @@ impl<'a> Exchange<'a> {
     fn hint_public(&self) {
         let site = &self.site.site;
         let referer = self.headers.get(header::REFERER).and_then(|value| value.to_str().ok());
-        let page = site.login_page().split('?').next().unwrap_or("/");
-        let login_page = format!("{}{page}", site.origin.to_text());
-        if referer.is_none_or(|referer| referer.split(['?', '#']).next() != Some(login_page.as_str())) {
+        if !referer.is_some_and(|referer| admit::is_login_page(site, referer)) {
             return;
         }
         let pattern = admit::public_hint(self.target.path());

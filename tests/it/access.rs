@@ -13,7 +13,10 @@ use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::empty;
+use crate::support::file;
+use crate::support::labelled;
 use crate::support::navigation;
+use crate::support::program::Program;
 
 #[tokio::test]
 async fn what_is_not_public_needs_a_session() {
@@ -187,6 +190,35 @@ async fn asking_again_for_a_login_page_sends_no_body_that_is_not_there() {
     let received = app.received();
     assert_eq!((received.len(), received[0].body.as_str(), received[1].body.as_str()), (2, "hello", ""));
     assert_eq!(received[1].header("content-length"), None);
+}
+
+#[tokio::test]
+async fn what_a_login_page_needs_is_said_once() {
+    // Issue "Seeing it": one line for each pattern that would let it through.
+    let app = Upstream::plain().await;
+    let second =
+        "[[site.login]]\npath = \"/staff/login\"\nuser = \"form:u\"\nsuccess = { status = 302 }\n[site.logout]";
+    let site = SITE.replace("[site.login]", "[[site.login]]").replace("[site.logout]", second);
+    let log = "\n[log]\nformat = \"json\"";
+    let program = Program::start(&file(&app.url(), &format!("{site}{log}"))).await;
+    let browser = program.browser();
+    for (path, dest, referer) in [
+        ("/assets/a.css", "style", "https://app.test/login"),
+        ("/assets/b.js", "script", "https://app.test/login?next=%2F#top"),
+        ("/favicon.ico", "image", "https://app.test/staff/login"),
+        ("/other/x.css", "style", "https://app.test/home"),
+        ("/other/y.css", "style", "https://evil.test/login"),
+        ("/other/page", "document", "https://app.test/login"),
+        ("/public/z.css", "style", "https://app.test/login"),
+    ] {
+        let mode = if dest == "document" { "navigate" } else { "no-cors" };
+        let request = labelled("GET", path, "same-origin", mode, dest).header("referer", referer);
+        browser.clone().send(empty(request)).await;
+    }
+    program.answered(7).await;
+    let help: Vec<_> = program.events("access.hint").into_iter().map(|line| line["help"].to_string()).collect();
+    assert_eq!(help.len(), 2, "{help:?}");
+    assert!(help[0].contains("/assets/*") && help[1].contains("/favicon.ico"), "{help:?}");
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use crate::support::Browser;
 use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
-use crate::support::certificates;
 use crate::support::empty;
+use crate::support::file;
 use crate::support::labelled;
 use crate::support::program::Program;
 
@@ -84,6 +84,12 @@ async fn unsafe_requests_with_a_cookie_must_be_our_own() {
         assert_eq!(app.received().len(), before + usize::from(passes), "{lines:?}");
         assert_eq!(status(&browser, "GET", "/public/x", &lines).await, 200, "{lines:?}");
     }
+}
+
+#[tokio::test]
+async fn methods_that_change_something_are_looked_at() {
+    let app = Upstream::plain().await;
+    let (_proxy, browser) = Vestibule::in_front_of(&app).await;
     let http2 = browser.clone().over_http2();
     for (method, expected) in [
         ("PUT", 403),
@@ -256,14 +262,7 @@ async fn upgrades_without_an_origin_follow_the_policy_for_requests_without_label
 async fn a_trial_run_only_reports() {
     // S136, S159
     let app = Upstream::plain().await;
-    let tls = certificates();
-    let text = format!(
-        "[listen]\nhttps = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n[csrf]\nmode = \"report\"\n\
-         [tls]\ncertificate = {:?}\nkey = {:?}\n[[site]]\norigin = \"https://app.test\"\nupstream = \"{}\"\n{SITE}",
-        tls.certificate,
-        tls.key,
-        app.url()
-    );
+    let text = file(&app.url(), &format!("{SITE}\n[csrf]\nmode = \"report\"\n[log]\nformat = \"json\""));
     let program = Program::start(&text).await;
     let browser = program.browser();
 
