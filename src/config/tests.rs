@@ -116,6 +116,33 @@ fn every_example_is_toml_for_a_known_key() {
 }
 
 #[test]
+fn patterns_that_match_nothing_are_warned_of() {
+    let with = |key: &str, value: &str| {
+        let text =
+            format!("{}\n[site.{key}", include_str!("../../proxy.toml").split("\n[site.access]").next().unwrap());
+        let text = format!("{text} = {value}");
+        Config::parse(Path::new("proxy.toml"), &text).unwrap().warnings().join("\n")
+    };
+    assert!(with("access]\npublic", "\"/a%20b/*\"").contains("access.public has \"/a%20b/*\", which matches nothing"));
+    assert!(with("csrf]\nexempt", "\"POST /h%6Fok\"").contains("write \"/hook\""));
+    for fine in ["\"/a b/*\"", "\"/100%\"", "\"/i.php?a=%20\""] {
+        assert!(!with("access]\npublic", fine).contains("nothing"), "{fine}");
+    }
+}
+
+#[test]
+fn sites_that_share_their_cookies_are_warned_of() {
+    let text = include_str!("../../proxy.toml");
+    let second = |keys: &str| {
+        let site = "[[site]]\norigin = \"https://localhost\"\nupstream = \"http://127.0.0.1:1\"";
+        let text = format!("{text}\n{site}\n{keys}");
+        Config::parse(Path::new("proxy.toml"), &text).unwrap().warnings().join("\n")
+    };
+    assert!(second("").contains("https://localhost:8443 and https://localhost share a host"));
+    assert!(!second("[site.session]\ncookie = \"__Host-other\"").contains("share a host"));
+}
+
+#[test]
 fn a_location_that_means_the_query_but_cannot_see_it_is_warned_of() {
     let with = |glob: &str| {
         let text =

@@ -7,8 +7,10 @@ use crate::policy::access::AmbiguousPaths;
 use crate::policy::binding::Bind;
 use crate::policy::binding::OnMismatch;
 use crate::policy::csrf::CsrfMode;
+use crate::policy::glob::PathPattern;
 use crate::policy::login::LoginRule;
 use crate::policy::login::UserSource;
+use crate::policy::path;
 use crate::policy::site::Site;
 use crate::policy::site::UpstreamAddress;
 use crate::policy::vault::CookieMode;
@@ -58,6 +60,17 @@ fn about_all(config: &Config) -> Vec<String> {
         if value.is_none() {
             all.push(format!(
                 "timeouts.{key} is off: whoever stops answering keeps a connection for ever; set it to {recommended:?}."
+            ));
+        }
+    }
+    for (place, site) in config.sites.iter().enumerate() {
+        let is_same = |other: &&Site| other.origin.host == site.origin.host && other.cookie.name == site.cookie.name;
+        if let Some(other) = config.sites[..place].iter().find(is_same) {
+            all.push(format!(
+                "{} and {} share a host, and browsers send cookies to every port of it: a login at one ends the session \
+                 at the other; give one of them another session.cookie.",
+                other.origin.to_text(),
+                site.origin.to_text()
             ));
         }
     }
@@ -149,11 +162,26 @@ fn about_access(site: &Site, warn: &mut dyn FnMut(&str)) {
         let glob = pattern.glob.as_str();
         warn(&format!("access.public has {glob:?}: every path is open; list what is public instead."));
     }
+    for (key, list) in [("public", &access.public), ("protected", &access.protected), ("untouched", &access.untouched)]
+    {
+        about_encoding(&format!("access.{key}"), list, warn);
+    }
     if access.ambiguous == AmbiguousPaths::Allow {
         warn(
             "access.ambiguous_paths is \"allow\": the application may read a path differently than it was judged; set \
              it to \"reject\".",
         );
+    }
+}
+
+/// Decoded once, a path has no `%41` unless it was sent as `%2541`.
+fn about_encoding(key: &str, list: &[PathPattern], warn: &mut dyn FnMut(&str)) {
+    for glob in list.iter().map(|pattern| pattern.glob.as_str()) {
+        let path = glob.split('?').next().unwrap_or(glob);
+        let decoded = path::decoded(path);
+        if decoded != path {
+            warn(&format!("{key} has {glob:?}, which matches nothing: paths are compared decoded; write {decoded:?}."));
+        }
     }
 }
 
@@ -164,6 +192,7 @@ fn about_messages(site: &Site, warn: &mut dyn FnMut(&str)) {
     if site.csrf.allow_unlabelled {
         warn("csrf.unlabelled is \"allow\": requests that do not say where they come from pass; set it to \"refuse\".");
     }
+    about_encoding("csrf.exempt", &site.csrf.exempt, warn);
     for pattern in site.csrf.exempt.iter().filter(|pattern| pattern.glob.as_str().ends_with("/*")) {
         let glob = pattern.glob.as_str();
         warn(&format!("csrf.exempt has {glob:?}: whole folders are open to other sites; name single paths."));

@@ -140,7 +140,7 @@ impl Target {
         match self.query() {
             None => Cow::Borrowed(""),
             Some(query) if !query.contains('%') => Cow::Borrowed(query),
-            Some(query) => Cow::Owned(text(percent_decoded(query, |_| true).0)),
+            Some(query) => Cow::Owned(decoded(query)),
         }
     }
 
@@ -179,6 +179,11 @@ impl Target {
 /// replaced.
 pub fn parameters(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     url::form_urlencoded::parse(query.as_bytes())
+}
+
+/// The text percent-decoded once.
+pub fn decoded(encoded: &str) -> String {
+    text(percent_decoded(encoded, |_| true).0)
 }
 
 /// Whether nothing in the path needs a second look: the common case, without an allocation.

@@ -1,6 +1,7 @@
 //! Which targets a login or logout rule is about.
 
 use crate::policy::glob::Glob;
+use crate::policy::path;
 use crate::policy::path::PathCase;
 use crate::policy::path::Target;
 use crate::policy::path::parameters;
@@ -17,14 +18,14 @@ pub struct PathRule {
 }
 
 impl PathRule {
-    /// Reads `/path` or `/path?name=value&…`.
+    /// Reads `/path` or `/path?name=value&…`, encoded or not.
     pub fn parse(text: &str) -> Self {
         let (path, query) = text.split_once('?').unwrap_or((text, ""));
         let read = |piece: &str| {
             let (name, value) = parameters(piece).next()?;
             Some((name.into_owned(), piece.contains('=').then(|| value.into_owned())))
         };
-        Self { glob: Glob::new(path), parameters: query.split('&').filter_map(read).collect() }
+        Self { glob: Glob::new(path::decoded(path)), parameters: query.split('&').filter_map(read).collect() }
     }
 
     /// Whether the normalised target matches.
@@ -111,6 +112,7 @@ mod tests {
             ("/v1.2", "/v1.2/x", true),
             ("/login", "/login/x", false),
             ("/*/login", "/tenant/a/login", true),
+            ("/caf%C3%A9", "/caf%C3%A9", true),
         ] {
             assert_eq!(matches(rule, raw), expected, "{rule} {raw}");
         }
