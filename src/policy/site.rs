@@ -1,5 +1,6 @@
 //! The finished, validated settings of one site: what all decisions about an exchange are made from.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +65,19 @@ pub enum UpstreamAddress {
     },
     /// `unix:/path/to/socket`
     Unix(PathBuf),
+}
+
+/// As a URL, the default port left out.
+impl fmt::Display for UpstreamAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { host, port: 80 } => write!(f, "http://{host}"),
+            Self::Http { host, port } => write!(f, "http://{host}:{port}"),
+            Self::Https { host, port: 443 } => write!(f, "https://{host}"),
+            Self::Https { host, port } => write!(f, "https://{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// What the application gets as `Host` (`upstream_host`).

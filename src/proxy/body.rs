@@ -3,8 +3,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
@@ -22,7 +20,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::proxy::pool::Lease;
+use crate::proxy::sending::Reporter;
+use crate::proxy::sending::Sending;
 use crate::proxy::streams::Bound;
+use crate::telemetry;
+use crate::telemetry::Audit;
 
 /// How much of a refused body is read away, and for how long.
 const DRAIN_LIMIT: usize = 10 * 1024 * 1024;
@@ -58,17 +60,6 @@ pub enum BodyError {
     Stopping,
 }
 
-/// Set when a request body ran over its limit, so that the failure that follows is known as 413.
-#[derive(Clone, Default)]
-pub(super) struct Overrun(Arc<AtomicBool>);
-
-impl Overrun {
-    /// Whether the limit was passed.
-    pub(super) fn happened(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// A body that comes from the other side of the proxy.
 pub(super) struct Stream {
     /// What was read ahead to look at it.
@@ -76,18 +67,30 @@ pub(super) struct Stream {
     inner: Source,
     idle: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
-    limit: Option<(u64, Overrun)>,
+    limit: Option<u64>,
     lease: Option<Lease>,
     bound: Option<Bound>,
     stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    reporter: Option<Reporter>,
+    /// Whose answer it is, for the log.
+    answers: Option<Box<telemetry::Context>>,
 }
 
 impl Stream {
     /// A stream that fails when nothing comes for `idle`.
     pub(super) fn new(inner: impl Into<Source>, idle: Option<Duration>) -> Self {
-        let inner = inner.into();
-        let prefix = Bytes::new();
-        Self { prefix, inner, idle, timer: None, limit: None, lease: None, bound: None, stopping: None }
+        Self {
+            prefix: Bytes::new(),
+            inner: inner.into(),
+            idle,
+            timer: None,
+            limit: None,
+            lease: None,
+            bound: None,
+            stopping: None,
+            reporter: None,
+            answers: None,
+        }
     }
 
     /// Sends these bytes, which were read ahead, first.
@@ -96,15 +99,16 @@ impl Stream {
         self
     }
 
-    /// Fails, and says so, when more than `bytes` come.
-    pub(super) fn with_limit(mut self, bytes: u64, overrun: Overrun) -> Self {
-        self.limit = Some((bytes, overrun));
+    /// Fails when more than `bytes` come.
+    pub(super) fn with_limit(mut self, bytes: u64) -> Self {
+        self.limit = Some(bytes);
         self
     }
 
-    /// Gives the upstream connection back when the body is complete.
-    pub(super) fn with_lease(mut self, lease: Lease) -> Self {
+    /// Gives the upstream connection back when the body is complete; if it breaks off, the log says so.
+    pub(super) fn with_lease(mut self, lease: Lease, context: &telemetry::Context) -> Self {
         self.lease = Some(lease);
+        self.answers = Some(Box::new(context.clone()));
         self.release_at_end();
         self
     }
@@ -152,25 +156,37 @@ impl Stream {
                     let Ok(data) = frame.into_data() else { continue };
                     return Poll::Ready(Some(self.account(data)));
                 }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(self.broke_off(error.into())))),
                 Poll::Ready(None) => {
                     if let Some(lease) = self.lease.take() {
                         lease.give_back();
                     }
                     return Poll::Ready(None);
                 }
-                Poll::Pending => return self.poll_idle(context),
+                Poll::Pending => {
+                    if let Some(reporter) = &self.reporter {
+                        reporter.waits();
+                    }
+                    return self.poll_idle(context);
+                }
             }
         }
     }
 
+    /// The head of the answer has left: nobody but the log can be told.
+    fn broke_off(&mut self, error: BodyError) -> BodyError {
+        if let (Some(context), Some(lease)) = (self.answers.take(), &self.lease) {
+            telemetry::audit(&context, &Audit::AnswerBroken { upstream: &lease.upstream.name, error: &error });
+        }
+        error
+    }
+
     fn account(&mut self, data: Bytes) -> Result<Frame<Bytes>, BodyError> {
-        if let Some((left, overrun)) = &mut self.limit {
-            let Some(rest) = left.checked_sub(data.len() as u64) else {
-                overrun.0.store(true, Ordering::Relaxed);
-                return Err(BodyError::TooLarge);
-            };
-            *left = rest;
+        if let Some(left) = &mut self.limit {
+            *left = left.checked_sub(data.len() as u64).ok_or(BodyError::TooLarge)?;
+        }
+        if let Some(reporter) = &self.reporter {
+            reporter.moved();
         }
         if let Some(bound) = &mut self.bound {
             bound.moved();
@@ -182,7 +198,7 @@ impl Stream {
         let Some(idle) = self.idle else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
         match timer.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Some(Err(BodyError::Idle))),
+            Poll::Ready(()) => Poll::Ready(Some(Err(self.broke_off(BodyError::Idle)))),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -202,6 +218,14 @@ impl Body {
     /// A stream.
     pub(super) fn stream(stream: Stream) -> Self {
         Self { kind: Kind::Stream(Box::new(stream)) }
+    }
+
+    /// Says from now on how the sending gets on.
+    pub(super) fn report_to(&mut self, sending: &Arc<Sending>) {
+        match &mut self.kind {
+            Kind::Bytes(_) => {}
+            Kind::Stream(stream) => stream.reporter = Some(Reporter::new(sending)),
+        }
     }
 
     /// Whether there is nothing (more) to send.

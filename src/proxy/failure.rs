@@ -1,6 +1,8 @@
 //! What can go wrong with an exchange, whose fault it is, and what the client is told. The client
 //! learns the status, the operator the cause (once, in the log).
 
+use std::error::Error;
+
 use http::HeaderValue;
 use http::Response;
 use http::StatusCode;
@@ -13,8 +15,9 @@ use crate::policy::message::Malformed;
 use crate::policy::path::Ambiguity;
 use crate::proxy::body::Body;
 use crate::proxy::body::BodyError;
-use crate::proxy::pool::UpstreamError;
 use crate::proxy::reply;
+use crate::proxy::upstream::UpstreamError;
+use crate::proxy::upstream::UpstreamFailure;
 use crate::store::StoreError;
 
 /// Why an exchange ended without the application's answer.
@@ -35,9 +38,12 @@ pub(super) enum Failure {
     /// More than the body limit, or a login request that is too large to be judged.
     #[error("the request body is too large")]
     TooLarge,
-    /// The client broke off or paused while sending its body.
+    /// The client broke off while sending its body.
     #[error("the client's request body did not arrive")]
-    Body(#[source] BodyError),
+    Body(#[source] Box<dyn Error + Send + Sync>),
+    /// The client paused while sending its body.
+    #[error("the client's request body paused for longer than the body_idle timeout")]
+    Paused,
     /// The store could not answer.
     #[error("session store")]
     Store(#[from] StoreError),
@@ -48,11 +54,8 @@ pub(super) enum Failure {
     #[error("a session change was not carried out")]
     Unfinished,
     /// The application did not answer.
-    #[error("upstream")]
-    Upstream(#[from] UpstreamError),
-    /// The application's answer broke off while it was being judged.
-    #[error("the upstream's answer broke off")]
-    Answer(#[source] BodyError),
+    #[error(transparent)]
+    Upstream(#[from] UpstreamFailure),
     /// The login succeeded, but nobody can say whose it is.
     #[error("the login succeeded, but has no usable user name")]
     NoUser(#[from] NoUser),
@@ -78,17 +81,17 @@ impl Failure {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Store(_) | Self::NoId | Self::Unfinished => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Upstream(UpstreamError::FirstByteTimeout) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Upstream(UpstreamError::ConnectTimeout) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Upstream(UpstreamError::Busy) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Upstream(
+            Self::Paused => StatusCode::REQUEST_TIMEOUT,
+            Self::Upstream(failure) => match failure.cause {
+                UpstreamError::FirstByteTimeout | UpstreamError::ConnectTimeout => StatusCode::GATEWAY_TIMEOUT,
+                UpstreamError::Busy => StatusCode::SERVICE_UNAVAILABLE,
                 UpstreamError::Connect(_)
                 | UpstreamError::Tls(_)
                 | UpstreamError::Exchange(_)
-                | UpstreamError::UnaskedUpgrade,
-            )
-            | Self::Answer(_)
-            | Self::NoUser(_) => StatusCode::BAD_GATEWAY,
+                | UpstreamError::Answer(_)
+                | UpstreamError::UnaskedUpgrade => StatusCode::BAD_GATEWAY,
+            },
+            Self::NoUser(_) => StatusCode::BAD_GATEWAY,
         }
     }
 
@@ -100,10 +103,36 @@ impl Failure {
             | Self::Misdirected
             | Self::Unreadable(_)
             | Self::TooLarge
-            | Self::Body(_) => Blame::Client,
-            Self::Upstream(_) | Self::Answer(_) | Self::NoUser(_) => Blame::Upstream,
+            | Self::Body(_)
+            | Self::Paused => Blame::Client,
+            Self::Upstream(_) | Self::NoUser(_) => Blame::Upstream,
             Self::Store(_) | Self::NoId | Self::Unfinished => Blame::Us,
         }
+    }
+
+    /// What became of the client's body.
+    pub(super) fn of_request_body(error: BodyError) -> Self {
+        match error {
+            BodyError::Idle => Self::Paused,
+            BodyError::TooLarge => Self::TooLarge,
+            BodyError::Broken(_) | BodyError::SessionEnded | BodyError::Stopping => Self::Body(Box::new(error)),
+        }
+    }
+
+    /// Why the application gave no answer, which may be the client's fault.
+    pub(super) fn of_exchange(failure: UpstreamFailure) -> Self {
+        let mut source = failure.source();
+        while let Some(cause) = source {
+            match cause.downcast_ref::<BodyError>() {
+                Some(BodyError::Idle) => return Self::Paused,
+                Some(BodyError::TooLarge) => return Self::TooLarge,
+                Some(BodyError::Broken(_) | BodyError::SessionEnded | BodyError::Stopping) => {
+                    return Self::Body(Box::new(failure));
+                }
+                None => source = cause.source(),
+            }
+        }
+        Self::Upstream(failure)
     }
 
     /// What the client is told: fixed texts, nothing of the cause.
@@ -112,6 +141,7 @@ impl Failure {
         let says = match status {
             StatusCode::BAD_REQUEST => "The request was not understood.",
             StatusCode::MISDIRECTED_REQUEST => "No such site here.",
+            StatusCode::REQUEST_TIMEOUT => "The request did not arrive in time.",
             StatusCode::PAYLOAD_TOO_LARGE => "The request is too large.",
             StatusCode::BAD_GATEWAY => "The application did not answer properly. Try again later.",
             StatusCode::GATEWAY_TIMEOUT => "The application did not answer in time. Try again later.",

@@ -48,11 +48,14 @@ impl Exchange<'_> {
                 lease.give_back();
                 Body::empty()
             }
-            AnswerBody::Unread(body) => Body::stream(self.response_stream(body, &head.headers).with_lease(lease)),
+            AnswerBody::Unread(body) => {
+                let stream = self.response_stream(body, &head.headers);
+                Body::stream(stream.with_lease(lease, &self.trace.context))
+            }
             AnswerBody::Ahead(ahead) => match ahead.rest {
                 Some(rest) => {
                     let stream = self.response_stream(rest, &head.headers);
-                    Body::stream(stream.with_prefix(ahead.bytes).with_lease(lease))
+                    Body::stream(stream.with_prefix(ahead.bytes).with_lease(lease, &self.trace.context))
                 }
                 None => {
                     lease.give_back();

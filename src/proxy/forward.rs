@@ -11,6 +11,7 @@ use http::StatusCode;
 use http::Version;
 use http::header;
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
 use crate::policy::admit;
 use crate::policy::cookie;
@@ -22,19 +23,18 @@ use crate::policy::vault::CookieContext;
 use crate::policy::vault::Vault;
 use crate::policy::websocket;
 use crate::proxy::body::Body;
-use crate::proxy::body::BodyError;
-use crate::proxy::body::Overrun;
 use crate::proxy::body::ReadAhead;
 use crate::proxy::body::Source;
 use crate::proxy::body::Stream;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::Failure;
 use crate::proxy::pool::Lease;
-use crate::proxy::pool::UpstreamError;
 use crate::proxy::reply;
 use crate::proxy::session::Session;
 use crate::proxy::streams::StreamGuard;
 use crate::proxy::tunnel::Tunnel;
+use crate::proxy::upstream::UpstreamError;
+use crate::proxy::upstream::UpstreamFailure;
 use crate::telemetry;
 use crate::telemetry::Audit;
 
@@ -57,8 +57,10 @@ impl Exchange<'_> {
     /// Ordinary traffic: forward, finish. A login page that the application answers in a circle is
     /// asked for once more without the client's cookies (product 3.4).
     pub(super) async fn pass(&mut self) -> Result<Response<Body>, Failure> {
-        if self.is_handshake() {
-            return self.tunnel().await;
+        if self.is_handshake()
+            && let Some(client) = self.upgrade.take()
+        {
+            return self.tunnel(client).await;
         }
         let is_page = self.route.login_page && !self.session.is_authenticated();
         let again = is_page.then(|| self.headers.clone());
@@ -73,48 +75,38 @@ impl Exchange<'_> {
     }
 
     /// The client's body as a stream with the limits that apply to it.
-    pub(super) fn streamed_body(&mut self) -> Result<(Body, Option<Overrun>), Failure> {
+    pub(super) fn streamed_body(&mut self) -> Result<Body, Failure> {
         if let Some(ahead) = self.ahead.take() {
-            let Some(rest) = ahead.rest else { return Ok((Body::bytes(ahead.bytes), None)) };
+            let Some(rest) = ahead.rest else { return Ok(Body::bytes(ahead.bytes)) };
             let read = ahead.bytes.len() as u64;
             let stream = Stream::new(rest, self.snapshot.timeouts.body_idle).with_prefix(ahead.bytes);
             return self.limited(stream, read);
         }
         let Some(body) = self.body.take().map(Source::from).filter(|body| !http_body::Body::is_end_stream(body)) else {
-            return Ok((Body::empty(), None));
+            return Ok(Body::empty());
         };
         let stream = Stream::new(body, self.snapshot.timeouts.body_idle);
         self.limited(stream, 0)
     }
 
     /// Applies the body limit to a stream of which `read` bytes are in its prefix.
-    pub(super) fn limited(&self, stream: Stream, read: u64) -> Result<(Body, Option<Overrun>), Failure> {
-        let Some(limit) = self.site.site.limits.body else { return Ok((Body::stream(stream), None)) };
+    pub(super) fn limited(&self, stream: Stream, read: u64) -> Result<Body, Failure> {
+        let Some(limit) = self.site.site.limits.body else { return Ok(Body::stream(stream)) };
         let declared =
             self.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         if declared.is_some_and(|declared| declared > limit) || read > limit {
             return Err(Failure::TooLarge);
         }
-        let overrun = Overrun::default();
-        Ok((Body::stream(stream.with_limit(limit - read, overrun.clone())), Some(overrun)))
+        Ok(Body::stream(stream.with_limit(limit - read)))
     }
 
     /// Sends the request with this body and waits for the head of the answer.
-    pub(super) async fn ask(
-        &mut self,
-        body: (Body, Option<Overrun>),
-        identity_coding: bool,
-    ) -> Result<Answer, Failure> {
+    pub(super) async fn ask(&mut self, body: Body, identity_coding: bool) -> Result<Answer, Failure> {
         let headers = self.outgoing_headers(identity_coding, true);
-        let (body, overrun) = body;
         let request = self.request(self.method.clone(), headers, body);
-        let answer = match self.send(request).await {
-            Ok(answer) => answer,
-            Err(_) if overrun.is_some_and(|overrun| overrun.happened()) => return Err(Failure::TooLarge),
-            Err(error) => return Err(client_broke_off(error)),
-        };
+        let answer = self.send(request).await.map_err(Failure::of_exchange)?;
         if answer.0.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(UpstreamError::UnaskedUpgrade.into());
+            return Err(answer.1.upstream.failure(UpstreamError::UnaskedUpgrade).into());
         }
         Ok(self.answer(answer))
     }
@@ -133,9 +125,9 @@ impl Exchange<'_> {
         Answer { head, body: AnswerBody::Unread(body), lease }
     }
 
-    pub(super) async fn send(&self, request: Request<Body>) -> Result<(Response<Incoming>, Lease), UpstreamError> {
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<(Response<Incoming>, Lease), UpstreamFailure> {
         let (site, pool) = (&self.site, &self.worker.pool);
-        pool.send(&site.upstreams, site.turn(), request, &self.snapshot.timeouts).await
+        pool.send(&site.upstreams, site.turn(), request, &self.snapshot.timeouts, &self.trace.context).await
     }
 
     pub(super) fn request(&self, method: Method, headers: HeaderMap, body: Body) -> Request<Body> {
@@ -222,8 +214,7 @@ impl Exchange<'_> {
     }
 
     /// A WebSocket: asked for like any page, then bytes both ways.
-    async fn tunnel(&mut self) -> Result<Response<Body>, Failure> {
-        let Some(client) = self.upgrade.take() else { return Err(UpstreamError::UnaskedUpgrade.into()) };
+    async fn tunnel(&mut self, client: OnUpgrade) -> Result<Response<Body>, Failure> {
         let mut headers = self.outgoing_headers(false, true);
         switch_to_websocket(&mut headers);
         let request = self.request(Method::GET, headers, Body::empty());
@@ -232,7 +223,7 @@ impl Exchange<'_> {
             return self.finish(self.answer((response, lease))).await;
         }
         if !websocket::switches(response.headers()) {
-            return Err(UpstreamError::UnaskedUpgrade.into());
+            return Err(lease.upstream.failure(UpstreamError::UnaskedUpgrade).into());
         }
         let upstream = hyper::upgrade::on(&mut response);
         let mut answer = Response::new(Body::empty());
@@ -298,19 +289,6 @@ impl Exchange<'_> {
 fn switch_to_websocket(headers: &mut HeaderMap) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-}
-
-/// An error of the client's own body is not the upstream's fault.
-fn client_broke_off(error: UpstreamError) -> Failure {
-    use std::error::Error;
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if matches!(cause.downcast_ref::<BodyError>(), Some(BodyError::Broken(_) | BodyError::Idle)) {
-            return Failure::Body(BodyError::Idle);
-        }
-        source = cause.source();
-    }
-    Failure::Upstream(error)
 }
 
 /// A length that does not frame the message is not passed on (S98, S100).

@@ -33,6 +33,7 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::Failure;
 use crate::proxy::forward::Answer;
 use crate::proxy::forward::AnswerBody;
+use crate::proxy::upstream::UpstreamError;
 use crate::telemetry;
 use crate::telemetry::Audit;
 
@@ -96,7 +97,7 @@ impl Exchange<'_> {
         }
         let Some(body) = self.body.take() else { return Ok(true) };
         let idle = self.snapshot.timeouts.body_idle;
-        let ahead = body::read_ahead(body, BODY_LIMIT, idle).await.map_err(Failure::Body)?;
+        let ahead = body::read_ahead(body, BODY_LIMIT, idle).await.map_err(Failure::of_request_body)?;
         match ahead.rest {
             Some(_) if !authenticated => Err(Failure::TooLarge),
             rest => {
@@ -176,8 +177,8 @@ impl Exchange<'_> {
         let body = match body {
             AnswerBody::Unread(body) => {
                 let idle = self.snapshot.timeouts.body_idle;
-                let ahead = body::read_ahead(body, BODY_LIMIT, idle).await.map_err(Failure::Answer)?;
-                AnswerBody::Ahead(ahead)
+                let broken = |error| lease.upstream.failure(UpstreamError::Answer(error));
+                AnswerBody::Ahead(body::read_ahead(body, BODY_LIMIT, idle).await.map_err(broken)?)
             }
             AnswerBody::Ahead(ahead) => AnswerBody::Ahead(ahead),
         };

@@ -14,10 +14,12 @@ mod login;
 mod logout;
 mod pool;
 mod reply;
+mod sending;
 mod session;
 mod snapshot;
 mod streams;
 mod tunnel;
+mod upstream;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -237,8 +239,8 @@ impl Gate {
 
     /// One per worker thread: its own upstream connections.
     pub fn worker(self: &Arc<Self>) -> Arc<Worker> {
-        let stopping = self.stopping.child_token();
-        Arc::new(Worker { gate: Arc::clone(self), pool: Arc::new(Pool::default()), stopping })
+        let (pool, stopping) = (Pool::new(Arc::clone(&self.clock)), self.stopping.child_token());
+        Arc::new(Worker { gate: Arc::clone(self), pool, stopping })
     }
 
     /// Whether this is said for the first time; keeps at most 1024 sayings.
@@ -263,6 +265,11 @@ impl Worker {
     /// Cancelled when the program is to stop.
     pub fn stopping(&self) -> &CancellationToken {
         &self.stopping
+    }
+
+    /// Runs forever, on the worker's runtime: closes upstream connections that nobody uses.
+    pub async fn tidy(self: Arc<Self>) {
+        Arc::clone(&self.pool).tidy().await;
     }
 
     /// Answers one request. Never fails: every failure is an answer.

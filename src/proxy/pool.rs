@@ -2,172 +2,95 @@
 //! shared or locked by others.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::Method;
 use http::Request;
 use http::Response;
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
 use hyper::client::conn::http1::SendRequest;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
-use tokio::net::UnixStream;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
 
+use crate::clock::Clock;
+use crate::clock::Timestamp;
 use crate::policy::headers;
 use crate::policy::site::Timeouts;
-use crate::policy::site::UpstreamAddress;
 use crate::proxy::body::Body;
+use crate::proxy::sending::Sending;
+use crate::proxy::upstream::Upstream;
+use crate::proxy::upstream::UpstreamError;
+use crate::proxy::upstream::UpstreamFailure;
+use crate::telemetry;
+use crate::telemetry::Audit;
 
-/// An idle connection older than this is not used again: applications close theirs after a while,
-/// and a request sent into a closing connection is lost.
+/// An idle connection older than this is closed: applications close theirs after a while, and a request
+/// sent into a closing connection is lost; and some have one process per connection.
 const IDLE_LIFETIME: Duration = Duration::from_secs(60);
+/// How often that is looked at.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// Idle connections kept per upstream and worker.
 const IDLE_LIMIT: usize = 64;
 
-/// One address of the application, shared by all workers.
-pub(super) struct Upstream {
-    id: usize,
-    address: UpstreamAddress,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
-    slots: Arc<Semaphore>,
-}
-
-static NEXT_ID: AtomicUsize = AtomicUsize::new(0);
-
-impl Upstream {
-    /// An upstream with at most `connections` requests under way.
-    pub(super) fn new(
-        address: UpstreamAddress,
-        tls: Option<(TlsConnector, ServerName<'static>)>,
-        connections: usize,
-    ) -> Arc<Self> {
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { id, address, tls, slots: Arc::new(Semaphore::new(connections)) })
-    }
-
-    async fn connect(&self) -> Result<SendRequest<Body>, UpstreamError> {
-        match &self.address {
-            UpstreamAddress::Http { host, port } => handshake(tcp(host, *port).await?).await,
-            UpstreamAddress::Unix(path) => handshake(unix(path).await?).await,
-            UpstreamAddress::Https { host, port } => {
-                let stream = tcp(host, *port).await?;
-                let Some((connector, name)) = &self.tls else {
-                    return Err(UpstreamError::Connect(std::io::Error::other("no TLS settings for an https upstream")));
-                };
-                let stream = connector.connect(name.clone(), stream).await.map_err(UpstreamError::Tls)?;
-                handshake(stream).await
-            }
-        }
-    }
-}
-
-async fn tcp(host: &str, port: u16) -> Result<TcpStream, UpstreamError> {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((host, port)).await.map_err(UpstreamError::Connect)?;
-    // Without it a small request can wait for the delayed acknowledgement of the one before.
-    stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
-    Ok(stream)
-}
-
-async fn unix(path: &Path) -> Result<UnixStream, UpstreamError> {
-    UnixStream::connect(path).await.map_err(UpstreamError::Connect)
-}
-
-async fn handshake<S>(stream: S) -> Result<SendRequest<Body>, UpstreamError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(256 * 1024)
-        .max_headers(200)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(UpstreamError::Exchange)?;
-    tokio::spawn(async move {
-        // Its error also reaches the request that was under way, which reports it.
-        let _reported_there = connection.with_upgrades().await;
-    });
-    Ok(sender)
-}
-
-/// Why the application gave no answer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum UpstreamError {
-    /// No connection.
-    #[error("cannot connect to the upstream")]
-    Connect(#[source] std::io::Error),
-    /// Its certificate cannot be verified, or TLS failed otherwise (S135).
-    #[error("TLS to the upstream failed")]
-    Tls(#[source] std::io::Error),
-    /// No connection in time.
-    #[error("connecting to the upstream took longer than the connect timeout")]
-    ConnectTimeout,
-    /// It broke off or did not speak HTTP.
-    #[error("the upstream broke off or sent no valid HTTP response")]
-    Exchange(#[source] hyper::Error),
-    /// It does not answer.
-    #[error("the upstream sent no response within the first_byte timeout")]
-    FirstByteTimeout,
-    /// All connections are in use.
-    #[error("all upstream connections are in use")]
-    Busy,
-    /// It switched protocols without being asked, or to another (S121).
-    #[error("the upstream switched protocols without being asked to")]
-    UnaskedUpgrade,
-}
-
-impl UpstreamError {
-    /// Whether the request cannot have reached the application.
-    fn is_connect(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::Tls(_) | Self::ConnectTimeout)
-    }
-}
-
 struct Idle {
     sender: SendRequest<Body>,
-    since: Instant,
+    since: Timestamp,
 }
 
 /// The idle connections of one worker.
-#[derive(Default)]
 pub(super) struct Pool {
     idle: Mutex<HashMap<usize, Vec<Idle>>>,
+    clock: Arc<dyn Clock>,
 }
 
 /// A connection that is in use. Dropping it closes the connection and so cancels the request (S177).
 pub(super) struct Lease {
     pool: Arc<Pool>,
-    upstream: usize,
+    pub(super) upstream: Arc<Upstream>,
     sender: SendRequest<Body>,
     /// Whether the application knows the connection, not only the request, as some user's.
     personal: bool,
-    _slot: OwnedSemaphorePermit,
+    sending: Arc<Sending>,
 }
 
 impl Lease {
-    /// The response is complete: the connection can carry the next request.
+    /// The response is complete: the connection can carry the next request, unless this one is still
+    /// being sent. Then it is left to end by itself: nobody may have to wait for a slow upload.
     pub(super) fn give_back(self) {
-        if !self.personal {
-            self.pool.put(self.upstream, self.sender);
+        if self.sending.is_done() && !self.personal {
+            self.pool.put(self.upstream.id, self.sender);
         }
     }
 }
 
+/// A request that found no connection, to be sent elsewhere.
+type Unsent = Option<Box<Request<Body>>>;
+
 impl Pool {
+    /// An empty pool.
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::default(), clock })
+    }
+
+    /// Runs forever: closes connections that have been idle for too long.
+    pub(super) async fn tidy(self: Arc<Self>) {
+        loop {
+            let now = self.clock.now();
+            self.clock.sleep_until(now.plus(TIDY_EVERY)).await;
+            let now = self.clock.now();
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            for connections in idle.values_mut() {
+                connections.retain(|idle| idle.is_usable(now));
+            }
+            // What a reload left behind, for one.
+            idle.retain(|_, connections| !connections.is_empty());
+        }
+    }
+
     fn put(&self, upstream: usize, sender: SendRequest<Body>) {
         if sender.is_closed() {
             return;
@@ -175,27 +98,19 @@ impl Pool {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = idle.entry(upstream).or_default();
         if idle.len() < IDLE_LIMIT {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { sender, since: self.clock.now() });
         }
     }
 
     fn take(&self, upstream: usize) -> Option<SendRequest<Body>> {
+        let now = self.clock.now();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = idle.get_mut(&upstream)?;
-        while let Some(candidate) = idle.pop() {
-            if candidate.since.elapsed() >= IDLE_LIFETIME {
-                // The newest is on top: all below are older.
-                idle.clear();
-                return None;
-            }
-            if !candidate.sender.is_closed() {
-                return Some(candidate.sender);
-            }
-        }
-        None
+        std::iter::from_fn(|| idle.pop()).find(|idle| idle.is_usable(now)).map(|idle| idle.sender)
     }
 
-    /// Sends a request to the first upstream that can be connected to, in the order given.
+    /// Sends a request to the first upstream that can be connected to, in the order given; those that
+    /// could not be a moment ago come last.
     ///
     /// A request whose head was not written is sent again on another connection; one that may have
     /// been read is repeated once only if it is a GET or HEAD without body on a connection that had
@@ -209,20 +124,30 @@ impl Pool {
         first: usize,
         mut request: Request<Body>,
         timeouts: &Timeouts,
-    ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
-        let mut failure = UpstreamError::Busy;
-        for turn in 0..upstreams.len() {
-            let upstream = &upstreams[(first + turn) % upstreams.len()];
-            match self.send_to(upstream, request, timeouts).await {
-                Ok(answer) => return Ok(answer),
-                Err((error, Some(unsent))) if error.is_connect() => {
-                    failure = error;
-                    request = *unsent;
+        context: &telemetry::Context,
+    ) -> Result<(Response<Incoming>, Lease), UpstreamFailure> {
+        let mut order = in_turn(upstreams, first, self.clock.now());
+        loop {
+            let upstream = order.remove(0);
+            let (cause, unsent) = match self.send_to(upstream, request, timeouts).await {
+                Ok(answer) => {
+                    if upstream.is_back() {
+                        telemetry::audit(context, &Audit::UpstreamUp { upstream: &upstream.name });
+                    }
+                    return Ok(answer);
                 }
-                Err((error, _)) => return Err(error),
+                Err(failed) => failed,
+            };
+            let failure = upstream.failure(cause);
+            match unsent {
+                Some(unsent) if !order.is_empty() => request = *unsent,
+                Some(_) | None => return Err(failure),
+            }
+            let is_full = matches!(failure.cause, UpstreamError::Busy);
+            if !is_full && upstream.went_down(self.clock.now()) {
+                telemetry::audit(context, &Audit::UpstreamDown { error: &failure });
             }
         }
-        Err(failure)
     }
 
     async fn send_to(
@@ -230,45 +155,77 @@ impl Pool {
         upstream: &Arc<Upstream>,
         mut request: Request<Body>,
         timeouts: &Timeouts,
-    ) -> Result<(Response<Incoming>, Lease), (UpstreamError, Option<Box<Request<Body>>>)> {
-        let slot = Arc::clone(&upstream.slots).acquire_owned();
-        let Ok(Ok(slot)) = tokio::time::timeout(timeouts.connect, slot).await else {
-            return Err((UpstreamError::Busy, None));
+    ) -> Result<(Response<Incoming>, Lease), (UpstreamError, Unsent)> {
+        let slot = match upstream.slot(timeouts.connect).await {
+            Ok(slot) => slot,
+            Err(error) => return Err((error, Some(Box::new(request)))),
         };
         let personal = headers::authenticates_connection(request.headers());
+        let sending = Sending::new(slot);
+        request.body_mut().report_to(&sending);
+        let mut reuse = true;
         loop {
-            let reused = self.take(upstream.id);
+            let reused = if reuse { self.take(upstream.id) } else { None };
             let was_idle = reused.is_some();
             let mut sender = match reused {
                 Some(sender) => sender,
-                None => match tokio::time::timeout(timeouts.connect, upstream.connect()).await {
-                    Ok(Ok(sender)) => sender,
-                    Ok(Err(error)) => return Err((error, Some(Box::new(request)))),
-                    Err(_) => return Err((UpstreamError::ConnectTimeout, Some(Box::new(request)))),
+                None => match upstream.connect(timeouts.connect).await {
+                    Ok(sender) => sender,
+                    Err(error) => return Err((error, Some(Box::new(request)))),
                 },
             };
             let repeat = if was_idle { repeatable(&request) } else { None };
-            if sender.ready().await.is_err() && was_idle {
+            if was_idle && !is_ready(&mut sender, timeouts.connect).await {
                 continue;
             }
-            let answer = sender.try_send_request(request);
-            let answer = match timeouts.first_byte {
-                Some(limit) => match tokio::time::timeout(limit, answer).await {
-                    Ok(answer) => answer,
-                    Err(_) => return Err((UpstreamError::FirstByteTimeout, None)),
-                },
-                None => answer.await,
-            };
-            match answer {
+            let answer = first_byte(sender.try_send_request(request), &sending, timeouts.first_byte).await;
+            let mut error = match answer.ok_or((UpstreamError::FirstByteTimeout, None))? {
                 Ok(response) => {
-                    let lease = Lease { pool: Arc::clone(self), upstream: upstream.id, sender, personal, _slot: slot };
-                    return Ok((response, lease));
+                    let (pool, upstream) = (Arc::clone(self), Arc::clone(upstream));
+                    return Ok((response, Lease { pool, upstream, sender, personal, sending }));
                 }
-                Err(mut error) => match error.take_message().or(repeat) {
-                    Some(unsent) if was_idle => request = unsent,
-                    _ => return Err((UpstreamError::Exchange(error.into_error()), None)),
-                },
-            }
+                Err(error) => error,
+            };
+            request = match (error.take_message(), repeat) {
+                (Some(unwritten), _) if was_idle => unwritten,
+                (None, Some(repeat)) => {
+                    reuse = false;
+                    repeat
+                }
+                (Some(_) | None, _) => return Err((UpstreamError::Exchange(error.into_error()), None)),
+            };
+        }
+    }
+}
+
+impl Idle {
+    fn is_usable(&self, now: Timestamp) -> bool {
+        now.since(self.since) < IDLE_LIFETIME && !self.sender.is_closed()
+    }
+}
+
+fn in_turn(upstreams: &[Arc<Upstream>], first: usize, now: Timestamp) -> Vec<&Arc<Upstream>> {
+    let mut order: Vec<_> =
+        upstreams.iter().cycle().skip(first % upstreams.len().max(1)).take(upstreams.len()).collect();
+    order.sort_by_key(|upstream| !upstream.is_likely_up(now));
+    order
+}
+
+async fn is_ready(sender: &mut SendRequest<Body>, limit: Duration) -> bool {
+    matches!(tokio::time::timeout(limit, sender.ready()).await, Ok(Ok(())))
+}
+
+/// Waits for the answer; `None` when nothing has come `limit` after the request went out, or after
+/// the application stopped taking it.
+async fn first_byte<T>(answer: impl Future<Output = T>, sending: &Sending, limit: Option<Duration>) -> Option<T> {
+    let Some(limit) = limit else { return Some(answer.await) };
+    let mut answer = pin!(answer);
+    loop {
+        if let Ok(answer) = tokio::time::timeout_at(sending.quiet_since() + limit, answer.as_mut()).await {
+            return Some(answer);
+        }
+        if sending.quiet_since() + limit <= Instant::now() {
+            return None;
         }
     }
 }

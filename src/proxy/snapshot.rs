@@ -30,7 +30,7 @@ use crate::policy::site::Timeouts;
 use crate::policy::site::UpstreamAddress;
 use crate::policy::site::UpstreamHost;
 use crate::policy::site::UpstreamTls;
-use crate::proxy::pool::Upstream;
+use crate::proxy::upstream::Upstream;
 
 /// One configuration at work.
 pub(super) struct Snapshot {

@@ -144,6 +144,7 @@ async fn work(shared: Arc<Shared>, number: usize, sockets: Sockets) {
     let beating = Arc::clone(&shared);
     tokio::spawn(async move { beating.beats.beat(number).await });
     let worker = shared.gate.worker();
+    tokio::spawn(Arc::clone(&worker).tidy());
     let connections = TaskTracker::new();
     let mut accepting = JoinSet::new();
     for socket in sockets.https {

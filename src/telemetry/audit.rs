@@ -162,6 +162,23 @@ pub enum Audit<'a> {
         /// What was wrong.
         error: &'a dyn Error,
     },
+    /// The application's answer broke off after its head was passed on.
+    AnswerBroken {
+        /// Which upstream.
+        upstream: &'a str,
+        /// How.
+        error: &'a dyn Error,
+    },
+    /// One of several upstreams cannot be connected to; others are asked instead.
+    UpstreamDown {
+        /// Which, and why.
+        error: &'a dyn Error,
+    },
+    /// It answers again.
+    UpstreamUp {
+        /// Which.
+        upstream: &'a str,
+    },
     /// The store could not answer.
     StoreFailed {
         /// Why.
@@ -257,6 +274,9 @@ pub fn audit(context: &Context, event: &Audit<'_>) {
         ),
         Audit::RequestRefused { .. }
         | Audit::ExchangeFailed { .. }
+        | Audit::AnswerBroken { .. }
+        | Audit::UpstreamDown { .. }
+        | Audit::UpstreamUp { .. }
         | Audit::StoreFailed { .. }
         | Audit::ConfigReloaded { .. }
         | Audit::ConfigRefused { .. }
@@ -297,6 +317,14 @@ fn service_event(context: &Context, event: &Audit<'_>) {
         Audit::ExchangeFailed { error } => {
             emit!(warn, context, "upstream.failed", error = ErrorChain(*error).to_string());
         }
+        Audit::AnswerBroken { upstream, error } => {
+            let error = format!("upstream {upstream}: its answer broke off: {}", ErrorChain(*error));
+            emit!(warn, context, "upstream.failed", error = error);
+        }
+        Audit::UpstreamDown { error } => {
+            emit!(warn, context, "upstream.down", error = ErrorChain(*error).to_string());
+        }
+        Audit::UpstreamUp { upstream } => emit!(info, context, "upstream.up", upstream = upstream),
         Audit::StoreFailed { error } => emit!(error, context, "store.failed", error = ErrorChain(*error).to_string()),
         Audit::ConfigReloaded { path } => emit!(info, context, "config.reloaded", file = path.display().to_string()),
         Audit::ConfigRefused { path, error } => emit!(

@@ -28,9 +28,11 @@ mod plain;
 mod properties;
 mod signals;
 mod sites;
+mod streaming;
 #[allow(dead_code, unused_imports)] // The harness is ahead of the tests that use it.
 mod support;
 mod tls;
 mod tunnels;
 mod unread;
+mod upstreams;
 mod websocket;

@@ -15,7 +15,6 @@ pub(super) use self::words::title;
 
 use self::words::join;
 use self::words::time;
-use self::words::upstream;
 
 /// A paragraph for the whole, one for each site.
 pub(super) fn explain(config: &Config) -> String {
@@ -24,7 +23,12 @@ pub(super) fn explain(config: &Config) -> String {
         let _ = writeln!(out, "{line}");
     }
     for site in &config.sites {
-        let _ = writeln!(out, "\nSite {} -> {}", site.origin.to_text(), join(site.upstreams.iter().map(upstream)));
+        let _ = writeln!(
+            out,
+            "\nSite {} -> {}",
+            site.origin.to_text(),
+            join(site.upstreams.iter().map(ToString::to_string))
+        );
         for line in site::lines(config, site) {
             let _ = writeln!(out, "  {line}");
         }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::policy::glob::PathPattern;
-use crate::policy::site::UpstreamAddress;
 
 pub(super) fn join<T: AsRef<str>>(texts: impl Iterator<Item = T>) -> String {
     texts.map(|text| text.as_ref().to_owned()).collect::<Vec<_>>().join(", ")
@@ -38,16 +37,6 @@ pub(super) fn size(bytes: u64) -> String {
 fn in_largest(amount: u128, units: &[(&'static str, u128)]) -> (u128, &'static str) {
     let fits = units.iter().find(|(_, size)| amount >= *size && amount.is_multiple_of(*size));
     fits.or_else(|| units.last()).map_or((amount, ""), |(unit, size)| (amount / size, unit))
-}
-
-pub(super) fn upstream(upstream: &UpstreamAddress) -> String {
-    match upstream {
-        UpstreamAddress::Http { host, port: 80 } => format!("http://{host}"),
-        UpstreamAddress::Http { host, port } => format!("http://{host}:{port}"),
-        UpstreamAddress::Https { host, port: 443 } => format!("https://{host}"),
-        UpstreamAddress::Https { host, port } => format!("https://{host}:{port}"),
-        UpstreamAddress::Unix(path) => format!("unix:{}", path.display()),
-    }
 }
 
 pub(super) fn pattern(pattern: &PathPattern) -> String {

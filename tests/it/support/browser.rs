@@ -93,8 +93,13 @@ impl Browser {
     }
 
     /// The same browser over HTTP/2.
-    pub fn over_http2(mut self) -> Self {
-        self.http2 = true;
+    pub fn over_http2(self) -> Self {
+        self.over(true)
+    }
+
+    /// The same browser over HTTP/2, or over HTTP/1.1.
+    pub fn over(mut self, http2: bool) -> Self {
+        self.http2 = http2;
         self
     }
 

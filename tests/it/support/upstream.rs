@@ -137,6 +137,7 @@ struct App {
     script: Script,
     received: Arc<Mutex<Vec<Received>>>,
     connections: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
 }
 
 /// A running application.
@@ -252,17 +253,25 @@ impl Upstream {
     pub fn connections(&self) -> usize {
         self.app.connections.load(Ordering::Relaxed)
     }
+
+    /// How many of them are open.
+    pub fn open_connections(&self) -> usize {
+        self.app.open.load(Ordering::Relaxed)
+    }
 }
 
 impl App {
     fn new(script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
-        Self { script: Arc::new(script), received: Arc::default(), connections: Arc::default() }
+        Self { script: Arc::new(script), received: Arc::default(), connections: Arc::default(), open: Arc::default() }
     }
 
     async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
         self.connections.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let open = Arc::clone(&self.open);
         let service = service_fn(move |request| self.clone().answer(request));
         let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+        open.fetch_sub(1, Ordering::Relaxed);
     }
 
     async fn answer(

@@ -1,0 +1,79 @@
+//! How far the sending of a request has got, as seen by who waits for its answer.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+/// One request on its way to the application. Its slot stays taken until both the answer has been
+/// read and the body has been sent.
+pub(super) struct Sending {
+    _slot: OwnedSemaphorePermit,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    /// All that there is to send has been taken, at this time.
+    Done(Instant),
+    /// The application took the last piece at this time.
+    Moving(Instant),
+    /// The client has not sent the next piece yet.
+    Waiting,
+}
+
+impl Sending {
+    /// A request without a body, or whose body is there already.
+    pub(super) fn new(slot: OwnedSemaphorePermit) -> Arc<Self> {
+        Arc::new(Self { _slot: slot, state: Mutex::new(State::Done(Instant::now())) })
+    }
+
+    /// Whether everything has been sent.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.state(), State::Done(_))
+    }
+
+    /// Since when it is the application that everybody waits for.
+    pub(super) fn quiet_since(&self) -> Instant {
+        match self.state() {
+            State::Done(at) | State::Moving(at) => at,
+            State::Waiting => Instant::now(),
+        }
+    }
+
+    fn state(&self) -> State {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, state: State) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+}
+
+/// Held by the body: says how it gets on, and that it is done when it is dropped.
+pub(super) struct Reporter(Arc<Sending>);
+
+impl Reporter {
+    pub(super) fn new(sending: &Arc<Sending>) -> Self {
+        sending.set(State::Moving(Instant::now()));
+        Self(Arc::clone(sending))
+    }
+
+    /// The application took a piece.
+    pub(super) fn moved(&self) {
+        self.0.set(State::Moving(Instant::now()));
+    }
+
+    /// The client lets us wait for the next piece.
+    pub(super) fn waits(&self) {
+        self.0.set(State::Waiting);
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        self.0.set(State::Done(Instant::now()));
+    }
+}

@@ -1,0 +1,290 @@
+//! The way to the application: plain, TLS, unix sockets; connections that are used again, that went
+//! stale, that cannot be made.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::CertificateParams;
+use rcgen::ExtendedKeyUsagePurpose;
+use rcgen::KeyPair;
+use rustls::RootCertStore;
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::WebPkiClientVerifier;
+use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use vestibule::cert;
+
+use crate::support::Received;
+use crate::support::Reply;
+use crate::support::SITE;
+use crate::support::Upstream;
+use crate::support::Vestibule;
+use crate::support::Wire;
+use crate::support::certificates;
+use crate::support::eventually;
+use crate::support::file;
+use crate::support::program::Program;
+use crate::support::read_head;
+
+/// TLS as an application serves it; `clients` is the authority of the clients it wants.
+fn serving(certificate: &Path, key: &Path, clients: Option<&Path>) -> ServerConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_file(path).unwrap()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let chain = CertificateDer::pem_file_iter(certificate).unwrap().map(Result::unwrap).collect();
+    builder.with_single_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap()).unwrap()
+}
+
+fn page(_: &Received) -> Reply {
+    Reply::text("page")
+}
+
+#[tokio::test]
+async fn an_application_over_tls_is_verified() {
+    // S135
+    let ours = certificates();
+    let app = Upstream::over_tls("localhost", serving(&ours.certificate, &ours.key, None), page).await;
+    let address = app.url().replace("localhost", "127.0.0.1");
+    let ca = format!("[site.upstream_tls]\nca = {:?}\n", ours.ca);
+    for (url, tls, status) in [
+        (app.url(), ca.clone(), 200),
+        (address.clone(), ca.clone(), 200),
+        (address.clone(), format!("{ca}server_name = \"app.test\"\n"), 200),
+        (address.clone(), format!("{ca}server_name = \"another.test\"\n"), 502),
+        (app.url(), String::new(), 502),
+    ] {
+        let (_proxy, mut browser) = Vestibule::at(&url, &format!("{SITE}{tls}")).await;
+        assert_eq!(browser.get("/public/x").await.status, status, "{url} {tls}");
+    }
+    assert_eq!(app.received().len(), 3);
+}
+
+#[tokio::test]
+async fn why_an_application_is_not_trusted_is_in_the_log() {
+    // S135, S166
+    let foreign = TempDir::new().unwrap();
+    let made = cert::make(foreign.path(), &["localhost".to_owned()]).unwrap();
+    let app = Upstream::over_tls("localhost", serving(&made.certificate, &made.key, None), page).await;
+    let tls = format!("[site.upstream_tls]\nca = {:?}\n", certificates().ca);
+    let program = Program::start(&file(&app.url(), &format!("{SITE}{tls}"))).await;
+
+    let answer = program.browser().get("/public/x").await;
+
+    assert_eq!(answer.status, 502);
+    assert!(!answer.body.contains("localhost") && !answer.body.contains("certificate"), "{}", answer.body);
+    program.answered(1).await;
+    let failures = program.events("upstream.failed");
+    assert_eq!(failures.len(), 1);
+    assert_eq!(failures[0]["level"], "warn");
+    let cause = failures[0]["error"].as_str().unwrap();
+    assert!(cause.contains(&app.url()) && cause.contains("invalid peer certificate"), "{cause}");
+    assert!(app.received().is_empty());
+}
+
+#[tokio::test]
+async fn an_application_may_ask_for_our_certificate() {
+    // S74
+    let directory = TempDir::new().unwrap();
+    let (certificate, key) = (directory.path().join("client.pem"), directory.path().join("client.key"));
+    let pair = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(["vestibule.test".to_owned()]).unwrap();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    std::fs::write(&certificate, params.self_signed(&pair).unwrap().pem()).unwrap();
+    std::fs::write(&key, pair.serialize_pem()).unwrap();
+    let ours = certificates();
+    let tls = serving(&ours.certificate, &ours.key, Some(&certificate));
+    let app = Upstream::over_tls("localhost", tls, page).await;
+    let ca = format!("{SITE}[site.upstream_tls]\nca = {:?}\n", ours.ca);
+
+    let (_proxy, mut without) = Vestibule::at(&app.url(), &ca).await;
+    assert_eq!(without.get("/public/x").await.status, 502);
+    let shown = format!("{ca}client_certificate = {certificate:?}\nclient_key = {key:?}\n");
+    let (_proxy, mut with) = Vestibule::at(&app.url(), &shown).await;
+    assert_eq!(with.get("/public/x").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_application_may_listen_on_a_unix_socket() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("app.sock");
+    let missing = directory.path().join("missing.sock");
+    let app = Upstream::on_socket(&path, page).await;
+    for (upstream_host, host) in [("", "app.test"), ("upstream_host = \"upstream\"\n", "localhost")] {
+        let (_proxy, mut browser) = Vestibule::with(&app, &format!("{upstream_host}{SITE}")).await;
+        assert_eq!(browser.post("/public/x", &[("a", "b")]).await.status, 200);
+        assert_eq!(app.last().header("host"), Some(host));
+        assert_eq!(app.last().body, "a=b");
+    }
+
+    let (_proxy, mut browser) = Vestibule::at(&format!("unix:{}", missing.display()), SITE).await;
+    assert_eq!(browser.get("/public/x").await.status, 502);
+}
+
+#[tokio::test]
+async fn connections_are_used_again() {
+    let app = Upstream::legacy().await;
+    let (_proxy, mut browser) = Vestibule::in_front_of(&app).await;
+    browser.log_in("alice").await;
+
+    for http2 in [false, true] {
+        browser.http2 = http2;
+        for _ in 0..5 {
+            assert_eq!(browser.get("/").await.status, 200);
+            assert_eq!(browser.post("/", &[("a", "b")]).await.status, 200);
+        }
+    }
+
+    assert_eq!(app.connections(), 1);
+}
+
+/// Answers one request on each connection and does with it what `then` says when the next one has
+/// arrived; counts requests by their first line.
+async fn fickle(then: fn(usize) -> bool) -> (Wire, mpsc::UnboundedReceiver<String>) {
+    let (seen, lines) = mpsc::unbounded_channel();
+    let wire = Wire::start(move |connection, mut stream| {
+        let seen = seen.clone();
+        async move {
+            for request in 0.. {
+                let head = read_head(&mut stream).await;
+                if head.is_empty() {
+                    return;
+                }
+                seen.send(head.lines().next().unwrap().to_owned()).unwrap();
+                if request > 0 && then(connection) {
+                    return;
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            }
+        }
+    })
+    .await;
+    (wire, lines)
+}
+
+fn drain(lines: &mut mpsc::UnboundedReceiver<String>) -> Vec<String> {
+    std::iter::from_fn(|| lines.try_recv().ok()).collect()
+}
+
+#[tokio::test]
+async fn a_page_that_was_lost_on_a_stale_connection_is_asked_for_once_more() {
+    // S101: the application closes its connections when it reads a second request on them.
+    let (wire, mut lines) = fickle(|_| true).await;
+    let (_proxy, browser) = Vestibule::at(&wire.url(), SITE).await;
+    // Several idle connections: one lost request must not use them all up.
+    let busy: Vec<_> = (0..4).map(|_| browser.clone()).collect();
+    let opened = busy.into_iter().map(|mut browser| async move { browser.get("/public/first").await.status });
+    let opened: Vec<_> = opened.map(tokio::spawn).collect();
+    for answer in opened {
+        assert_eq!(answer.await.unwrap(), 200);
+    }
+    drain(&mut lines);
+
+    let answer = browser.clone().get("/public/second").await;
+
+    assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, "ok"));
+    assert_eq!(drain(&mut lines), ["GET /public/second HTTP/1.1"; 2]);
+}
+
+#[tokio::test]
+async fn a_form_is_never_sent_twice() {
+    // S101
+    let (wire, mut lines) = fickle(|_| true).await;
+    let (_proxy, mut browser) = Vestibule::at(&wire.url(), SITE).await;
+    assert_eq!(browser.get("/public/x").await.status, 200);
+    for (method, status) in [("POST", 502), ("PUT", 502), ("DELETE", 502)] {
+        drain(&mut lines);
+        let request = http::Request::builder().method(method).uri("/public/x").body(http_body_util::Full::default());
+        assert_eq!(browser.send(request.unwrap()).await.status, status, "{method}");
+        assert_eq!(drain(&mut lines), [format!("{method} /public/x HTTP/1.1")]);
+        assert_eq!(browser.get("/public/x").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_the_application_closed_is_not_used() {
+    // A form is lost only when the application reads it and then gives up, not when it closed before.
+    let wire = Wire::start(|_, mut stream: TcpStream| async move {
+        let head = read_head(&mut stream).await;
+        let mut body = vec![0; if head.starts_with("POST") { 3 } else { 0 }];
+        stream.read_exact(&mut body).await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+    })
+    .await;
+    let (_proxy, mut browser) = Vestibule::at(&wire.url(), SITE).await;
+
+    for request in 1..=20 {
+        let answer = browser.post("/public/x", &[("a", "b")]).await;
+        assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, "ok"), "{request}");
+        assert_eq!(wire.connections(), request);
+    }
+}
+
+#[tokio::test]
+async fn the_others_work_while_one_application_is_down() {
+    let (one, two) = (Upstream::start(|_| Reply::text("one")).await, Upstream::start(|_| Reply::text("two")).await);
+    let down = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let upstreams = format!("{} http://{down} {}", one.url(), two.url());
+    let program = Program::start(&file(&upstreams, SITE)).await;
+    let mut browser = program.browser();
+
+    for _ in 0..12 {
+        assert_eq!(browser.post("/public/x", &[("a", "b")]).await.status, 200);
+    }
+
+    assert!(one.received().len() >= 4 && two.received().len() >= 4, "the others share the work");
+    assert_eq!(one.received().len() + two.received().len(), 12);
+    assert!(one.received().iter().chain(&two.received()).all(|request| request.body == "a=b"));
+    program.answered(12).await;
+    let said = program.events("upstream.down");
+    assert_eq!(said.len(), 1, "it is said once, not for every request");
+    assert!(said[0]["error"].as_str().unwrap().contains(&down.to_string()), "{said:?}");
+}
+
+#[tokio::test]
+async fn an_application_that_returns_is_used_again() {
+    let down = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = down.local_addr().unwrap();
+    drop(down);
+    let (_proxy, mut browser) = Vestibule::at(&format!("http://{address}"), SITE).await;
+    assert_eq!(browser.get("/public/x").await.status, 502);
+
+    let listener = TcpListener::bind(address).await.unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+        read_head(&mut stream).await;
+    });
+
+    assert_eq!(browser.get("/public/x").await.status, 200);
+}
+
+#[tokio::test]
+async fn idle_connections_are_given_up() {
+    // Applications with one process per connection are starved by proxies that hold on to idle ones.
+    let app = Upstream::legacy().await;
+    let (proxy, mut browser) = Vestibule::in_front_of(&app).await;
+    browser.get("/public/x").await;
+    assert_eq!(app.open_connections(), 1);
+
+    proxy.advance(Duration::from_secs(61));
+
+    eventually("the idle connection is closed", || app.open_connections() == 0).await;
+}
