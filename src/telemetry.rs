@@ -5,10 +5,12 @@
 
 mod audit;
 mod format;
+mod sink;
 
 use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -28,6 +30,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::LogFormat;
 use crate::config::LogSettings;
 use crate::policy::session::Outline;
+
+use self::sink::Sink;
 
 pub use self::audit::Audit;
 pub use self::audit::ErrorChain;
@@ -76,9 +80,10 @@ fn is_json(settings: &LogSettings) -> bool {
 
 /// Sends logs to standard error. A second call changes nothing.
 pub fn init(settings: &LogSettings) -> Guard {
-    let (writer, guard) =
-        NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true).finish(std::io::stderr());
-    let json = Arc::new(AtomicBool::new(is_json(settings)));
+    let (json, overflow) = (Arc::new(AtomicBool::new(is_json(settings))), Arc::new(OnceLock::new()));
+    let sink = Sink::new(std::io::stderr(), Arc::clone(&json), Arc::clone(&overflow));
+    let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true).finish(sink);
+    let _set_once = overflow.set(writer.error_counter());
     let (filter, level) = reload::Layer::new(LevelFilter::from_level(settings.level));
     let lines = format::Lines::new(writer, Arc::clone(&json));
     let _first_wins = tracing_subscriber::registry().with(filter).with(lines).try_init();
