@@ -1,14 +1,16 @@
 //! The pages of the demo's application.
 
 use http::HeaderMap;
+use http::HeaderValue;
 
 /// Its style sheet: public, so that the login page has it too.
 pub(super) const STYLE: &str = "body{font:16px/1.5 Georgia,serif;margin:0;background:#d4d0c8;color:#000}\
-main{max-width:46em;margin:2em auto;background:#fff;border:2px outset #eee;padding:1em 2em 2em}\
-h1{background:#000080;color:#fff;font:bold 18px/2 Tahoma,sans-serif;margin:-1em -2em 1em;padding:0 1em}\
-table{border-collapse:collapse;font:13px/1.4 monospace;width:100%}td{border:1px solid #aaa;padding:2px 6px;\
-word-break:break-all;vertical-align:top}td:first-child{white-space:nowrap}.ours td{background:#ffffcc}\
-.error{color:#a00;font-weight:bold}input{font:inherit;margin:2px}#clock{font:bold 20px monospace}";
+main{max-width:46rem;margin:2rem auto;background:#fff;border:2px outset #eee;padding:0 2rem 2rem}\
+h1{background:#000080;color:#fff;font:bold 18px/2 Tahoma,sans-serif;margin:0 -2rem 1rem;padding:0 1rem}\
+h2{font:bold 18px/2 Tahoma,sans-serif;margin:1.5rem 0 0}table{border-collapse:collapse;font:13px/1.4 monospace;\
+width:100%}td{border:1px solid #aaa;padding:2px 6px;word-break:break-word;vertical-align:top}\
+td:first-child{white-space:nowrap}.ours td{background:#ffffcc}.error{color:#a00;font-weight:bold}\
+input{font:inherit;margin:2px}#clock{font:bold 20px monospace}i{font:italic 13px Georgia,serif;color:#555}";
 
 /// The login form.
 pub(super) fn login(session: &str, error: Option<&str>) -> String {
@@ -35,15 +37,10 @@ pub(super) fn token(session: &str) -> String {
 
 /// The page behind the login.
 pub(super) fn home(user: &str, notes: &[String], headers: &HeaderMap) -> String {
-    let ours = |name: &str| name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "via" | "x-real-ip");
-    let rows: String = headers
-        .iter()
-        .map(|(name, value)| {
-            let class = if ours(name.as_str()) { " class=ours" } else { "" };
-            let value = escape(&String::from_utf8_lossy(value.as_bytes()));
-            format!("<tr{class}><td>{name}</td><td>{value}</td></tr>")
-        })
-        .collect();
+    let mut rows: Vec<_> =
+        headers.iter().map(|(name, value)| (rank(name.as_str()), row(name.as_str(), value))).collect();
+    rows.sort_by_key(|(rank, _)| *rank);
+    let rows: String = rows.into_iter().map(|(_, row)| row).collect();
     let notes: String = notes.iter().map(|note| format!("<li>{}</li>", escape(note))).collect();
     whole(
         "Intranet 98",
@@ -53,12 +50,40 @@ pub(super) fn home(user: &str, notes: &[String], headers: &HeaderMap) -> String 
              <h2>Your notes</h2><ul>{notes}</ul>\
              <form method=post action=/notes><input name=note> <input type=submit value=Add></form>\
              <h2>What this application received</h2>\
-             <p>Marked: set by Vestibule, whatever the client sent.</p><table id=headers>{rows}</table>\
-             <script>var s=new WebSocket('wss://'+location.host+'/clock');var c=document.getElementById('clock');\
+             <p>Yellow is what Vestibule set, whatever the client sent. Scripts of this page see these cookies: \
+             <code id=cookies></code></p><table id=headers>{rows}</table>\
+             <script>document.getElementById('cookies').textContent=document.cookie||'none';\
+             var s=new WebSocket((location.protocol=='https:'?'wss://':'ws://')+location.host+'/clock');\
+             var c=document.getElementById('clock');\
              s.onmessage=function(e){{c.textContent=e.data}};s.onclose=function(){{c.textContent='(closed)'}}</script>",
             escape(user)
         ),
     )
+}
+
+/// What is worth looking at comes first.
+fn rank(name: &str) -> u8 {
+    match name {
+        "x-forwarded-user" => 0,
+        "cookie" => 1,
+        _ if is_ours(name) => 2,
+        _ => 3,
+    }
+}
+
+fn row(name: &str, value: &HeaderValue) -> String {
+    let class = if is_ours(name) { " class=ours" } else { "" };
+    let value = escape(&String::from_utf8_lossy(value.as_bytes()));
+    let remark = match name {
+        "x-forwarded-user" => " <i>&mdash; who you are; nobody can forge it</i>",
+        "cookie" => " <i>&mdash; through Vestibule, the browser never had this one</i>",
+        _ => "",
+    };
+    format!("<tr{class}><td>{name}</td><td>{value}{remark}</td></tr>")
+}
+
+fn is_ours(name: &str) -> bool {
+    name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "via" | "x-real-ip")
 }
 
 /// A page with one sentence.
