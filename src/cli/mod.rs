@@ -2,6 +2,8 @@
 
 mod run;
 
+use std::io::ErrorKind;
+use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -101,19 +103,14 @@ pub fn main() -> ExitCode {
         Command::Check { file } => check(&file.or(outer)),
         Command::Demo { port } => report(demo::run(port)),
         Command::Cert { out, names } => match cert::make(&out, &names) {
-            Ok(made) => {
-                println!("{made}");
-                ExitCode::SUCCESS
-            }
+            Ok(made) => say(&format!("{made}\n"), ExitCode::SUCCESS),
             Err(error) => failed(&error),
         },
-        Command::Schema => {
-            println!("{:#}", config::schema());
-            ExitCode::SUCCESS
-        }
+        Command::Schema => say(&format!("{:#}\n", config::schema()), ExitCode::SUCCESS),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "vestibule", &mut std::io::stdout());
-            ExitCode::SUCCESS
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "vestibule", &mut script);
+            say(&String::from_utf8_lossy(&script), ExitCode::SUCCESS)
         }
     }
 }
@@ -122,7 +119,8 @@ fn check(path: &Path) -> ExitCode {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(problems) => {
-            eprintln!("{problems}\n\n{} is invalid: {}.", path.display(), plural(problems.count(), "problem"));
+            let count = plural(problems.count(), "problem");
+            complain(&format!("{problems}\n\n{} is invalid: {count}.", path.display()));
             return ExitCode::from(INVALID);
         }
     };
@@ -131,17 +129,14 @@ fn check(path: &Path) -> ExitCode {
         Ok(about_files) => warnings.extend(about_files),
         Err(error) => return not_started(&error),
     }
-    print!("{}", config.explain());
+    let mut text = config.explain();
     if warnings.is_empty() {
-        println!("\n{} is valid.", path.display());
-        return ExitCode::SUCCESS;
+        return say(&format!("{text}\n{} is valid.\n", path.display()), ExitCode::SUCCESS);
     }
-    println!("\nWarnings:");
-    for warning in &warnings {
-        println!("  - {warning}");
-    }
-    println!("\n{} is valid, with {}.", path.display(), plural(warnings.len(), "warning"));
-    ExitCode::from(FAILED)
+    text.push_str("\nWarnings:\n");
+    warnings.iter().for_each(|warning| text.push_str(&format!("  - {warning}\n")));
+    let count = plural(warnings.len(), "warning");
+    say(&format!("{text}\n{} is valid, with {count}.\n", path.display()), ExitCode::from(FAILED))
 }
 
 fn plural(count: usize, word: &str) -> String {
@@ -162,6 +157,21 @@ fn not_started(error: &StartError) -> ExitCode {
 }
 
 fn failed(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("vestibule: {}", ErrorChain(error));
+    complain(&format!("vestibule: {}", ErrorChain(error)));
     ExitCode::from(FAILED)
+}
+
+/// Writes to standard output. A reader that has seen enough, such as `head`, is no error.
+fn say(text: &str, code: ExitCode) -> ExitCode {
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => code,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => code,
+        Err(error) => failed(&error),
+    }
+}
+
+/// Writes a line to standard error, if that can be written.
+fn complain(text: &str) {
+    let _nowhere_else = writeln!(std::io::stderr(), "{text}");
 }

@@ -15,6 +15,7 @@ use tokio::signal::unix::signal;
 use crate::app;
 use crate::app::Remote;
 use crate::cli::INVALID;
+use crate::cli::complain;
 use crate::cli::failed;
 use crate::cli::not_started;
 use crate::clock::SystemClock;
@@ -27,8 +28,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(problems) => {
-            eprintln!("{problems}");
-            eprintln!("Nothing was started.");
+            complain(&format!("{problems}\nNothing was started."));
             return ExitCode::from(INVALID);
         }
     };
