@@ -81,7 +81,7 @@ fn is_json(settings: &LogSettings) -> bool {
 /// Sends logs to standard error. A second call changes nothing.
 pub fn init(settings: &LogSettings) -> Guard {
     let (json, overflow) = (Arc::new(AtomicBool::new(is_json(settings))), Arc::new(OnceLock::new()));
-    let sink = Sink::new(std::io::stderr(), Arc::clone(&json), Arc::clone(&overflow));
+    let sink = Sink::new(std::io::stderr(), Arc::clone(&overflow), sink::tell_of);
     let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true).finish(sink);
     let _set_once = overflow.set(writer.error_counter());
     let (filter, level) = reload::Layer::new(LevelFilter::from_level(settings.level));

@@ -71,7 +71,7 @@ async fn answer(memory: &Memory, mut request: Request<Incoming>) -> Reply {
     let id = known.clone().unwrap_or_else(new_id);
     let visit = memory.visit(&id);
     let mut reply = match (request.method(), path.as_str()) {
-        (&Method::GET, "/static/style.css") => typed("text/css", pages::STYLE.to_owned()),
+        (&Method::GET, "/static/style.css") => typed("text/css; charset=utf-8", pages::STYLE.to_owned()),
         (&Method::GET, "/login") => page(StatusCode::OK, pages::login(&id, None)),
         (&Method::POST, "/login") => log_in(memory, &id, request).await,
         (_, "/logout") => {

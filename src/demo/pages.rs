@@ -10,7 +10,9 @@ h1{background:#000080;color:#fff;font:bold 18px/2 Tahoma,sans-serif;margin:0 -2r
 h2{font:bold 18px/2 Tahoma,sans-serif;margin:1.5rem 0 0}table{border-collapse:collapse;font:13px/1.4 monospace;\
 width:100%}td{border:1px solid #aaa;padding:2px 6px;word-break:break-word;vertical-align:top}\
 td:first-child{white-space:nowrap}.ours td{background:#ffffcc}.error{color:#a00;font-weight:bold}\
-input{font:inherit;margin:2px}#clock{font:bold 20px monospace}i{font:italic 13px Georgia,serif;color:#555}";
+input{font:inherit;margin:2px}#clock{font:bold 20px monospace}td+td::after{font:italic 13px Georgia,serif;color:#555}\
+#x-forwarded-user td+td::after{content:' \u{2014} who you are; nobody can forge it'}\
+#cookie td+td::after{content:' \u{2014} through Vestibule, the browser never had this one'}";
 
 /// The login form.
 pub(super) fn login(session: &str, error: Option<&str>) -> String {
@@ -74,12 +76,7 @@ fn rank(name: &str) -> u8 {
 fn row(name: &str, value: &HeaderValue) -> String {
     let class = if is_ours(name) { " class=ours" } else { "" };
     let value = escape(&String::from_utf8_lossy(value.as_bytes()));
-    let remark = match name {
-        "x-forwarded-user" => " <i>&mdash; who you are; nobody can forge it</i>",
-        "cookie" => " <i>&mdash; through Vestibule, the browser never had this one</i>",
-        _ => "",
-    };
-    format!("<tr{class}><td>{name}</td><td>{value}{remark}</td></tr>")
+    format!("<tr id={name}{class}><td>{name}</td><td>{value}</td></tr>")
 }
 
 fn is_ours(name: &str) -> bool {

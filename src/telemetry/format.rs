@@ -83,7 +83,7 @@ fn line(event: &Event<'_>, json: bool) -> String {
 }
 
 /// A line with these fields. Lines of libraries have no event of ours: their module takes its place.
-pub(super) fn compose(level: &Level, target: &str, fields: Map<String, Value>, json: bool) -> String {
+fn compose(level: &Level, target: &str, fields: Map<String, Value>, json: bool) -> String {
     let now = OffsetDateTime::now_utc().format(TIMESTAMP).unwrap_or_default();
     if json {
         json_line(&now, level.as_str(), target, fields)

@@ -5,49 +5,40 @@ use std::io;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 
-use serde_json::Map;
-use tracing::Level;
 use tracing_appender::non_blocking::ErrorCounter;
-
-use crate::telemetry::format;
 
 /// A writer that never fails. Each write is one whole line.
 pub(super) struct Sink<W> {
     to: W,
-    json: Arc<AtomicBool>,
     /// Lines that could not be written since it was told last.
     failed: usize,
     /// Lines for which there was no room before the writer; set once that is known.
     overflow: Arc<OnceLock<ErrorCounter>>,
     told: usize,
+    tell: fn(usize),
 }
 
-impl<W: Write> Sink<W> {
-    pub(super) fn new(to: W, json: Arc<AtomicBool>, overflow: Arc<OnceLock<ErrorCounter>>) -> Self {
-        Self { to, json, failed: 0, overflow, told: 0 }
+impl<W> Sink<W> {
+    pub(super) fn new(to: W, overflow: Arc<OnceLock<ErrorCounter>>, tell: fn(usize)) -> Self {
+        Self { to, failed: 0, overflow, told: 0, tell }
     }
 
-    fn tell_of_lost_lines(&mut self) -> io::Result<()> {
+    fn tell_of_lost_lines(&mut self) {
         let overflown = self.overflow.get().map_or(0, ErrorCounter::dropped_lines);
         let lost = self.failed + overflown.saturating_sub(self.told);
-        if lost == 0 {
-            return Ok(());
-        }
-        let fields = Map::from_iter([("event".to_owned(), "log.lost".into()), ("lines".to_owned(), lost.into())]);
-        let line = format::compose(&Level::WARN, "vestibule", fields, self.json.load(Ordering::Relaxed));
-        self.to.write_all(line.as_bytes())?;
         (self.failed, self.told) = (0, overflown);
-        Ok(())
+        if lost > 0 {
+            (self.tell)(lost);
+        }
     }
 }
 
 impl<W: Write> Write for Sink<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.tell_of_lost_lines().and_then(|()| self.to.write_all(line)).is_err() {
-            self.failed += 1;
+        match self.to.write_all(line) {
+            Ok(()) => self.tell_of_lost_lines(),
+            Err(_) => self.failed += 1,
         }
         Ok(line.len())
     }
@@ -59,8 +50,16 @@ impl<W: Write> Write for Sink<W> {
     }
 }
 
+/// Is itself a line, and waits its turn like any other.
+pub(super) fn tell_of(lost: usize) {
+    tracing::warn!(event = "log.lost", lines = lost);
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering;
+
     use super::*;
 
     /// A disk that is full for the first lines.
@@ -87,16 +86,21 @@ mod tests {
     #[test]
     fn lost_lines_are_counted_and_told_when_there_is_room_again() {
         // S164
+        static TOLD: AtomicUsize = AtomicUsize::new(0);
         let disk = Disk { full_for: 3, written: String::new() };
-        let mut sink = Sink::new(disk, Arc::new(AtomicBool::new(true)), Arc::default());
+        let mut sink = Sink::new(disk, Arc::default(), |lost| {
+            TOLD.fetch_add(lost, Ordering::Relaxed);
+        });
 
-        for line in ["one\n", "two\n", "three\n", "four\n", "five\n"] {
+        for line in ["one\n", "two\n", "three\n"] {
             sink.write_all(line.as_bytes()).unwrap();
+            assert_eq!(TOLD.load(Ordering::Relaxed), 0);
+        }
+        for line in ["four\n", "five\n"] {
+            sink.write_all(line.as_bytes()).unwrap();
+            assert_eq!(TOLD.load(Ordering::Relaxed), 3);
         }
 
-        let lines: Vec<_> = sink.to.written.lines().collect();
-        assert_eq!(lines.len(), 3, "{lines:?}");
-        assert!(lines[0].contains(r#""event":"log.lost","lines":3"#), "{lines:?}");
-        assert_eq!(&lines[1..], ["four", "five"]);
+        assert_eq!(sink.to.written, "four\nfive\n");
     }
 }
