@@ -11,6 +11,7 @@ mod cookies;
 mod csrf;
 mod demo;
 mod documents;
+mod example;
 mod failures;
 mod forwarding;
 mod headers;
