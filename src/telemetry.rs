@@ -35,6 +35,7 @@ use self::sink::Sink;
 
 pub use self::audit::Audit;
 pub use self::audit::ErrorChain;
+pub use self::audit::Hint;
 pub use self::audit::RefusedSession;
 pub use self::audit::audit;
 

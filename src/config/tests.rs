@@ -143,14 +143,22 @@ fn sites_that_share_their_cookies_are_warned_of() {
 }
 
 #[test]
-fn a_location_that_means_the_query_but_cannot_see_it_is_warned_of() {
-    let with = |glob: &str| {
-        let text =
-            include_str!("../../proxy.toml").replace("location_not = \"/login*\"", &format!("location = {glob:?}"));
+fn rules_that_mean_something_else_are_warned_of() {
+    let with = |old: &str, new: &str| {
+        let text = include_str!("../../proxy.toml").replace(old, new);
         Config::parse(Path::new("proxy.toml"), &text).unwrap().warnings().join("\n")
     };
-    assert!(with("*failed=1").contains("write the ? of the query, as in \"*?failed=1\""));
-    assert!(!with("*?failed=1").contains("query"));
+    for (glob, is_warned_of) in [
+        ("*failed=1", Some("as in \"*?failed=1\"")),
+        ("*error*", Some("as in \"*?error*\"")),
+        ("*?failed=1", None),
+        ("*/login", None),
+    ] {
+        let warnings = with("location_not = \"/login*\"", &format!("location = {glob:?}"));
+        assert_eq!(warnings.contains("has the location"), is_warned_of.is_some(), "{glob}");
+        assert!(warnings.contains(is_warned_of.unwrap_or_default()), "{warnings}");
+    }
+    assert!(with("path = \"/login\"", "path = \"/*\"\npage = \"/login\"").contains("name the one path"));
 }
 
 proptest! {

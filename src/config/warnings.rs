@@ -104,6 +104,13 @@ fn about_login(number: usize, rule: &LoginRule, warn: &mut dyn FnMut(&str)) {
              user names."
         ));
     }
+    let glob = rule.path.glob.as_str();
+    if glob.contains('*') {
+        warn(&format!(
+            "login.path of rule {number} is {glob:?}: all such paths are open without a session to what may be a \
+             login; name the one path."
+        ));
+    }
     let verify = rule.verify.as_ref().map(|verify| &verify.criteria);
     for criteria in [&rule.failure, &rule.success].into_iter().flatten().chain(verify) {
         let locations = criteria.location.iter().chain(&criteria.location_not);
@@ -117,8 +124,9 @@ fn about_login(number: usize, rule: &LoginRule, warn: &mut dyn FnMut(&str)) {
     }
 }
 
+/// Paths have slashes and seldom an equals sign.
 fn looks_for_a_query(glob: &str) -> bool {
-    glob.contains('=') && !glob.contains('?')
+    !glob.contains('?') && (glob.contains('=') || !glob.contains('/'))
 }
 
 fn about_session(site: &Site, warn: &mut dyn FnMut(&str)) {

@@ -31,6 +31,7 @@ use crate::policy::csrf::CsrfFacts;
 use crate::policy::csrf::CsrfMode;
 use crate::policy::csrf::CsrfVerdict;
 use crate::policy::csrf::RequestKind;
+use crate::policy::hint;
 use crate::policy::location;
 use crate::policy::message;
 use crate::policy::path::Target;
@@ -52,6 +53,7 @@ use crate::proxy::snapshot::Snapshot;
 use crate::telemetry;
 use crate::telemetry::Audit;
 use crate::telemetry::Context;
+use crate::telemetry::Hint;
 
 /// What is owed to the client, whatever response results.
 #[derive(Default)]
@@ -321,22 +323,29 @@ impl<'a> Exchange<'a> {
         if refusal == Refusal::Denied {
             telemetry::audit(&self.trace.context, &Audit::AccessDenied { path: self.target.path() });
         }
-        if refusal == Refusal::Unauthorized && self.kind == RequestKind::Subresource {
-            self.hint_public();
+        if refusal != Refusal::Denied && hint::is_from_login_page(&self.site.site, &self.headers) {
+            self.hint_login_page();
         }
         super::refusal(refusal)
     }
 
-    /// Says once per pattern which `public` glob a login page needs for its own assets.
-    fn hint_public(&self) {
-        let site = &self.site.site;
-        let referer = self.headers.get(header::REFERER).and_then(|value| value.to_str().ok());
-        if !referer.is_some_and(|referer| admit::is_login_page(site, referer)) {
-            return;
+    /// Says once which line a login page lacks: `public` for its assets, `path` for its login.
+    fn hint_login_page(&self) {
+        let path = self.target.path();
+        if self.kind == RequestKind::Subresource {
+            self.say_hint(path, &hint::public(path), Hint::LoginPage);
+        } else if self.method == Method::POST
+            && self.route.login.is_none()
+            && self.worker.gate.says_first(format!("unwatched {} {path}", self.site.name))
+        {
+            telemetry::audit(&self.trace.context, &Audit::LoginElsewhere { path });
         }
-        let pattern = admit::public_hint(self.target.path());
+    }
+
+    /// Says once per pattern what would open a path.
+    pub(super) fn say_hint(&self, path: &str, pattern: &str, hint: Hint) {
         if self.worker.gate.says_first(format!("hint {} {pattern}", self.site.name)) {
-            telemetry::audit(&self.trace.context, &Audit::PublicHint { path: self.target.path(), pattern: &pattern });
+            telemetry::audit(&self.trace.context, &Audit::PublicHint { path, pattern, hint });
         }
     }
 

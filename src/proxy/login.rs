@@ -11,6 +11,7 @@ use http::header;
 use crate::policy::access::Access;
 use crate::policy::cookie::CookiePair;
 use crate::policy::cookie::SetCookie;
+use crate::policy::hint;
 use crate::policy::login;
 use crate::policy::login::Attempt;
 use crate::policy::login::BODY_LIMIT;
@@ -36,6 +37,7 @@ use crate::proxy::forward::AnswerBody;
 use crate::proxy::upstream::UpstreamError;
 use crate::telemetry;
 use crate::telemetry::Audit;
+use crate::telemetry::Hint;
 
 /// What the verifying request needs, kept from the login request.
 struct Asker {
@@ -145,6 +147,7 @@ impl Exchange<'_> {
         }
         if trial.outcome != Outcome::Success {
             self.report_attempt(&attempt, &trial, None);
+            self.hint_failure_page(&answer);
             return self.finish(answer).await;
         }
         let user = {
@@ -243,6 +246,16 @@ impl Exchange<'_> {
             target,
             origin: &self.site.site.origin,
             now: self.now,
+        }
+    }
+
+    /// A page that tells what was wrong with the login has to be public.
+    fn hint_failure_page(&self, answer: &Answer) {
+        let location = answer.head.headers.get(header::LOCATION).filter(|_| answer.head.status.is_redirection());
+        if !self.session.is_authenticated()
+            && let Some(pattern) = hint::failure_page(&self.site.site, location, &self.target)
+        {
+            self.say_hint(self.target.path(), &pattern, Hint::FailurePage);
         }
     }
 

@@ -249,7 +249,9 @@ impl Exchange<'_> {
         if self.may_begin() && self.within_rate() {
             return self.begin_anonymous(vault).await;
         }
-        for cookie in vault.cookies() {
+        // After a logout or login nothing of the old session is to be kept: that is no loss.
+        let ended = matches!(self.session, Session::None { tombstone: true });
+        for cookie in vault.cookies().iter().filter(|_| !ended) {
             let name = String::from_utf8_lossy(&cookie.name);
             if self.worker.gate.says_first(format!("dropped {} {name}", self.site.name)) {
                 telemetry::audit(&self.trace.context, &Audit::CookieDropped { name: &name });

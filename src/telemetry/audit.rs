@@ -65,6 +65,15 @@ impl RefusedSession {
     }
 }
 
+/// Who needs what is not public.
+#[derive(Clone, Copy, Debug)]
+pub enum Hint {
+    /// The login page, for its assets.
+    LoginPage,
+    /// Those whose login failed, to learn why.
+    FailurePage,
+}
+
 /// What happened.
 pub enum Audit<'a> {
     /// An anonymous session began.
@@ -140,12 +149,19 @@ pub enum Audit<'a> {
         /// Which.
         path: &'a str,
     },
-    /// The login page wants something that is not public.
+    /// A login page sends a form where no rule watches.
+    LoginElsewhere {
+        /// Where.
+        path: &'a str,
+    },
+    /// Something that those need who are not logged in is not public.
     PublicHint {
-        /// What.
+        /// Where the request went.
         path: &'a str,
         /// What would open it.
         pattern: &'a str,
+        /// Who needs it.
+        hint: Hint,
     },
     /// A cookie of the application that could not be kept.
     CookieDropped {
@@ -256,15 +272,16 @@ pub fn audit(context: &Context, event: &Audit<'_>) {
             path = path
         ),
         Audit::AccessDenied { path } => emit!(info, context, "access.denied", path = path),
-        Audit::PublicHint { path, pattern } => emit!(
+        Audit::LoginElsewhere { path } => emit!(
             warn,
             context,
-            "access.hint",
+            "login.unwatched",
             path = path,
             help = format!(
-                "the login page wants this path: public = [\"{pattern}\"] in [site.access] would let it through"
+                "the login page posts to this path: if that is the login, it needs a [[site.login]] with path = {path:?}"
             )
         ),
+        Audit::PublicHint { path, pattern, hint } => public_hint(context, path, pattern, *hint),
         Audit::CookieDropped { name } => emit!(
             warn,
             context,
@@ -346,6 +363,15 @@ fn service_event(context: &Context, event: &Audit<'_>) {
         ),
         _ => {}
     }
+}
+
+fn public_hint(context: &Context, path: &str, pattern: &str, hint: Hint) {
+    let what = match hint {
+        Hint::LoginPage => "the login page wants this path",
+        Hint::FailurePage => "the answer to a failed login leads to a page that needs a session",
+    };
+    let help = format!("{what}: public = [\"{pattern}\"] in [site.access] would let it through");
+    emit!(warn, context, "access.hint", path = path, help = help);
 }
 
 /// One line from which an operator sees why a login was recognised or not.

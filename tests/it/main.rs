@@ -15,6 +15,7 @@ mod example;
 mod failures;
 mod forwarding;
 mod headers;
+mod hints;
 mod idle;
 mod invariants;
 mod layers;
