@@ -19,11 +19,14 @@ pub fn is_from_login_page(site: &Site, headers: &HeaderMap) -> bool {
     site.login.iter().any(|rule| rule.page.split('?').next() == Some(path))
 }
 
-/// The glob that would open this path for the login page: its directory, or itself at the top.
+/// The glob that would open this path for the login page: the folder that it is in, or, since pages may
+/// be in a folder at the top, only what is of its kind there.
 pub fn public(path: &str) -> String {
-    match path.trim_start_matches('/').split_once('/') {
-        Some((first, _)) => format!("/{first}/*"),
-        None => path.to_owned(),
+    let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
+    match (folder.matches('/').count(), file.rsplit_once('.')) {
+        (0, _) | (1, None) => path.to_owned(),
+        (1, Some((_, kind))) => format!("{folder}/*.{kind}"),
+        (_, _) => format!("{folder}/*"),
     }
 }
 
@@ -48,4 +51,22 @@ pub(super) fn guarded(site: &Site, location: Option<&HeaderValue>, from: &Target
     let next = Target::parse(&resolved[Position::BeforePath..Position::AfterQuery], site.paths);
     let route = Route::of(site, &Method::GET, &next);
     (route.access == Access::Protected && !route.is_open()).then_some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_open_no_more_than_the_login_page_needs() {
+        for (path, pattern) in [
+            ("/favicon.ico", "/favicon.ico"),
+            ("/static/a.css", "/static/*.css"),
+            ("/tools/translations", "/tools/translations"),
+            ("/static/admin/css/base.css", "/static/admin/css/*"),
+            ("/browser/js/endpoints.js", "/browser/js/*"),
+        ] {
+            assert_eq!(public(path), pattern);
+        }
+    }
 }
