@@ -7,7 +7,9 @@ use http::header;
 use url::Position;
 
 use crate::policy::access::Access;
+use crate::policy::glob::PathPattern;
 use crate::policy::path::Target;
+use crate::policy::path::parameters;
 use crate::policy::route::Route;
 use crate::policy::site::Site;
 
@@ -16,7 +18,7 @@ pub fn is_from_login_page(site: &Site, headers: &HeaderMap) -> bool {
     let Some(referer) = headers.get(header::REFERER).and_then(|value| value.to_str().ok()) else { return false };
     let Some(path) = referer.strip_prefix(&*site.origin.to_text()) else { return false };
     let path = path.split(['?', '#']).next().unwrap_or(path);
-    site.login.iter().any(|rule| rule.page.split('?').next() == Some(path))
+    has_login_page(site, path)
 }
 
 /// The glob that would open this path for the login page: the folder that it is in, or, since pages may
@@ -30,14 +32,24 @@ pub fn public(path: &str) -> String {
     }
 }
 
-/// The pattern that would show a user where a failed login leads, if that needs a session.
+/// The pattern that would show a user the login page again with what was wrong, if the application
+/// says so by a parameter: with that it is not the page that is open. No other page is suggested.
 pub fn failure_page(site: &Site, location: Option<&HeaderValue>, from: &Target) -> Option<String> {
     let next = guarded(site, location, from)?;
-    let parameter = next.query().and_then(|query| query.split('=').next());
-    Some(match parameter {
-        Some(name) => format!("GET {}?{name}=*", next.path()),
-        None => format!("GET {}", next.path()),
-    })
+    let (parameter, _) = parameters(next.query()?).next()?;
+    // What opens must match the query as it is sent and as it is decoded.
+    let parameter = parameter.replace(|character: char| !is_sent_plain(character), "*");
+    let pattern = format!("GET {}?{parameter}=*", next.path());
+    let opens = PathPattern::parse(&pattern).is_ok_and(|pattern| pattern.opens(&Method::GET, &next));
+    (opens && has_login_page(site, next.path())).then_some(pattern)
+}
+
+fn is_sent_plain(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_')
+}
+
+fn has_login_page(site: &Site, path: &str) -> bool {
+    site.login.iter().any(|rule| rule.page.split('?').next() == Some(path))
 }
 
 /// Where this `Location` leads, if that is a path of the site that needs a session.

@@ -16,6 +16,7 @@ use crate::policy::login;
 use crate::policy::login::Attempt;
 use crate::policy::login::BODY_LIMIT;
 use crate::policy::login::LoginRequest;
+use crate::policy::login::LoginRule;
 use crate::policy::login::Outcome;
 use crate::policy::login::Trial;
 use crate::policy::logout;
@@ -147,7 +148,7 @@ impl Exchange<'_> {
         }
         if trial.outcome != Outcome::Success {
             self.report_attempt(&attempt, &trial, None);
-            self.hint_failure_page(&answer);
+            self.hint_failure_page(rule, &answer);
             return self.finish(answer).await;
         }
         let user = {
@@ -249,10 +250,12 @@ impl Exchange<'_> {
         }
     }
 
-    /// A page that tells what was wrong with the login has to be public.
-    fn hint_failure_page(&self, answer: &Answer) {
+    /// A page that tells what was wrong with the login has to be public; where `verify` was needed, that
+    /// is the page behind the login.
+    fn hint_failure_page(&self, rule: &LoginRule, answer: &Answer) {
         let location = answer.head.headers.get(header::LOCATION).filter(|_| answer.head.status.is_redirection());
-        if !self.session.is_authenticated()
+        if rule.verify.is_none()
+            && !self.session.is_authenticated()
             && let Some(pattern) = hint::failure_page(&self.site.site, location, &self.target)
         {
             self.say_hint(self.target.path(), &pattern, Hint::FailurePage);

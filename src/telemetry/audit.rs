@@ -368,7 +368,7 @@ fn service_event(context: &Context, event: &Audit<'_>) {
 fn public_hint(context: &Context, path: &str, pattern: &str, hint: Hint) {
     let what = match hint {
         Hint::LoginPage => "the login page wants this path",
-        Hint::FailurePage => "the answer to a failed login leads to a page that needs a session",
+        Hint::FailurePage => "a failed login leads to the login page with a parameter, which needs a session",
     };
     let help = format!("{what}: public = [\"{pattern}\"] in [site.access] would let it through");
     emit!(warn, context, "access.hint", path = path, help = help);

@@ -25,7 +25,7 @@ async fn from_login_page(browser: &mut Browser, method: &str, path: &str, mode: 
 async fn the_log_says_what_a_login_page_lacks() {
     let app = Upstream::start(|request| match request.path() {
         "/login" if request.method == "POST" => {
-            Reply::redirect("/login?error=1&user=alice").header("set-cookie", "a=b")
+            Reply::redirect("/login?%40error=1&user=alice").header("set-cookie", "a=b")
         }
         _ => Reply::text("<form>"),
     })
@@ -51,7 +51,7 @@ async fn the_log_says_what_a_login_page_lacks() {
             ),
             text(
                 "/login",
-                "the answer to a failed login leads to a page that needs a session: public = [\"GET /login?error=*\"] \
+                "a failed login leads to the login page with a parameter, which needs a session: public = [\"GET /login?*error=*\"] \
                  in [site.access] would let it through"
             ),
         ]

@@ -160,7 +160,7 @@ async fn demo() -> App {
         _files: TempDir::new().unwrap(),
         _program: None,
         port,
-        site: SITE,
+        site: SITE.to_owned(),
         user: "alice",
         user_field: Some("username"),
         password_field: "password",

@@ -9,26 +9,11 @@ use tempfile::TempDir;
 use crate::apps::App;
 use crate::apps::Leave;
 use crate::apps::PASSWORD;
+use crate::apps::recipe;
 use crate::apps::visit;
 use crate::support::Process;
 use crate::support::apps;
 use crate::support::run;
-
-/// Django takes posted forms only from its own origin: it is addressed as it knows itself.
-const SITE: &str = r#"
-upstream_host = "upstream"
-
-[site.login]
-path    = "/admin/login/"
-user    = "form:username"
-success = { status = 302 }
-
-[site.logout]
-path = "/admin/logout/"
-
-[site.access]
-public = "/static/*"
-"#;
 
 /// The interpreter that has Django.
 pub fn python() -> PathBuf {
@@ -51,7 +36,7 @@ pub fn django() -> App {
         _files: files,
         port: program.port,
         _program: Some(program),
-        site: SITE,
+        site: recipe("Django"),
         user: "alice",
         user_field: Some("username"),
         password_field: "password",

@@ -9,25 +9,11 @@ use tempfile::TempDir;
 use crate::apps::App;
 use crate::apps::Leave;
 use crate::apps::PASSWORD;
+use crate::apps::recipe;
 use crate::apps::visit;
 use crate::support::Process;
 use crate::support::apps;
 use crate::support::run;
-
-const SITE: &str = r#"
-[site.login]
-path    = "/doku.php"
-page    = "/doku.php?do=login"
-form    = { name = "do", value = "login" }
-user    = "form:u"
-success = { status = 302 }
-
-[site.logout]
-path = "/doku.php?do=logout"
-
-[site.access]
-public = ["/lib/*"]
-"#;
 
 /// A wiki that only its user may read.
 pub fn dokuwiki() -> App {
@@ -56,7 +42,7 @@ pub fn dokuwiki() -> App {
         _files: files,
         port: program.port,
         _program: Some(program),
-        site: SITE,
+        site: recipe("DokuWiki"),
         user: "alice",
         user_field: Some("u"),
         password_field: "p",

@@ -22,7 +22,7 @@ pub struct App {
     _program: Option<Process>,
     port: u16,
     /// The site's tables in `proxy.toml`.
-    site: &'static str,
+    site: String,
     /// The user as the application is told.
     user: &'static str,
     /// The fields of its login form; the first is filled with "alice" unless there is only one.
@@ -39,6 +39,13 @@ pub struct App {
     /// Its session cookie.
     cookie: &'static str,
     leave: Leave,
+}
+
+/// The site's tables for an application, as docs/recipes.md has them.
+fn recipe(name: &str) -> String {
+    let recipes = include_str!("../../../docs/recipes.md");
+    let section = recipes.split("\n## ").find(|section| section.starts_with(&format!("{name}\n"))).unwrap();
+    section.split("```").find_map(|block| block.strip_prefix("toml\n")).unwrap().to_owned()
 }
 
 /// How one logs out.
@@ -58,7 +65,7 @@ const PASSWORD: &str = "wonderland";
 impl App {
     async fn behind_vestibule(&self) -> (Relay, Vestibule, Browser) {
         let relay = Relay::to(self.port).await;
-        let (proxy, browser) = Vestibule::today(&relay.url(), self.site).await;
+        let (proxy, browser) = Vestibule::today(&relay.url(), &self.site).await;
         (relay, proxy, browser)
     }
 

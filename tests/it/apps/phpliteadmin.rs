@@ -9,25 +9,11 @@ use tempfile::TempDir;
 use crate::apps::App;
 use crate::apps::Leave;
 use crate::apps::PASSWORD;
+use crate::apps::recipe;
 use crate::apps::visit;
 use crate::support::Process;
 use crate::support::apps;
 use crate::support::run;
-
-const SITE: &str = r#"
-[site.login]
-path    = "/phpliteadmin.php"
-form    = { name = "login" }
-user    = "fixed:operator"
-failure = { location = "*?failed=1*" }
-success = { status = 302 }
-
-[site.logout]
-path = "/phpliteadmin.php?logout=Logout"
-
-[site.access]
-public = ["GET /phpliteadmin.php?resource=*", "GET /phpliteadmin.php?failed=1"]
-"#;
 
 /// With one database to look at.
 pub fn phpliteadmin() -> App {
@@ -49,7 +35,7 @@ pub fn phpliteadmin() -> App {
         _files: files,
         port: program.port,
         _program: Some(program),
-        site: SITE,
+        site: recipe("phpLiteAdmin"),
         user: "operator",
         user_field: None,
         password_field: "password",
