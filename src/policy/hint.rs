@@ -21,9 +21,13 @@ pub fn is_from_login_page(site: &Site, headers: &HeaderMap) -> bool {
     has_login_page(site, path)
 }
 
-/// The glob that would open this path for the login page: the folder that it is in, or, since pages may
-/// be in a folder at the top, only what is of its kind there.
+/// The glob that would open this path for the login page: a folder that by its name holds nothing but
+/// assets, or else, since there may be pages beside it, no more than is needed.
 pub fn public(path: &str) -> String {
+    let top = path.trim_start_matches('/').split_once('/').map(|(folder, _)| folder);
+    if let Some(folder) = top.filter(|folder| ASSETS.contains(folder)) {
+        return format!("/{folder}/*");
+    }
     let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
     match (folder.matches('/').count(), file.rsplit_once('.')) {
         (0, _) | (1, None) => path.to_owned(),
@@ -31,6 +35,27 @@ pub fn public(path: &str) -> String {
         (_, _) => format!("{folder}/*"),
     }
 }
+
+/// What applications call the folder of their assets.
+const ASSETS: [&str; 17] = [
+    "assets",
+    "build",
+    "css",
+    "dist",
+    "fonts",
+    "icons",
+    "images",
+    "img",
+    "javascript",
+    "js",
+    "public",
+    "resources",
+    "scripts",
+    "static",
+    "styles",
+    "themes",
+    "vendor",
+];
 
 /// The pattern that would show a user the login page again with what was wrong, if the application
 /// says so by a parameter: with that it is not the page that is open. No other page is suggested.
@@ -73,9 +98,10 @@ mod tests {
     fn hints_open_no_more_than_the_login_page_needs() {
         for (path, pattern) in [
             ("/favicon.ico", "/favicon.ico"),
-            ("/static/a.css", "/static/*.css"),
+            ("/static/a.css", "/static/*"),
+            ("/login/a.css", "/login/*.css"),
             ("/tools/translations", "/tools/translations"),
-            ("/static/admin/css/base.css", "/static/admin/css/*"),
+            ("/static/admin/css/base.css", "/static/*"),
             ("/browser/js/endpoints.js", "/browser/js/*"),
         ] {
             assert_eq!(public(path), pattern);

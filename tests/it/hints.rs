@@ -47,7 +47,7 @@ async fn the_log_says_what_a_login_page_lacks() {
         [
             text(
                 "/assets/css/a.css",
-                "the login page wants this path: public = [\"/assets/css/*\"] in [site.access] would let it through"
+                "the login page wants this path: public = [\"/assets/*\"] in [site.access] would let it through"
             ),
             text(
                 "/login",
