@@ -28,6 +28,7 @@ mod messages;
 mod paths;
 mod plain;
 mod properties;
+mod readme;
 mod signals;
 mod sites;
 mod streaming;
