@@ -31,7 +31,7 @@ impl Exchange<'_> {
     /// Cleans the answer, keeps its cookies, rotates the ID if that is due, streams the body. What
     /// is set is in the store before the head leaves (VR-47).
     pub(super) async fn finish(&mut self, answer: Answer) -> Result<Response<Body>, Failure> {
-        let Answer { mut head, body, lease } = answer;
+        let Answer { mut head, body } = answer;
         let access = self.route.access;
         // Open on purpose is the same for everyone; open for want of a rule need not be (S51).
         let site = &self.site.site;
@@ -44,24 +44,15 @@ impl Exchange<'_> {
             && !self.is_untouched();
         self.rotate(&head.headers, eligible).await?;
         let body = match body {
-            AnswerBody::Unread(body) if http_body::Body::is_end_stream(&body) => {
-                lease.give_back();
-                Body::empty()
-            }
-            AnswerBody::Unread(body) => {
+            AnswerBody::Unread(body, lease) => {
                 let stream = self.response_stream(body, &head.headers);
                 Body::stream(stream.with_lease(lease, &self.trace.context))
             }
-            AnswerBody::Ahead(ahead) => match ahead.rest {
-                Some(rest) => {
-                    let stream = self.response_stream(rest, &head.headers);
-                    Body::stream(stream.with_prefix(ahead.bytes).with_lease(lease, &self.trace.context))
-                }
-                None => {
-                    lease.give_back();
-                    Body::bytes(ahead.bytes)
-                }
-            },
+            AnswerBody::Begun(bytes, rest, lease) => {
+                let stream = self.response_stream(rest, &head.headers);
+                Body::stream(stream.with_prefix(bytes).with_lease(lease, &self.trace.context))
+            }
+            AnswerBody::Whole(bytes) => Body::bytes(bytes),
         };
         let mut response = Response::from_parts(head, body);
         *response.version_mut() = http::Version::HTTP_11;

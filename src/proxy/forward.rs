@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::HeaderValue;
 use http::Method;
@@ -23,7 +24,6 @@ use crate::policy::vault::CookieContext;
 use crate::policy::vault::Vault;
 use crate::policy::websocket;
 use crate::proxy::body::Body;
-use crate::proxy::body::ReadAhead;
 use crate::proxy::body::Source;
 use crate::proxy::body::Stream;
 use crate::proxy::exchange::Exchange;
@@ -38,19 +38,20 @@ use crate::proxy::upstream::UpstreamFailure;
 use crate::telemetry;
 use crate::telemetry::Audit;
 
-/// The application's answer: its head, its body, the connection it comes on.
+/// The application's answer.
 pub(super) struct Answer {
     pub(super) head: http::response::Parts,
     pub(super) body: AnswerBody,
-    pub(super) lease: Lease,
 }
 
-/// As much of the answer's body as was looked at, and the rest.
+/// Its body, as far as it was looked at.
 pub(super) enum AnswerBody {
-    /// Nothing was looked at.
-    Unread(Incoming),
-    /// Its beginning was read.
-    Ahead(ReadAhead),
+    /// Nothing was.
+    Unread(Incoming, Lease),
+    /// These bytes were; there is more.
+    Begun(Bytes, Source, Lease),
+    /// All of it is here, and the connection that it came on is free again.
+    Whole(Bytes),
 }
 
 impl Exchange<'_> {
@@ -122,7 +123,11 @@ impl Exchange<'_> {
                 head.headers.insert(name, value);
             }
         }
-        Answer { head, body: AnswerBody::Unread(body), lease }
+        if http_body::Body::is_end_stream(&body) {
+            lease.give_back();
+            return Answer { head, body: AnswerBody::Whole(Bytes::new()) };
+        }
+        Answer { head, body: AnswerBody::Unread(body, lease) }
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Result<(Response<Incoming>, Lease), UpstreamFailure> {
@@ -193,7 +198,7 @@ impl Exchange<'_> {
         cookies: Vec<cookie::CookiePair>,
         vault: Option<&Vault>,
         cross_site: bool,
-    ) -> Vec<bytes::Bytes> {
+    ) -> Vec<Bytes> {
         let learned = &self.site.learned;
         let outgoing = vault::outgoing(
             cookies,

@@ -48,8 +48,7 @@ struct Asker {
 
 /// The verifying request's answer.
 struct Verified {
-    head: http::response::Parts,
-    body: Option<ReadAhead>,
+    answer: Answer,
     target: Target,
 }
 
@@ -118,31 +117,34 @@ impl Exchange<'_> {
         let asker =
             rule.verify.as_ref().map(|_| Asker { headers: self.headers.clone(), cookies: self.cookies.clone() });
         let body = self.streamed_body()?;
-        let mut answer = match self.ask(body, rule.needs_response_body()).await {
+        let mut answer = match self.ask_login(body, rule).await {
             Ok(answer) => answer,
             Err(failure) => {
                 self.report_attempt(&attempt, &undetermined(), None);
                 return Err(failure);
             }
         };
-        if rule.needs_response_body() {
-            answer = self.look_ahead(answer).await?;
-        }
-        let mut trial = login::judge(rule, self.view(&answer.head, ahead_of(&answer), &self.target));
+        let mut trial = login::judge(rule, self.view(&answer, &self.target));
         let mut verified = None;
         if trial.outcome == Outcome::Ask
             && let Some(asker) = asker
         {
-            let asked = self.verify(&attempt, &answer, asker).await;
+            let asked = match self.verify(rule, &answer, asker).await {
+                Ok(asked) => asked,
+                Err(failure) => {
+                    self.trace.report(&failure);
+                    None
+                }
+            };
             let judged = asked.as_ref().map_or_else(undetermined, |verified| {
-                login::judge_verify(rule, self.view(&verified.head, verified.body.as_ref(), &verified.target))
+                login::judge_verify(rule, self.view(&verified.answer, &verified.target))
             });
             trial.outcome = judged.outcome;
             trial.criteria.extend(judged.criteria);
             verified = asked;
         }
         if let Some(verified) = &verified {
-            for line in verified.head.headers.get_all(header::SET_COOKIE) {
+            for line in verified.answer.head.headers.get_all(header::SET_COOKIE) {
                 answer.head.headers.append(header::SET_COOKIE, line.clone());
             }
         }
@@ -151,11 +153,8 @@ impl Exchange<'_> {
             self.hint_failure_page(rule, &answer);
             return self.finish(answer).await;
         }
-        let user = {
-            let view = self.view(&answer.head, ahead_of(&answer), &self.target);
-            let asked = verified.as_ref().map(|asked| self.view(&asked.head, asked.body.as_ref(), &asked.target));
-            login::user(&attempt, view, asked)
-        };
+        let asked = verified.as_ref().map(|verified| self.view(&verified.answer, &verified.target));
+        let user = login::user(&attempt, self.view(&answer, &self.target), asked);
         self.report_attempt(&attempt, &trial, user.as_ref().ok());
         self.welcome(user?, answer).await
     }
@@ -176,23 +175,36 @@ impl Exchange<'_> {
         self.finish(answer).await
     }
 
-    async fn look_ahead(&self, answer: Answer) -> Result<Answer, Failure> {
-        let Answer { head, body, lease } = answer;
-        let body = match body {
-            AnswerBody::Unread(body) => {
-                let idle = self.snapshot.timeouts.body_idle;
-                let broken = |error| lease.upstream.failure(UpstreamError::Answer(error));
-                AnswerBody::Ahead(body::read_ahead(body, BODY_LIMIT, idle).await.map_err(broken)?)
-            }
-            AnswerBody::Ahead(ahead) => AnswerBody::Ahead(ahead),
-        };
-        Ok(Answer { head, body, lease })
+    /// The answer to a login, as far as it has to be looked at. Before a verifying request it is read in
+    /// any case: an application may have only one connection for us.
+    async fn ask_login(&mut self, body: Body, rule: &LoginRule) -> Result<Answer, Failure> {
+        let answer = self.ask(body, rule.needs_response_body()).await?;
+        if rule.needs_response_body() || rule.verify.is_some() { self.look_ahead(answer).await } else { Ok(answer) }
     }
 
-    /// One GET with the cookies as they would be after the login; `None` when it cannot be asked.
-    async fn verify(&mut self, attempt: &Attempt<'_>, answer: &Answer, asker: Asker) -> Option<Verified> {
-        let rule = attempt.rule;
-        let raw = login::verify_target(rule, self.view(&answer.head, ahead_of(answer), &self.target))?;
+    async fn look_ahead(&self, answer: Answer) -> Result<Answer, Failure> {
+        let Answer { head, body } = answer;
+        let body = match body {
+            AnswerBody::Unread(body, lease) => {
+                let idle = self.snapshot.timeouts.body_idle;
+                let broken = |error| lease.upstream.failure(UpstreamError::Answer(error));
+                let ahead = body::read_ahead(body, BODY_LIMIT, idle).await.map_err(broken)?;
+                match ahead.rest {
+                    Some(rest) => AnswerBody::Begun(ahead.bytes, rest, lease),
+                    None => {
+                        lease.give_back();
+                        AnswerBody::Whole(ahead.bytes)
+                    }
+                }
+            }
+            looked_at @ (AnswerBody::Begun(..) | AnswerBody::Whole(_)) => looked_at,
+        };
+        Ok(Answer { head, body })
+    }
+
+    /// One GET with the cookies as they would be after the login; `None` when there is nothing to ask for.
+    async fn verify(&mut self, rule: &LoginRule, answer: &Answer, asker: Asker) -> Result<Option<Verified>, Failure> {
+        let Some(raw) = login::verify_target(rule, self.view(answer, &self.target)) else { return Ok(None) };
         let target = Target::parse(&raw, self.site.site.paths);
         let mut headers = HeaderMap::new();
         for name in [header::USER_AGENT, header::ACCEPT_LANGUAGE] {
@@ -207,13 +219,8 @@ impl Exchange<'_> {
         self.put_cookies(&mut headers, asker.cookies, Some(&vault), false);
         let request = self.request(Method::GET, self.with_identity(headers), Body::empty());
         let target = std::mem::replace(&mut self.target, own);
-        let answer = self.answer(self.send(request).await.ok()?);
-        let Answer { head, body, lease } = self.look_ahead(answer).await.ok()?;
-        let AnswerBody::Ahead(body) = body else { return None };
-        if body.rest.is_none() {
-            lease.give_back();
-        }
-        Some(Verified { head, body: Some(body), target })
+        let answer = self.answer(self.send(request).await?);
+        Ok(Some(Verified { answer: self.look_ahead(answer).await?, target }))
     }
 
     fn with_identity(&self, mut headers: HeaderMap) -> HeaderMap {
@@ -231,19 +238,20 @@ impl Exchange<'_> {
         base.changed(&changes, self.now).unwrap_or(base)
     }
 
-    fn view<'v>(
-        &'v self,
-        head: &'v http::response::Parts,
-        body: Option<&'v ReadAhead>,
-        target: &'v Target,
-    ) -> login::Answer<'v> {
+    fn view<'v>(&'v self, answer: &'v Answer, target: &'v Target) -> login::Answer<'v> {
+        let Answer { head, body } = answer;
         let encoded = head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
-        let body = body.filter(|_| !encoded);
+        let (body, body_complete) = match body {
+            _ if encoded => (None, false),
+            AnswerBody::Unread(..) => (None, false),
+            AnswerBody::Begun(bytes, ..) => (Some(&bytes[..bytes.len().min(BODY_LIMIT)]), false),
+            AnswerBody::Whole(bytes) => (Some(&bytes[..bytes.len().min(BODY_LIMIT)]), true),
+        };
         login::Answer {
             status: head.status,
             headers: &head.headers,
-            body: body.map(|ahead| &ahead.bytes[..ahead.bytes.len().min(BODY_LIMIT)]),
-            body_complete: body.is_some_and(|ahead| ahead.rest.is_none()),
+            body,
+            body_complete,
             target,
             origin: &self.site.site.origin,
             now: self.now,
@@ -278,13 +286,6 @@ impl Exchange<'_> {
 /// No answer, or none that tells anything.
 fn undetermined() -> Trial {
     Trial { outcome: Outcome::Undetermined, criteria: Vec::new() }
-}
-
-fn ahead_of(answer: &Answer) -> Option<&ReadAhead> {
-    match &answer.body {
-        AnswerBody::Ahead(ahead) => Some(ahead),
-        AnswerBody::Unread(_) => None,
-    }
 }
 
 /// Which of the ended session's cookies travel into the new one. All of them, unless another user

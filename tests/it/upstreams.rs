@@ -237,6 +237,23 @@ async fn a_connection_that_the_application_closed_is_not_used() {
 }
 
 #[tokio::test]
+async fn a_verified_login_needs_one_connection() {
+    // Old applications answer one connection at a time.
+    let app = Upstream::start(|request| match (request.path(), request.cookie("in")) {
+        ("/login", _) => Reply::redirect("/").header("set-cookie", "in=1").body("You are being redirected."),
+        (_, Some(_)) => Reply::text("Welcome"),
+        _ => Reply::status(403),
+    })
+    .await;
+    let site = SITE.replace("success = {", "verify = {}\nsuccess = {");
+    let (_proxy, mut browser) = Vestibule::with(&app, &format!("{site}[limits]\nupstream_connections = 1\n")).await;
+
+    browser.log_in("alice").await;
+
+    assert_eq!(app.connections(), 1);
+}
+
+#[tokio::test]
 async fn the_others_work_while_one_application_is_down() {
     let (one, two) = (Upstream::start(|_| Reply::text("one")).await, Upstream::start(|_| Reply::text("two")).await);
     let down = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
