@@ -24,8 +24,16 @@ needed=(
     "python3-venv    : python3 -c 'import ensurepip'"
 )
 
-as_root=()
-[ "$(id -u)" = 0 ] || as_root=(sudo)
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        env "$@"
+    elif command -v sudo >/dev/null; then
+        sudo env "$@"
+    else
+        echo "This needs root, or sudo: $*" >&2
+        return 1
+    fi
+}
 
 install_packages() {
     local missing=() entry
@@ -38,9 +46,8 @@ install_packages() {
         exit 1
     fi
     echo "Installing ${missing[*]}"
-    "${as_root[@]}" apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" \
-        apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    as_root apt-get update -qq
+    as_root DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 # Django, with the wheels kept so that the worked example installs it again without a network.
@@ -57,6 +64,14 @@ install_django() {
     cp "$wanted" "$apps/django/requirements.txt"
 }
 
+# Fetches packages into a directory; the lists may be missing or old.
+download() {
+    local into="$1"
+    shift
+    (cd "$into" && apt-get download -qq "$@" 2>/dev/null) && return
+    as_root apt-get update -qq && (cd "$into" && apt-get download -qq "$@")
+}
+
 # PHP applications from Debian's packages, unpacked instead of installed, since their packages bring
 # a web server along. Links into the system are turned to where the files are.
 unpack_php_apps() {
@@ -66,7 +81,7 @@ unpack_php_apps() {
     rm -rf "$apps/php"
     mkdir -p "$apps/php"
     scratch=$(mktemp -d)
-    (cd "$scratch" && apt-get download -qq dokuwiki phpliteadmin 2>/dev/null) || {
+    download "$scratch" dokuwiki phpliteadmin || {
         echo "The tests need the Debian packages dokuwiki and phpliteadmin unpacked in $apps/php" >&2
         exit 1
     }

@@ -49,6 +49,8 @@ impl Chromium {
             "--headless=new".to_owned(),
             "--no-sandbox".into(),
             "--disable-gpu".into(),
+            // Containers have little shared memory.
+            "--disable-dev-shm-usage".into(),
             "--disable-quic".into(),
             "--no-first-run".into(),
             "--disable-background-networking".into(),
