@@ -34,6 +34,7 @@ use crate::policy::session::Outline;
 use self::sink::Sink;
 
 pub use self::audit::Audit;
+pub use self::audit::Dropped;
 pub use self::audit::ErrorChain;
 pub use self::audit::Hint;
 pub use self::audit::RefusedSession;

@@ -48,6 +48,27 @@ pub enum Turn {
     },
 }
 
+/// Whether a response sets our cookie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Owed {
+    /// It does not.
+    Nothing,
+    /// To the successor that was minted already.
+    Successor([u8; 16]),
+    /// To a successor that is to be minted.
+    New,
+}
+
+impl fmt::Debug for Owed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "Nothing",
+            Self::Successor(_) => "Successor(..)",
+            Self::New => "New",
+        })
+    }
+}
+
 /// What a presented verifier is to the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -118,9 +139,20 @@ impl Chain {
         bool::from(digest_of(&opened).ct_eq(successor)).then_some(opened)
     }
 
-    /// Whether the current verifier has served its time and no successor is waiting.
-    pub fn is_due(&self, rotate_every: Duration, now: Timestamp) -> bool {
-        !matches!(self.turn, Turn::Offered { .. }) && now.since(self.minted) >= rotate_every
+    /// What a response to whoever presented this verifier owes. No successor is minted while a
+    /// predecessor is in its grace, which would cut that short.
+    pub fn owes(&self, verifier: &[u8; 16], every: Duration, grace: Duration, now: Timestamp) -> Owed {
+        let in_grace = matches!(self.turn, Turn::Confirmed { at, .. } if now.since(at) < grace);
+        match self.standing(verifier, grace, now) {
+            Standing::Superseded => self.successor(verifier).map_or(Owed::Nothing, Owed::Successor),
+            Standing::Current if !in_grace && self.age(now) >= every => Owed::New,
+            Standing::Current | Standing::Successor | Standing::InGrace | Standing::Reused => Owed::Nothing,
+        }
+    }
+
+    /// For how long the current verifier has been in use.
+    pub fn age(&self, now: Timestamp) -> Duration {
+        now.since(self.minted)
     }
 }
 
@@ -151,6 +183,7 @@ mod tests {
     use super::*;
 
     const GRACE: Duration = Duration::from_secs(30);
+    const EVERY: Duration = Duration::from_secs(900);
     const A: [u8; 16] = [1; 16];
     const B: [u8; 16] = [2; 16];
     const C: [u8; 16] = [3; 16];
@@ -167,7 +200,8 @@ mod tests {
         assert_eq!(offered.successor(&A), Some(B));
         assert_eq!(offered.standing(&B, GRACE, at(5000)), Standing::Successor);
         assert_eq!(offered.standing(&C, GRACE, at(900)), Standing::Reused);
-        assert!(!offered.is_due(GRACE, at(5000)));
+        assert_eq!(offered.owes(&A, EVERY, GRACE, at(5000)), Owed::Successor(B));
+        assert_eq!(offered.owes(&C, EVERY, GRACE, at(5000)), Owed::Nothing);
     }
 
     #[test]
@@ -178,7 +212,17 @@ mod tests {
         assert_eq!(confirmed.standing(&A, GRACE, Timestamp::from_millis(1_029_999)), Standing::InGrace);
         assert_eq!(confirmed.standing(&A, GRACE, at(1030)), Standing::Reused);
         assert_eq!(confirmed.confirm(at(1000)), None);
-        assert!(confirmed.is_due(Duration::from_secs(900), at(1800)));
+        assert_eq!(confirmed.owes(&B, EVERY, GRACE, at(1799)), Owed::Nothing);
+        assert_eq!(confirmed.owes(&B, EVERY, GRACE, at(1800)), Owed::New);
+        assert_eq!(confirmed.owes(&A, EVERY, GRACE, at(1010)), Owed::Nothing);
+    }
+
+    #[test]
+    fn a_grace_is_never_cut_short() {
+        // Presented for the first time when it is nearly due itself.
+        let confirmed = Chain::begin(&A, at(0)).offer(&A, &B, at(900)).confirm(at(1790)).unwrap();
+        assert_eq!(confirmed.owes(&B, EVERY, GRACE, at(1819)), Owed::Nothing);
+        assert_eq!(confirmed.owes(&B, EVERY, GRACE, at(1820)), Owed::New);
     }
 
     #[test]
@@ -199,7 +243,6 @@ mod tests {
         /// never taken for a thief; an ID that retired longer ago than the grace always is.
         #[test]
         fn honest_clients_stay_in_step(steps in proptest::collection::vec((any::<bool>(), 1u64..2000), 1..60)) {
-            let every = Duration::from_secs(900);
             let (mut now, mut counter) = (at(0), 0u8);
             let mut held = [0u8; 16];
             let mut retired: Vec<([u8; 16], Timestamp)> = Vec::new();
@@ -212,12 +255,12 @@ mod tests {
                     standing = chain.standing(&held, GRACE, now);
                 }
                 prop_assert!(matches!(standing, Standing::Current | Standing::Superseded));
-                if chain.is_due(every, now) {
+                if chain.owes(&held, EVERY, GRACE, now) == Owed::New {
                     counter += 1;
                     chain = chain.offer(&held, &[counter; 16], now);
                 }
                 for (old, since) in &retired {
-                    if now.since(*since) >= GRACE * 2 + every {
+                    if now.since(*since) >= GRACE * 2 + EVERY {
                         prop_assert_eq!(chain.standing(old, GRACE, now), Standing::Reused);
                     }
                 }

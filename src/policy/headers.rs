@@ -176,6 +176,27 @@ pub fn clean_request(headers: &mut HeaderMap, identity: &IdentityHeaders, client
     });
 }
 
+/// Takes out what asks for less than the whole answer: what is not there must not decide a login.
+pub fn ask_for_all(headers: &mut HeaderMap) {
+    let partial = [header::RANGE, header::IF_RANGE];
+    let conditional = [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE];
+    for name in partial.into_iter().chain(conditional) {
+        headers.remove(name);
+    }
+}
+
+/// What a request that verifies a login has of the login request: who asks and in which language, and
+/// what a trusted proxy says of the client.
+pub fn verifying_request(headers: &HeaderMap, client: Client) -> HeaderMap {
+    let is_copied = |name: &HeaderName| {
+        *name == header::USER_AGENT
+            || *name == header::ACCEPT_LANGUAGE
+            || (client.via_trusted && is_kept_from_trusted(name.as_str()))
+    };
+    let copied = headers.iter().filter(|(name, _)| is_copied(name));
+    copied.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
 /// Removes what `Connection` nominates, on all its lines (S66, VR-52).
 fn remove_nominated(headers: &mut HeaderMap) {
     if !headers.contains_key(header::CONNECTION) {

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use http::HeaderValue;
 
 use crate::policy::path::Target;
+use crate::policy::path::is_session_parameter;
 use crate::policy::site::Origin;
 
 /// A host that browsers must not be sent to. Whether the application believes that it is asked over
@@ -78,8 +79,7 @@ pub fn without_session_parameter(target: &str) -> Cow<'_, str> {
     for segment in path.split_inclusive('/') {
         let (segment, slash) = segment.strip_suffix('/').map_or((segment, ""), |segment| (segment, "/"));
         for (place, part) in segment.split(';').enumerate() {
-            let name = part.split('=').next().unwrap_or(part);
-            if place > 0 && name.eq_ignore_ascii_case("jsessionid") {
+            if place > 0 && is_session_parameter(part) {
                 continue;
             }
             if place > 0 {

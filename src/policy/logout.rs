@@ -45,14 +45,14 @@ pub enum LogoutMatch {
 pub fn by_head(rules: &[Arc<LogoutRule>], method: &Method, target: &Target) -> LogoutMatch {
     let mut matching = rules.iter().filter(|rule| rule.matches_head(method, target));
     match matching.next() {
-        Some(rule) if rule.form.is_none() => LogoutMatch::Yes(Arc::clone(rule)),
+        Some(rule) if rule.is_met(&Fields::of(target, &Body::Empty)) => LogoutMatch::Yes(Arc::clone(rule)),
         Some(_) => LogoutMatch::NeedsBody,
         None => LogoutMatch::No,
     }
 }
 
 /// Judges with the body: the first rule whose conditions all hold. A body that cannot be decoded
-/// matches no `form` rule. The field may stand in the query as well.
+/// matches no `form` rule.
 pub fn by_form(
     rules: &[Arc<LogoutRule>],
     method: &Method,
@@ -63,15 +63,19 @@ pub fn by_form(
     let body = Body::read(headers, body).unwrap_or(Body::Empty);
     let fields = Fields::of(target, &body);
     let mut matching = rules.iter().filter(|rule| rule.matches_head(method, target));
-    matching.find(|rule| rule.form.as_ref().is_none_or(|condition| fields.may_meet(ANYWHERE, condition))).cloned()
+    matching.find(|rule| rule.is_met(&fields)).cloned()
 }
 
 /// In doubt it is a logout: nothing is lost but the session.
 const ANYWHERE: &[Place] = &[Place::Query, Place::Form, Place::Json];
 
 impl LogoutRule {
+    fn is_met(&self, fields: &Fields<'_>) -> bool {
+        self.form.as_ref().is_none_or(|condition| fields.may_meet(ANYWHERE, condition))
+    }
+
     fn matches_head(&self, method: &Method, target: &Target) -> bool {
-        (self.methods.is_empty() || self.methods.contains(method)) && self.path.matches(target)
+        (self.methods.is_empty() || self.methods.contains(method)) && self.path.matches_also_with_slash(target)
     }
 }
 
@@ -111,7 +115,9 @@ mod tests {
             (Method::GET, "/a/../logout", "yes"),
             (Method::GET, "/logout;x", "yes"),
             (Method::GET, "/logout?next=/", "yes"),
-            (Method::GET, "/logout/", "no"),
+            (Method::GET, "/logout/", "yes"),
+            (Method::GET, "/logout/x", "no"),
+            (Method::GET, "/log%256fut/", "no"),
             (Method::GET, "/doku.php?id=x&do=logout", "yes"),
             (Method::POST, "/doku.php?do=logout", "no"),
         ] {
@@ -123,6 +129,7 @@ mod tests {
     fn a_field_can_tell_a_logout_from_a_login() {
         let rules = [rule("/session", &[Method::POST], Some(("action", "logout")))];
         assert_eq!(head(&rules, &Method::POST, "/session"), "body");
+        assert_eq!(head(&rules, &Method::POST, "/session?action=logout"), "yes");
         let mut headers = HeaderMap::new();
         headers.insert("content-type", http::HeaderValue::from_static("application/x-www-form-urlencoded"));
         let target = Target::parse("/session", PathCase::Exact);

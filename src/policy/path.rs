@@ -149,10 +149,14 @@ impl Target {
         self.ambiguity
     }
 
-    /// Whether the path leads where it is written: no dot segments, no empty ones. An application that
-    /// does not resolve those sees another path than the normalised one.
+    /// Whether the path leads where it is written: no dot segments, no empty ones, and no parameters but
+    /// a servlet's session. An application that does not resolve those sees another path than the
+    /// normalised one.
     pub fn is_direct(&self) -> bool {
-        self.unresolved.is_none()
+        let path = self.raw_path();
+        let mut parameters = path.split('/').flat_map(|segment| segment.split(';').skip(1));
+        let has_encoded = path.as_bytes().windows(3).any(|it| it.eq_ignore_ascii_case(b"%3b"));
+        self.unresolved.is_none() && !has_encoded && parameters.all(is_session_parameter)
     }
 
     /// How the site compares paths.
@@ -232,6 +236,11 @@ fn normalise(path: &str) -> Normalised {
     let written = |names: &[&str]| names.iter().flat_map(|name| ["/", *name]).collect::<String>();
     let unresolved = (names != kept).then(|| written(&names));
     Normalised { path: written(&kept), unresolved, ambiguity: doubt }
+}
+
+/// Whether a path parameter is one that `without_session_parameter` takes out.
+pub fn is_session_parameter(parameter: &str) -> bool {
+    parameter.split('=').next().unwrap_or(parameter).eq_ignore_ascii_case("jsessionid")
 }
 
 fn is_dots(name: &str) -> bool {
@@ -399,7 +408,10 @@ mod tests {
         for (raw, direct) in [
             ("/login", true),
             ("/login/", true),
-            ("/log%69n;x", true),
+            ("/log%69n;jsessionid=1;JSESSIONID=2", true),
+            ("/login;x", false),
+            ("/login;jsessionid=1;x=2", false),
+            ("/login%3Bjsessionid=1", false),
             ("/x/../login", false),
             ("/x/%2e%2e/login", false),
             ("//login", false),

@@ -1,8 +1,11 @@
 //! What a request is about, before its body was read.
 
+use http::HeaderMap;
 use http::Method;
 
 use crate::policy::access::Access;
+use crate::policy::csrf;
+use crate::policy::login::LoginRule;
 use crate::policy::login::Opening;
 use crate::policy::login::UserSource;
 use crate::policy::logout;
@@ -45,9 +48,19 @@ impl Route {
         }
     }
 
-    /// Whether the CSRF filter looks at it whatever its method (S44, S142).
-    pub fn is_login_or_logout(&self) -> bool {
-        self.login.is_some() || self.logout != LogoutMatch::No
+    /// Whether the CSRF filter looks at it whatever its method: it may log in or out (S44, S142). A link
+    /// from elsewhere to a page that shares its path with a login or logout is neither.
+    pub fn may_log_in_or_out(&self, site: &Site, method: &Method, target: &Target, headers: &HeaderMap) -> bool {
+        // What browsers send from elsewhere with a safe method has no body.
+        let has_body = !csrf::is_safe(method);
+        let logs_out = match self.logout {
+            LogoutMatch::Yes(_) => true,
+            LogoutMatch::NeedsBody => has_body,
+            LogoutMatch::No => self.own && has_body,
+        };
+        let logs_in =
+            |rule: &LoginRule| rule.matches_head(method, target) && (has_body || rule.is_met_by_head(target, headers));
+        logs_out || site.login.iter().any(logs_in)
     }
 
     /// Whether it passes without a session.

@@ -113,9 +113,9 @@ impl Stream {
         self
     }
 
-    /// Ends with the session.
-    pub(super) fn with_bound(mut self, bound: Bound) -> Self {
-        self.bound = Some(bound);
+    /// Ends with the session, if it belongs to one.
+    pub(super) fn with_bound(mut self, bound: Option<Bound>) -> Self {
+        self.bound = bound;
         self
     }
 
@@ -371,6 +371,11 @@ impl Upload {
     /// The body of a request with these headers.
     pub(super) fn new(body: Incoming, headers: &HeaderMap) -> Self {
         Self { body: Some(body), held_back: headers.contains_key(header::EXPECT) }
+    }
+
+    /// Its length, if that is known.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.body.as_ref().map_or(Some(0), |body| http_body::Body::size_hint(body).exact())
     }
 
     /// How many bytes it has at least.

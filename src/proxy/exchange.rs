@@ -36,6 +36,7 @@ use crate::policy::location;
 use crate::policy::message;
 use crate::policy::path::Target;
 use crate::policy::route::Route;
+use crate::policy::site::Site;
 use crate::policy::websocket;
 use crate::proxy::Gate;
 use crate::proxy::Peer;
@@ -188,6 +189,8 @@ pub(super) struct Exchange<'a> {
     pub(super) cookies: Vec<CookiePair>,
     pub(super) presented: Presented,
     pub(super) session: Session,
+    /// Whether it is a login attempt or a logout.
+    pub(super) watched: bool,
 }
 
 /// What became of a request at the door.
@@ -196,6 +199,15 @@ pub(super) enum Opened<'a> {
     Exchange(Box<Exchange<'a>>),
     /// It has its answer.
     Answered(Response<Body>),
+}
+
+/// Judged is what the application gets (VR-13): without a servlet's session if that is in the vault, or
+/// if a login form is sent there.
+fn target_of(site: &Site, method: &Method, raw: &str) -> Target {
+    let bare = Target::parse(&location::without_session_parameter(raw), site.paths);
+    let is_login = || site.login.iter().any(|rule| rule.matches_head(method, &bare));
+    let is_bare = site.cookies.vaults_servlet_sessions() || bare.raw() == raw || is_login();
+    if is_bare { bare } else { Target::parse(raw, site.paths) }
 }
 
 impl<'a> Exchange<'a> {
@@ -228,11 +240,7 @@ impl<'a> Exchange<'a> {
         if !peer.hosts.contains(&site.site.origin.host) {
             return Err(Failure::Misdirected);
         }
-        // Judged is what the application gets (VR-13).
-        let target = match site.site.cookies.vaults_servlet_sessions() {
-            true => Target::parse(&location::without_session_parameter(raw), site.site.paths),
-            false => Target::parse(raw, site.site.paths),
-        };
+        let target = target_of(&site.site, &parts.method, raw);
         let client = client::identify(peer.ip(), &parts.headers, &snapshot.trusted);
         trace.context.client = Some(client.address);
         if let Some(ambiguity) = target.ambiguity()
@@ -257,6 +265,7 @@ impl<'a> Exchange<'a> {
             ahead: None,
             cross_site,
             session: Session::None { tombstone: false },
+            watched: false,
             worker,
             trace,
             snapshot,
@@ -284,7 +293,7 @@ impl<'a> Exchange<'a> {
             target: &self.target,
             headers: &self.headers,
             origin: &self.site.site.origin,
-            login_or_logout: route.is_login_or_logout() || (route.own && !csrf::is_safe(&self.method)),
+            login_or_logout: route.may_log_in_or_out(&self.site.site, &self.method, &self.target, &self.headers),
             basic_login: route.basic_login,
             client_certificate: false,
         };
@@ -356,7 +365,8 @@ impl<'a> Exchange<'a> {
             return Ok(());
         }
         // Gone is fine: a session that ended meanwhile is not revived (VR-48).
-        let _revives_nothing = self.worker.gate.store.touch(live.handle.key(), self.now).await?;
+        let idle = crate::policy::lifecycle::idle_limit(live.record.life(), &self.site.rules);
+        let _revives_nothing = self.worker.gate.store.touch(live.handle.key(), self.now, idle).await?;
         Ok(())
     }
 

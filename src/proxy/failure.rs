@@ -41,9 +41,15 @@ pub(super) enum Failure {
     /// The client broke off while sending its body.
     #[error("the client's request body did not arrive")]
     Body(#[source] Box<dyn Error + Send + Sync>),
+    /// The client broke off while sending a login, which cannot be judged then.
+    #[error("the login request broke off before it could be judged")]
+    Truncated(#[source] BodyError),
     /// The client paused while sending its body.
     #[error("the client's request body paused for longer than the body_idle timeout")]
     Paused,
+    /// The session ended while the body was on its way.
+    #[error("the session ended while the request's body was on its way")]
+    SessionEnded,
     /// The store could not answer.
     #[error("session store")]
     Store(#[from] StoreError),
@@ -79,7 +85,8 @@ impl Failure {
             Self::Malformed(rule) => rule.status(),
             Self::Ambiguous(_) | Self::Unreadable(_) | Self::Body(_) => StatusCode::BAD_REQUEST,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::SessionEnded => StatusCode::UNAUTHORIZED,
+            Self::TooLarge | Self::Truncated(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Store(_) | Self::NoId | Self::Unfinished => StatusCode::SERVICE_UNAVAILABLE,
             Self::Paused => StatusCode::REQUEST_TIMEOUT,
             Self::Upstream(failure) => match failure.cause {
@@ -101,8 +108,10 @@ impl Failure {
             Self::Malformed(_)
             | Self::Ambiguous(_)
             | Self::Misdirected
+            | Self::SessionEnded
             | Self::Unreadable(_)
             | Self::TooLarge
+            | Self::Truncated(_)
             | Self::Body(_)
             | Self::Paused => Blame::Client,
             Self::Upstream(_) | Self::NoUser(_) => Blame::Upstream,
@@ -115,7 +124,18 @@ impl Failure {
         match error {
             BodyError::Idle => Self::Paused,
             BodyError::TooLarge => Self::TooLarge,
-            BodyError::Broken(_) | BodyError::SessionEnded | BodyError::Stopping => Self::Body(Box::new(error)),
+            BodyError::SessionEnded => Self::SessionEnded,
+            BodyError::Broken(_) | BodyError::Stopping => Self::Body(Box::new(error)),
+        }
+    }
+
+    /// The same of the body of a login request.
+    pub(super) fn of_login_body(error: BodyError) -> Self {
+        match error {
+            BodyError::Broken(_) => Self::Truncated(error),
+            BodyError::Idle | BodyError::TooLarge | BodyError::SessionEnded | BodyError::Stopping => {
+                Self::of_request_body(error)
+            }
         }
     }
 
@@ -126,9 +146,8 @@ impl Failure {
             match cause.downcast_ref::<BodyError>() {
                 Some(BodyError::Idle) => return Self::Paused,
                 Some(BodyError::TooLarge) => return Self::TooLarge,
-                Some(BodyError::Broken(_) | BodyError::SessionEnded | BodyError::Stopping) => {
-                    return Self::Body(Box::new(failure));
-                }
+                Some(BodyError::SessionEnded) => return Self::SessionEnded,
+                Some(BodyError::Broken(_) | BodyError::Stopping) => return Self::Body(Box::new(failure)),
                 None => source = cause.source(),
             }
         }
@@ -138,11 +157,14 @@ impl Failure {
     /// What the client is told: fixed texts, nothing of the cause.
     pub(super) fn response(&self) -> Response<Body> {
         let status = self.status();
+        if status == StatusCode::UNAUTHORIZED {
+            return reply::unauthorized();
+        }
         let says = match status {
             StatusCode::BAD_REQUEST => "The request was not understood.",
             StatusCode::MISDIRECTED_REQUEST => "No such site here.",
             StatusCode::REQUEST_TIMEOUT => "The request did not arrive in time.",
-            StatusCode::PAYLOAD_TOO_LARGE => "The request is too large.",
+            StatusCode::PAYLOAD_TOO_LARGE => "The request is too large, or not complete.",
             StatusCode::BAD_GATEWAY => "The application did not answer properly. Try again later.",
             StatusCode::GATEWAY_TIMEOUT => "The application did not answer in time. Try again later.",
             StatusCode::SERVICE_UNAVAILABLE => "The service is not available at the moment. Try again later.",

@@ -19,6 +19,7 @@ use crate::policy::cookie;
 use crate::policy::headers;
 use crate::policy::headers::Forwarding;
 use crate::policy::location;
+use crate::policy::session::Identity;
 use crate::policy::vault;
 use crate::policy::vault::CookieContext;
 use crate::policy::vault::Vault;
@@ -26,12 +27,12 @@ use crate::policy::websocket;
 use crate::proxy::body::Body;
 use crate::proxy::body::Source;
 use crate::proxy::body::Stream;
+use crate::proxy::body::Upload;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::Failure;
 use crate::proxy::pool::Lease;
 use crate::proxy::reply;
-use crate::proxy::session::Session;
-use crate::proxy::streams::StreamGuard;
+use crate::proxy::streams::Bound;
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::upstream::UpstreamError;
 use crate::proxy::upstream::UpstreamFailure;
@@ -65,7 +66,9 @@ impl Exchange<'_> {
         }
         let is_page = self.route.login_page && !self.session.is_authenticated();
         let again = is_page.then(|| self.headers.clone());
-        let body = self.streamed_body()?;
+        let length = self.body.as_ref().and_then(Upload::length);
+        let bound = self.bound(length, true);
+        let body = self.streamed_body(bound)?;
         let answer = self.ask(body, false).await?;
         if let Some(headers) = again
             && self.is_loop(&answer)
@@ -75,18 +78,19 @@ impl Exchange<'_> {
         self.finish(answer).await
     }
 
-    /// The client's body as a stream with the limits that apply to it.
-    pub(super) fn streamed_body(&mut self) -> Result<Body, Failure> {
+    /// The client's body as a stream with the limits that apply to it, `bound` to the session unless it
+    /// outlives that.
+    pub(super) fn streamed_body(&mut self, bound: Option<Bound>) -> Result<Body, Failure> {
         if let Some(ahead) = self.ahead.take() {
             let Some(rest) = ahead.rest else { return Ok(Body::bytes(ahead.bytes)) };
             let read = ahead.bytes.len() as u64;
             let stream = Stream::new(rest, self.snapshot.timeouts.body_idle).with_prefix(ahead.bytes);
-            return self.limited(stream, read);
+            return self.limited(stream.with_bound(bound), read);
         }
         let Some(body) = self.body.take().map(Source::from).filter(|body| !http_body::Body::is_end_stream(body)) else {
             return Ok(Body::empty());
         };
-        let stream = Stream::new(body, self.snapshot.timeouts.body_idle);
+        let stream = Stream::new(body, self.snapshot.timeouts.body_idle).with_bound(bound);
         self.limited(stream, 0)
     }
 
@@ -130,9 +134,16 @@ impl Exchange<'_> {
         Answer { head, body: AnswerBody::Unread(body, lease) }
     }
 
-    pub(super) async fn send(&self, request: Request<Body>) -> Result<(Response<Incoming>, Lease), UpstreamFailure> {
+    /// Sends a request; what the answer changes is decided at the time when it is there.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Body>,
+    ) -> Result<(Response<Incoming>, Lease), UpstreamFailure> {
         let (site, pool) = (&self.site, &self.worker.pool);
-        pool.send(&site.upstreams, site.turn(), request, &self.snapshot.timeouts, &self.trace.context).await
+        let turn = site.turn();
+        let answer = pool.send(&site.upstreams, turn, request, &self.snapshot.timeouts, &self.trace.context).await?;
+        self.now = self.worker.gate.clock.now();
+        Ok(answer)
     }
 
     pub(super) fn request(&self, method: Method, headers: HeaderMap, body: Body) -> Request<Body> {
@@ -172,12 +183,12 @@ impl Exchange<'_> {
         if identity_coding {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
-        self.put_identity(&mut headers);
+        self.put_forwarding(&mut headers, self.session.identity().map(|identity| &**identity));
         headers
     }
 
     /// Forwarding and identity headers, last.
-    pub(super) fn put_identity(&self, headers: &mut HeaderMap) {
+    pub(super) fn put_forwarding(&self, headers: &mut HeaderMap, identity: Option<&Identity>) {
         headers::forward_request(
             headers,
             &self.site.site.identity,
@@ -186,7 +197,7 @@ impl Exchange<'_> {
                 peer: self.peer,
                 origin: &self.site.site.origin,
                 version: self.version,
-                identity: self.session.identity().map(|identity| &**identity),
+                identity,
             },
         );
     }
@@ -236,15 +247,13 @@ impl Exchange<'_> {
         let mut headers = std::mem::take(response.headers_mut());
         self.clean(&mut headers);
         self.take_cookies(&mut headers).await?;
+        self.rotate(&headers, false).await?;
         switch_to_websocket(&mut headers);
         *answer.headers_mut() = headers;
-        let pulse = match &self.session {
-            Session::Live(live) if !self.is_untouched() => Some(self.pulse(live)),
-            Session::Live(_) | Session::None { .. } => None,
-        };
+        let (guard, pulse) = (self.guard(), self.pulse());
         let idle = self.snapshot.timeouts.tunnel_idle;
         let stopping = self.worker.stopping.clone();
-        let tunnel = Tunnel { client, upstream, lease, guard: self.stream_guard(), pulse, idle, stopping };
+        let tunnel = Tunnel { client, upstream, lease, guard, pulse, idle, stopping };
         tokio::spawn(tunnel.run());
         Ok(answer)
     }
@@ -252,11 +261,6 @@ impl Exchange<'_> {
     fn is_loop(&self, answer: &Answer) -> bool {
         let location = answer.head.headers.get(header::LOCATION);
         answer.head.status.is_redirection() && admit::is_login_loop(&self.site.site, location, &self.target)
-    }
-
-    fn stream_guard(&self) -> Option<StreamGuard> {
-        let live = self.session.live()?;
-        Some(self.worker.gate.streams.bind(*live.handle.key(), &self.site.rules))
     }
 
     /// Asks for the login page once more, as a browser without cookies would.
@@ -268,7 +272,8 @@ impl Exchange<'_> {
         // Whatever body the request had was sent the first time.
         headers.remove(header::CONTENT_LENGTH);
         let request = self.request(self.method.clone(), headers, Body::empty());
-        let answer = self.answer(self.send(request).await?);
+        let sent = self.send(request).await?;
+        let answer = self.answer(sent);
         for name in &names {
             self.trace.settled.expired.extend(cookie::expire_in_browser(name, self.target.raw_path()));
         }

@@ -8,9 +8,11 @@ use http::Method;
 use http::Response;
 use http::header;
 
+use crate::clock::Timestamp;
 use crate::policy::access::Access;
 use crate::policy::cookie::CookiePair;
 use crate::policy::cookie::SetCookie;
+use crate::policy::headers;
 use crate::policy::hint;
 use crate::policy::login;
 use crate::policy::login::Attempt;
@@ -25,6 +27,7 @@ use crate::policy::path::Target;
 use crate::policy::session::Record;
 use crate::policy::session::UserName;
 use crate::policy::vault;
+use crate::policy::vault::Fate;
 use crate::policy::vault::Vault;
 use crate::policy::vault::VaultChange;
 use crate::policy::vault::VaultCookie;
@@ -38,6 +41,7 @@ use crate::proxy::forward::AnswerBody;
 use crate::proxy::upstream::UpstreamError;
 use crate::telemetry;
 use crate::telemetry::Audit;
+use crate::telemetry::Context;
 use crate::telemetry::Hint;
 
 /// What the verifying request needs, kept from the login request.
@@ -84,9 +88,11 @@ impl Exchange<'_> {
         }
         let request =
             LoginRequest { method: &self.method, target: &self.target, headers: &self.headers, body: body.as_deref() };
-        match login::attempt(&site.site.login, request)? {
-            Some(attempt) => self.log_in(attempt).await.map(Some),
-            None => Ok(None),
+        match login::attempt(&site.site.login, request) {
+            Ok(Some(attempt)) => self.log_in(attempt).await.map(Some),
+            Ok(None) => Ok(None),
+            Err(doubt) if doubt.is_no_form() && authenticated => Ok(None),
+            Err(doubt) => Err(doubt.into()),
         }
     }
 
@@ -99,7 +105,7 @@ impl Exchange<'_> {
         }
         let Some(body) = self.body.take() else { return Ok(true) };
         let idle = self.snapshot.timeouts.body_idle;
-        let ahead = body::read_ahead(body, BODY_LIMIT, idle).await.map_err(Failure::of_request_body)?;
+        let ahead = body::read_ahead(body, BODY_LIMIT, idle).await.map_err(Failure::of_login_body)?;
         match ahead.rest {
             Some(_) if !authenticated => Err(Failure::TooLarge),
             rest => {
@@ -113,17 +119,15 @@ impl Exchange<'_> {
     /// An attempt: ask the application, judge its answer, and on success begin a new session before
     /// the answer leaves.
     async fn log_in(&mut self, attempt: Attempt<'_>) -> Result<Response<Body>, Failure> {
+        self.watched = true;
+        self.touch().await?;
         let rule = attempt.rule;
-        let asker =
-            rule.verify.as_ref().map(|_| Asker { headers: self.headers.clone(), cookies: self.cookies.clone() });
-        let body = self.streamed_body()?;
-        let mut answer = match self.ask_login(body, rule).await {
-            Ok(answer) => answer,
-            Err(failure) => {
-                self.report_attempt(&attempt, &undetermined(), None);
-                return Err(failure);
-            }
-        };
+        // Whatever happens from here on, the attempt is reported.
+        let report = Report::begin(self, &attempt);
+        headers::ask_for_all(&mut self.headers);
+        let asker = rule.verify.as_ref().map(|_| Asker::of(self));
+        let body = self.streamed_body(None)?;
+        let mut answer = self.ask_login(body, rule).await?;
         let mut trial = login::judge(rule, self.view(&answer, &self.target));
         let mut verified = None;
         if trial.outcome == Outcome::Ask
@@ -136,26 +140,22 @@ impl Exchange<'_> {
                     None
                 }
             };
-            let judged = asked.as_ref().map_or_else(undetermined, |verified| {
-                login::judge_verify(rule, self.view(&verified.answer, &verified.target))
-            });
-            trial.outcome = judged.outcome;
-            trial.criteria.extend(judged.criteria);
+            trial.add(
+                asked.as_ref().map(|verified| login::judge_verify(rule, self.view(&verified.answer, &verified.target))),
+            );
             verified = asked;
         }
         if let Some(verified) = &verified {
-            for line in verified.answer.head.headers.get_all(header::SET_COOKIE) {
-                answer.head.headers.append(header::SET_COOKIE, line.clone());
-            }
+            merge_cookies(&mut answer.head.headers, verified, self.now);
         }
         if trial.outcome != Outcome::Success {
-            self.report_attempt(&attempt, &trial, None);
+            report.write(&trial, None);
             self.hint_failure_page(rule, &answer);
             return self.finish(answer).await;
         }
         let asked = verified.as_ref().map(|verified| self.view(&verified.answer, &verified.target));
         let user = login::user(&attempt, self.view(&answer, &self.target), asked);
-        self.report_attempt(&attempt, &trial, user.as_ref().ok());
+        report.write(&trial, user.as_ref().ok());
         self.welcome(user?, answer).await
     }
 
@@ -167,8 +167,11 @@ impl Exchange<'_> {
             telemetry::audit(&self.trace.context, &Audit::UserSwitch { from: before.as_str(), to: user.as_str() });
         }
         let (now, whose) = (self.now, user.clone());
+        let carried = self.session.vault().map_or_else(Vault::default, |vault| {
+            vault.carried(&self.target, &self.site.site.origin.host, self.cross_site, now)
+        });
         let keep = move |ended: Option<&Record>| {
-            let base = travelling(ended, &whose, &changes);
+            let base = travelling(ended, &carried, &whose, &changes);
             base.changed(&changes, now).unwrap_or(base)
         };
         self.begin_authenticated(user, keep).await?;
@@ -206,43 +209,50 @@ impl Exchange<'_> {
     async fn verify(&mut self, rule: &LoginRule, answer: &Answer, asker: Asker) -> Result<Option<Verified>, Failure> {
         let Some(raw) = login::verify_target(rule, self.view(answer, &self.target)) else { return Ok(None) };
         let target = Target::parse(&raw, self.site.site.paths);
-        let mut headers = HeaderMap::new();
-        for name in [header::USER_AGENT, header::ACCEPT_LANGUAGE] {
-            headers.extend(asker.headers.get(&name).map(|value| (name, value.clone())));
-        }
+        let Asker { mut headers, cookies } = asker;
         headers.insert(header::HOST, self.site.host.clone());
         if rule.needs_verify_body() {
             headers.insert(header::ACCEPT_ENCODING, http::HeaderValue::from_static("identity"));
         }
-        let vault = self.vault_after(answer);
+        self.put_forwarding(&mut headers, None);
+        let (vault, cookies) = self.cookies_after(answer, cookies, &target);
         let own = std::mem::replace(&mut self.target, target);
-        self.put_cookies(&mut headers, asker.cookies, Some(&vault), false);
-        let request = self.request(Method::GET, self.with_identity(headers), Body::empty());
+        self.put_cookies(&mut headers, cookies, Some(&vault), false);
+        let request = self.request(Method::GET, headers, Body::empty());
         let target = std::mem::replace(&mut self.target, own);
-        let answer = self.answer(self.send(request).await?);
+        let sent = self.send(request).await?;
+        let answer = self.answer(sent);
         Ok(Some(Verified { answer: self.look_ahead(answer).await?, target }))
     }
 
-    fn with_identity(&self, mut headers: HeaderMap) -> HeaderMap {
-        self.put_identity(&mut headers);
-        headers
-    }
-
-    /// All cookies that the answer sets, wherever they will be kept, over the vault.
-    fn vault_after(&self, answer: &Answer) -> Vault {
+    /// The vault and the browser's cookies as they will be when the answer has arrived.
+    fn cookies_after(&self, answer: &Answer, mut pairs: Vec<CookiePair>, next: &Target) -> (Vault, Vec<CookiePair>) {
+        let (site, now) = (&self.site.site, self.now);
+        let (mut kept, mut relayed) = (Vec::new(), Vec::new());
+        for line in answer.head.headers.get_all(header::SET_COOKIE) {
+            let Some(cookie) = SetCookie::parse(line, now).filter(|cookie| !site.cookie.is_imitated_by(cookie)) else {
+                continue;
+            };
+            let change = VaultChange::of(&cookie, &self.target, &site.origin.host, now);
+            match site.cookies.fate(&cookie, &|name| self.site.learned.knows(name)) {
+                Fate::Vault => kept.extend(change),
+                Fate::Harden | Fate::Pass => {
+                    pairs.retain(|pair| pair.name != cookie.name);
+                    relayed.extend(change);
+                }
+                Fate::Drop => {}
+            }
+        }
         let base = self.session.vault().cloned().unwrap_or_default();
-        let lines = answer.head.headers.get_all(header::SET_COOKIE).iter();
-        let set = lines.filter_map(|line| SetCookie::parse(line, self.now));
-        let host = &self.site.site.origin.host;
-        let changes: Vec<_> = set.filter_map(|cookie| VaultChange::of(&cookie, &self.target, host, self.now)).collect();
-        base.changed(&changes, self.now).unwrap_or(base)
+        let vault = base.changed(&kept, now).unwrap_or(base);
+        let browser = Vault::default().changed(&relayed, now).unwrap_or_default();
+        pairs.extend(browser.pairs_for(next, &site.origin.host, false, now));
+        (vault, pairs)
     }
 
     fn view<'v>(&'v self, answer: &'v Answer, target: &'v Target) -> login::Answer<'v> {
         let Answer { head, body } = answer;
-        let encoded = head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
         let (body, body_complete) = match body {
-            _ if encoded => (None, false),
             AnswerBody::Unread(..) => (None, false),
             AnswerBody::Begun(bytes, ..) => (Some(&bytes[..bytes.len().min(BODY_LIMIT)]), false),
             AnswerBody::Whole(bytes) => (Some(&bytes[..bytes.len().min(BODY_LIMIT)]), true),
@@ -269,36 +279,67 @@ impl Exchange<'_> {
             self.say_hint(self.target.path(), &pattern, Hint::FailurePage);
         }
     }
+}
 
-    fn report_attempt(&self, attempt: &Attempt<'_>, trial: &Trial, user: Option<&UserName>) {
-        telemetry::audit(
-            &self.trace.context,
-            &Audit::LoginAttempt {
-                rule: attempt.number,
-                outcome: trial.outcome,
-                criteria: &trial.criteria,
-                user: user.map(UserName::as_str),
-            },
-        );
+impl Asker {
+    fn of(exchange: &Exchange<'_>) -> Self {
+        let headers = headers::verifying_request(&exchange.headers, exchange.client);
+        Self { headers, cookies: exchange.cookies.clone() }
     }
 }
 
-/// No answer, or none that tells anything.
-fn undetermined() -> Trial {
-    Trial { outcome: Outcome::Undetermined, criteria: Vec::new() }
+/// The audit event of an attempt: written also when the attempt breaks off, because the application does
+/// not answer or the client leaves.
+struct Report {
+    context: Context,
+    rule: usize,
+    is_written: bool,
+}
+
+impl Report {
+    fn begin(exchange: &Exchange<'_>, attempt: &Attempt<'_>) -> Self {
+        Self { context: exchange.trace.context.clone(), rule: attempt.number, is_written: false }
+    }
+
+    fn write(mut self, trial: &Trial, user: Option<&UserName>) {
+        self.audit(trial, user);
+    }
+
+    fn audit(&mut self, trial: &Trial, user: Option<&UserName>) {
+        self.is_written = true;
+        let Trial { outcome, criteria } = trial;
+        let user = user.map(UserName::as_str);
+        telemetry::audit(&self.context, &Audit::LoginAttempt { rule: self.rule, outcome: *outcome, criteria, user });
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if !self.is_written {
+            self.audit(&Trial::broken_off(), None);
+        }
+    }
+}
+
+/// Adds the cookies that the verifying answer sets. One without a path belongs to where that was asked.
+fn merge_cookies(headers: &mut HeaderMap, verified: &Verified, now: Timestamp) {
+    for line in verified.answer.head.headers.get_all(header::SET_COOKIE) {
+        let with_path = SetCookie::parse(line, now).map(|cookie| cookie.with_path(verified.target.raw_path()));
+        headers.append(header::SET_COOKIE, with_path.unwrap_or_else(|| line.clone()));
+    }
 }
 
 /// Which of the ended session's cookies travel into the new one. All of them, unless another user
-/// logged in: then none, or, if the login set no session cookie, the session cookies it carried,
-/// since the application itself made that session the new user's (product 3.2).
-fn travelling(ended: Option<&Record>, user: &UserName, changes: &[VaultChange]) -> Vault {
+/// logged in: then none, or, if the login set no session cookie, the session cookies that its request
+/// `carried`, since the application itself made that session the new user's (product 3.2).
+fn travelling(ended: Option<&Record>, carried: &Vault, user: &UserName, changes: &[VaultChange]) -> Vault {
     let Some(ended) = ended else { return Vault::default() };
     let is_switch = ended.identity.as_ref().is_some_and(|identity| identity.user != *user);
     if !is_switch {
         return Vault::clone(&ended.vault);
     }
     let sets_session = changes.iter().any(|change| matches!(change, VaultChange::Put(cookie) if is_session(cookie)));
-    if sets_session { Vault::default() } else { ended.vault.filtered(&is_session) }
+    if sets_session { Vault::default() } else { carried.filtered(&is_session) }
 }
 
 fn is_session(cookie: &VaultCookie) -> bool {

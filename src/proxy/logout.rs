@@ -20,6 +20,7 @@ use crate::telemetry::Audit;
 impl Exchange<'_> {
     /// Carries a logout out.
     pub(super) async fn log_out(&mut self, rule: &LogoutRule) -> Result<Response<Body>, Failure> {
+        self.watched = true;
         self.end_session(EndReason::Logout).await?;
         self.trace.settled.clear = clear_site_data(&rule.clear_site_data);
         let answer = self.tell_application().await;
@@ -40,7 +41,8 @@ impl Exchange<'_> {
         if !self.session.is_authenticated() && self.route.access != Access::Public {
             return Ok(None);
         }
-        let body = self.streamed_body()?;
+        // It must not end with the session, which has ended.
+        let body = self.streamed_body(None)?;
         let answer = self.ask(body, false).await?;
         telemetry::audit(&self.trace.context, &Audit::LogoutForwarded { status: answer.head.status });
         Ok(Some(answer))

@@ -5,6 +5,7 @@
 //! `Worker::exchange` is the pipeline; its order is the security argument.
 
 mod body;
+mod cookies;
 mod exchange;
 mod failure;
 mod finish;
@@ -43,14 +44,12 @@ use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::policy::admit;
 use crate::policy::headers;
-use crate::policy::lifecycle;
 use crate::policy::session::EndReason;
 use crate::policy::session::Handle;
 use crate::policy::session::Life;
 use crate::policy::session::Outline;
 use crate::policy::session::Record;
 use crate::policy::session::SessionKey;
-use crate::policy::session::SessionRules;
 use crate::store::SessionStore;
 use crate::store::StoreError;
 use crate::telemetry;
@@ -155,8 +154,8 @@ impl Gate {
             // Counted from the last round, so that a clock that moved during it is seen at once.
             self.clock.sleep_until(now.plus(WATCH_EVERY)).await;
             now = self.clock.now();
-            for (key, rules) in self.streams.sessions() {
-                self.watch(&key, &rules, now).await;
+            for key in self.streams.sessions() {
+                self.watch(&key, now).await;
             }
             if now >= sweep_at {
                 sweep_at = now.plus(SWEEP_EVERY);
@@ -166,10 +165,10 @@ impl Gate {
     }
 
     /// Closes the streams of a session that is gone, ends one whose time is up.
-    async fn watch(&self, key: &SessionKey, rules: &SessionRules, now: Timestamp) {
+    async fn watch(&self, key: &SessionKey, now: Timestamp) {
         match self.store.peek(key, now).await {
             Ok(Some(session)) => {
-                if let Some(reason) = lifecycle::expiry(session.life(), rules, now) {
+                if let Some(reason) = self.current.load().expiry(&session.site, session.life(), now) {
                     self.end(key, reason, false, now).await.ok();
                 }
             }
@@ -181,7 +180,7 @@ impl Gate {
 
     async fn sweep(&self, now: Timestamp) {
         let snapshot = self.current.load_full();
-        let judge = |site: &str, life: Life| lifecycle::expiry(life, &*snapshot.rules_of(site)?, now);
+        let judge = |site: &str, life: Life| snapshot.expiry(site, life, now);
         match self.store.sweep(&judge, now).await {
             Ok(ended) => {
                 for (key, session, reason) in ended {
@@ -290,7 +289,8 @@ impl Worker {
 
     /// The story of one request. The order of these lines is the security argument:
     ///
-    /// 1. time and settings are taken once, so that all decisions agree;
+    /// 1. settings are taken once, so that all decisions agree, and the time twice: before and after
+    ///    the application was asked, which may take its time;
     /// 2. an ambiguous message, an unknown site or path ends here, before anything was asked;
     /// 3. the session is looked up: a silent store is a 503, never "no session";
     /// 4. cross-site requests end here, before they change anything;

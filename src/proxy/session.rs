@@ -1,16 +1,13 @@
 //! Carries the session decisions out: look up, confirm, create, rotate, end, keep cookies.
 
 use std::future::Future;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use crate::policy::binding::Binding;
 use crate::policy::chain::Chain;
+use crate::policy::chain::Owed;
 use crate::policy::chain::Standing;
 use crate::policy::cookie::Presented;
-use crate::policy::csrf::RequestKind;
 use crate::policy::headers;
 use crate::policy::lifecycle;
 use crate::policy::lifecycle::Presenter;
@@ -23,23 +20,24 @@ use crate::policy::session::SessionId;
 use crate::policy::session::SessionKey;
 use crate::policy::session::UserName;
 use crate::policy::vault::Vault;
-use crate::policy::vault::VaultChange;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::Failure;
 use crate::proxy::streams::Bound;
 use crate::proxy::streams::Pulse;
+use crate::proxy::streams::StreamGuard;
 use crate::store::Found;
 use crate::store::Presence;
 use crate::store::StoreError;
 use crate::store::Swap;
 use crate::telemetry;
 use crate::telemetry::Audit;
+use crate::telemetry::Context;
 use crate::telemetry::RefusedSession;
 
 /// How often a change is decided again because another request changed the record in between.
 const ATTEMPTS: usize = 16;
-/// Anonymous sessions an address prefix may begin in a minute (S176).
-const BEGUN_PER_MINUTE: u32 = 60;
+/// A body of at most this length is over so soon that nobody cuts it.
+const SHORT: u64 = 256 * 1024;
 
 /// The session of a request.
 pub(super) enum Session {
@@ -58,7 +56,6 @@ pub(super) struct Live {
     pub(super) handle: Handle,
     pub(super) id: SessionId,
     pub(super) record: Record,
-    pub(super) standing: Standing,
 }
 
 impl Session {
@@ -89,7 +86,7 @@ impl Exchange<'_> {
         let id = match std::mem::replace(&mut self.presented, Presented::None) {
             Presented::None => return Ok(()),
             Presented::Malformed => {
-                self.session_refused(RefusedSession::Malformed);
+                self.session_refused(None, RefusedSession::Malformed);
                 return Ok(());
             }
             Presented::Id(id) => id,
@@ -100,11 +97,11 @@ impl Exchange<'_> {
                 Found::Record(record) => *record,
                 Found::Tombstone => {
                     self.session = Session::None { tombstone: true };
-                    self.session_refused(RefusedSession::Ended);
+                    self.session_refused(Some(handle.key()), RefusedSession::Ended);
                     return Ok(());
                 }
                 Found::Absent => {
-                    self.session_refused(RefusedSession::Unknown);
+                    self.session_refused(Some(handle.key()), RefusedSession::Unknown);
                     return Ok(());
                 }
             };
@@ -130,38 +127,40 @@ impl Exchange<'_> {
     async fn adopt(&mut self, handle: Handle, id: SessionId, record: Record, verdict: Verdict) -> Result<(), Failure> {
         let key = *handle.key();
         match verdict {
-            Verdict::Live { standing, signal } => {
+            Verdict::Live { signal, .. } => {
                 self.trace.context.session_ref = Some(session_ref(&key, &record));
                 self.trace.user = record.identity.clone();
                 self.trace.authenticated = record.identity.is_some();
                 if let Some(mismatch) = signal {
                     telemetry::audit(&self.trace.context, &Audit::BindingSignal { mismatch });
                 }
-                self.session = Session::Live(Box::new(Live { handle, id, record, standing }));
+                self.session = Session::Live(Box::new(Live { handle, id, record }));
             }
             Verdict::Expired(reason) => {
                 self.worker.gate.end(&key, reason, false, self.now).await?;
-                self.session_refused(RefusedSession::Expired(reason));
+                self.session_refused(Some(&key), RefusedSession::Expired(reason));
             }
             Verdict::WrongClient { revoke, mismatch } => {
-                self.trace.context.session_ref = Some(session_ref(&key, &record));
                 if revoke {
                     self.worker.gate.end(&key, EndReason::Binding, false, self.now).await?;
                 }
-                telemetry::audit(&self.trace.context, &Audit::BindingSignal { mismatch });
-                self.session_refused(RefusedSession::Binding);
+                telemetry::audit(&self.context_of(&key), &Audit::BindingSignal { mismatch });
+                self.session_refused(Some(&key), RefusedSession::Binding);
             }
-            Verdict::Reused => {
-                self.trace.context.session_ref = Some(session_ref(&key, &record));
-                self.session_refused(RefusedSession::Reuse);
-            }
-            Verdict::Foreign => self.session_refused(RefusedSession::Foreign),
+            Verdict::Reused => self.session_refused(Some(&key), RefusedSession::Reuse),
+            Verdict::Foreign => self.session_refused(Some(&key), RefusedSession::Foreign),
         }
         Ok(())
     }
 
-    fn session_refused(&self, reason: RefusedSession) {
-        telemetry::audit(&self.trace.context, &Audit::SessionRefused { reason });
+    /// The line names the session also when it is gone, so that a replay is found in the log (S60).
+    fn session_refused(&self, key: Option<&SessionKey>, reason: RefusedSession) {
+        let context = key.map_or_else(|| self.trace.context.clone(), |key| self.context_of(key));
+        telemetry::audit(&context, &Audit::SessionRefused { reason });
+    }
+
+    fn context_of(&self, key: &SessionKey) -> Context {
+        Context { session_ref: Some(Arc::from(key.session_ref())), ..self.trace.context.clone() }
     }
 
     /// Ends the session for good and clears the cookie (product 3.6). Durable when this returns.
@@ -219,82 +218,7 @@ impl Exchange<'_> {
         self.trace.user = Some(identity);
         self.trace.authenticated = true;
         self.owe_cookie(&id, &record);
-        self.session = Session::Live(Box::new(Live { handle, id, record, standing: Standing::Current }));
-        Ok(())
-    }
-
-    /// Keeps what the application set: in the session, or in a new anonymous one if there is none
-    /// and one may be begun (product 3.2).
-    pub(super) async fn keep_cookies(&mut self, mut changes: Vec<VaultChange>) -> Result<(), Failure> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        if let Session::Live(live) = &self.session {
-            if live.record.vault.changed(&changes, self.now).is_none() {
-                return Ok(());
-            }
-            // What went to the application just now is in use: it is not what a full vault loses.
-            let host = &self.site.site.origin.host;
-            changes.extend(live.record.vault.uses_for(&self.target, host, self.cross_site, self.now));
-            let (gate, handle, now) = (Arc::clone(&self.worker.gate), live.handle.clone(), self.now);
-            let presence =
-                self.must_finish(async move { gate.store.change_vault(&handle, &changes, now).await }).await??;
-            // Gone: the session ended while the application answered; its cookies end with it.
-            let _ended_meanwhile = presence;
-            return Ok(());
-        }
-        let Some(vault) = Vault::default().changed(&changes, self.now).filter(|vault| !vault.is_empty()) else {
-            return Ok(());
-        };
-        if self.may_begin() && self.within_rate() {
-            return self.begin_anonymous(vault).await;
-        }
-        // After a logout or login nothing of the old session is to be kept: that is no loss.
-        let ended = matches!(self.session, Session::None { tombstone: true });
-        for cookie in vault.cookies().iter().filter(|_| !ended) {
-            let name = String::from_utf8_lossy(&cookie.name);
-            if self.worker.gate.says_first(format!("dropped {} {name}", self.site.name)) {
-                telemetry::audit(&self.trace.context, &Audit::CookieDropped { name: &name });
-            }
-        }
-        Ok(())
-    }
-
-    fn may_begin(&self) -> bool {
-        let tombstone = matches!(self.session, Session::None { tombstone: true });
-        !tombstone && matches!(self.kind, RequestKind::Navigation | RequestKind::Fetch)
-    }
-
-    fn within_rate(&self) -> bool {
-        let minute = self.now.as_secs() / 60;
-        let place = (Arc::clone(&self.site.name), prefix(self.client.address));
-        let mut begun = self.worker.gate.begun.entry(place).or_insert((minute, 0));
-        if begun.0 != minute {
-            *begun = (minute, 0);
-        }
-        begun.1 += 1;
-        begun.1 <= BEGUN_PER_MINUTE
-    }
-
-    async fn begin_anonymous(&mut self, vault: Vault) -> Result<(), Failure> {
-        let gate = Arc::clone(&self.worker.gate);
-        while gate.store.anonymous(&self.site.name).await? >= self.site.site.limits.anonymous_sessions {
-            let Some(evicted) = gate.store.evict_anonymous(&self.site.name).await? else { break };
-            gate.streams.end(&evicted);
-        }
-        let id = new_id()?;
-        let (handle, chain) = (id.handle(), Chain::begin(id.verifier(), self.now));
-        let site = Arc::clone(&self.site.name);
-        let record = Record::anonymous(site, self.binding(), chain, Arc::new(vault), &self.site.rules, self.now);
-        let (new, stored) = (handle.clone(), record.clone());
-        let presence = self.must_finish(async move { gate.store.create(&new, stored).await }).await??;
-        if presence == Presence::Gone {
-            return Err(Failure::NoId);
-        }
-        self.trace.context.session_ref = Some(session_ref(handle.key(), &record));
-        telemetry::audit(&self.trace.context, &Audit::SessionCreated);
-        self.owe_cookie(&id, &record);
-        self.session = Session::Live(Box::new(Live { handle, id, record, standing: Standing::Current }));
+        self.session = Session::Live(Box::new(Live { handle, id, record }));
         Ok(())
     }
 
@@ -302,79 +226,83 @@ impl Exchange<'_> {
     pub(super) async fn rotate(&mut self, response: &http::HeaderMap, eligible: bool) -> Result<(), Failure> {
         let Some(every) = self.site.rules.rotate_every else { return Ok(()) };
         let Session::Live(live) = &self.session else { return Ok(()) };
-        let overdue = live.record.chain.is_due(every * 2, self.now);
-        let due = live.standing == Standing::Superseded || live.record.chain.is_due(every, self.now);
-        if !due || self.trace.settled.ours.is_some() || !(overdue || (eligible && !headers::is_cacheable(response))) {
+        let (grace, now) = (self.site.rules.rotation_grace, self.now);
+        let owes = |record: &Record| record.chain.owes(live.id.verifier(), every, grace, now);
+        let is_overdue = live.record.chain.age(now) >= every * 2;
+        let is_time = is_overdue || (eligible && !headers::is_cacheable(response));
+        if !is_time || self.trace.settled.ours.is_some() || owes(&live.record) == Owed::Nothing {
             return Ok(());
         }
-        let (handle, id) = (live.handle.clone(), live.id.clone());
+        let store = Arc::clone(&self.worker.gate.store);
         for _ in 0..ATTEMPTS {
-            let Found::Record(record) = self.worker.gate.store.load(&handle, self.now).await? else { return Ok(()) };
-            let successor = match record.chain.standing(id.verifier(), self.site.rules.rotation_grace, self.now) {
-                Standing::Superseded => record.chain.successor(id.verifier()),
-                Standing::Current if record.chain.is_due(every, self.now) => {
+            let Found::Record(record) = store.load(&live.handle, now).await? else { return Ok(()) };
+            if lifecycle::expiry(record.life(), &self.site.rules, now).is_some() {
+                return Ok(());
+            }
+            let successor = match owes(&record) {
+                Owed::Nothing => return Ok(()),
+                Owed::Successor(successor) => successor,
+                Owed::New => {
                     let successor = *new_id()?.verifier();
-                    let chain = record.chain.offer(id.verifier(), &successor, self.now);
-                    match self.worker.gate.store.swap_chain(handle.key(), record.revision, chain).await? {
-                        Swap::Swapped => {
-                            telemetry::audit(&self.trace.context, &Audit::SessionRotated);
-                            Some(successor)
-                        }
+                    let chain = record.chain.offer(live.id.verifier(), &successor, now);
+                    match store.swap_chain(live.handle.key(), record.revision, chain).await? {
+                        Swap::Swapped => telemetry::audit(&self.trace.context, &Audit::SessionRotated),
                         Swap::Stale => continue,
                         Swap::Gone => return Ok(()),
                     }
+                    successor
                 }
-                Standing::Current | Standing::Successor | Standing::InGrace | Standing::Reused => None,
             };
-            if let Some(successor) = successor {
-                self.owe_cookie(&id.with_verifier(successor), &record);
-            }
+            let id = live.id.with_verifier(successor);
+            self.owe_cookie(&id, &record);
             return Ok(());
         }
         Err(Failure::Unfinished)
     }
 
-    fn owe_cookie(&mut self, id: &SessionId, record: &Record) {
+    pub(super) fn owe_cookie(&mut self, id: &SessionId, record: &Record) {
         let remaining = record.absolute_end.since(self.now);
         self.trace.settled.ours = Some(self.site.site.cookie.set(id, remaining));
     }
 
-    fn binding(&self) -> Binding {
+    pub(super) fn binding(&self) -> Binding {
         let user_agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok());
         Binding::new(self.client.address, user_agent)
     }
 
-    /// Ties a stream or tunnel to the session, if there is one.
-    pub(super) fn bound(&self, activity: bool) -> Option<Bound> {
-        let live = self.session.live()?;
-        let guard = self.worker.gate.streams.bind(*live.handle.key(), &self.site.rules);
-        Some(Bound::new(guard, activity.then(|| self.pulse(live))))
+    /// Ties a body to the session, if there is one and the body is not so short that it does not matter.
+    /// While it moves the session does not idle, unless this is no `activity`.
+    pub(super) fn bound(&self, length: Option<u64>, activity: bool) -> Option<Bound> {
+        if length.is_some_and(|length| length <= SHORT) {
+            return None;
+        }
+        Some(Bound::new(self.guard()?, if activity { self.pulse() } else { None }))
     }
 
-    pub(super) fn pulse(&self, live: &Live) -> Pulse {
+    /// Ends what holds it with the session.
+    pub(super) fn guard(&self) -> Option<StreamGuard> {
+        self.session.live().map(|live| self.worker.gate.streams.bind(*live.handle.key()))
+    }
+
+    /// Keeps the session from idling, unless the path is `untouched`.
+    pub(super) fn pulse(&self) -> Option<Pulse> {
+        let live = self.session.live().filter(|_| !self.is_untouched())?;
         let gate = &self.worker.gate;
-        Pulse::new(Arc::clone(&gate.store), Arc::clone(&gate.clock), *live.handle.key(), &self.site.rules)
+        let idle = lifecycle::idle_limit(live.record.life(), &self.site.rules);
+        Some(Pulse::new(Arc::clone(&gate.store), Arc::clone(&gate.clock), *live.handle.key(), idle))
     }
 }
 
 /// A new ID from the operating system's generator (S16).
-fn new_id() -> Result<SessionId, Failure> {
+pub(super) fn new_id() -> Result<SessionId, Failure> {
     let mut bytes = [0; 32];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::NoId)?;
     Ok(SessionId::from_random(bytes))
 }
 
-fn session_ref(key: &SessionKey, record: &Record) -> Arc<str> {
+pub(super) fn session_ref(key: &SessionKey, record: &Record) -> Arc<str> {
     match &record.identity {
         Some(identity) => Arc::clone(&identity.session_ref),
         None => Arc::from(key.session_ref()),
-    }
-}
-
-/// The /24 or /64 that an address is in.
-fn prefix(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from(u32::from(address) & 0xffff_ff00)),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX))),
     }
 }

@@ -21,8 +21,12 @@ use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 use tokio_rustls::TlsConnector;
 
+use crate::clock::Timestamp;
 use crate::config::Config;
+use crate::policy::lifecycle;
 use crate::policy::location::InnerHost;
+use crate::policy::session::EndReason;
+use crate::policy::session::Life;
 use crate::policy::session::SessionRules;
 use crate::policy::site::Limits;
 use crate::policy::site::Site;
@@ -156,12 +160,16 @@ impl Snapshot {
         })
     }
 
-    /// The session rules of the site with this name.
-    pub(super) fn rules_of(&self, name: &str) -> Option<Arc<SessionRules>> {
-        self.sites.values().find_map(|place| match place {
-            Place::Site(site) if *site.name == *name => Some(Arc::clone(&site.rules)),
+    /// Whether a session's time is up. One whose site is no longer configured waits for its absolute end.
+    pub(super) fn expiry(&self, site: &str, life: Life, now: Timestamp) -> Option<EndReason> {
+        let rules = self.sites.values().find_map(|place| match place {
+            Place::Site(live) if *live.name == *site => Some(&live.rules),
             Place::Site(_) | Place::Alias(_) => None,
-        })
+        });
+        match rules {
+            Some(rules) => lifecycle::expiry(life, rules, now),
+            None => (now >= life.absolute_end).then_some(EndReason::Absolute),
+        }
     }
 
     pub(super) fn place(&self, authority: &str) -> Option<&Place> {

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
+use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio_util::sync::CancellationToken;
@@ -12,8 +13,8 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::clock::Clock;
 use crate::clock::Timestamp;
+use crate::policy::lifecycle;
 use crate::policy::session::SessionKey;
-use crate::policy::session::SessionRules;
 use crate::store::SessionStore;
 
 /// Everything open, by session.
@@ -25,31 +26,28 @@ pub(super) struct Streams {
 struct Open {
     ended: CancellationToken,
     holders: usize,
-    rules: Arc<SessionRules>,
 }
 
 impl Streams {
     /// Ends with the session from now on.
-    pub(super) fn bind(self: &Arc<Self>, key: SessionKey, rules: &Arc<SessionRules>) -> StreamGuard {
-        let mut open = self.open.entry(key).or_insert_with(|| Open {
-            ended: CancellationToken::new(),
-            holders: 0,
-            rules: Arc::clone(rules),
-        });
+    pub(super) fn bind(self: &Arc<Self>, key: SessionKey) -> StreamGuard {
+        let mut open = self.open.entry(key).or_insert_with(|| Open { ended: CancellationToken::new(), holders: 0 });
         open.holders += 1;
         StreamGuard { streams: Arc::clone(self), key, ended: open.ended.clone() }
     }
 
     /// Closes what is open for this session.
     pub(super) fn end(&self, key: &SessionKey) {
-        if let Some((_, open)) = self.open.remove(key) {
+        // Cancelled while the entry is held: who sees it gone sees it cancelled.
+        self.open.remove_if(key, |_, open| {
             open.ended.cancel();
-        }
+            true
+        });
     }
 
-    /// The sessions for which something is open, with the rules they live by.
-    pub(super) fn sessions(&self) -> Vec<(SessionKey, Arc<SessionRules>)> {
-        self.open.iter().map(|open| (*open.key(), Arc::clone(&open.rules))).collect()
+    /// The sessions for which something is open.
+    pub(super) fn sessions(&self) -> Vec<SessionKey> {
+        self.open.iter().map(|open| *open.key()).collect()
     }
 }
 
@@ -69,8 +67,12 @@ impl StreamGuard {
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        // After `end` the entry is gone, or belongs to nobody we know: a session key is never reused.
         self.streams.open.remove_if_mut(&self.key, |_, open| {
+            // After `end` the entry is another's: of a response that was on its way when the session
+            // ended. It waits for the next round, which closes it.
+            if self.ended.is_cancelled() {
+                return false;
+            }
             open.holders = open.holders.saturating_sub(1);
             open.holders == 0
         });
@@ -82,21 +84,15 @@ pub(super) struct Pulse {
     store: Arc<dyn SessionStore>,
     clock: Arc<dyn Clock>,
     key: SessionKey,
-    every: std::time::Duration,
+    idle: Duration,
     next: Timestamp,
 }
 
 impl Pulse {
-    /// A pulse for the session; it beats at most every twentieth of its idle timeout.
-    pub(super) fn new(
-        store: Arc<dyn SessionStore>,
-        clock: Arc<dyn Clock>,
-        key: SessionKey,
-        rules: &SessionRules,
-    ) -> Self {
-        let every = rules.idle / 20;
-        let next = clock.now().plus(every);
-        Self { store, clock, key, every, next }
+    /// A pulse for a session that may idle so long.
+    pub(super) fn new(store: Arc<dyn SessionStore>, clock: Arc<dyn Clock>, key: SessionKey, idle: Duration) -> Self {
+        let next = clock.now().plus(lifecycle::touch_every(idle));
+        Self { store, clock, key, idle, next }
     }
 
     /// Data moved. Best effort: a lost touch can only end a session early.
@@ -105,10 +101,10 @@ impl Pulse {
         if now < self.next {
             return;
         }
-        self.next = now.plus(self.every);
-        let (store, key) = (Arc::clone(&self.store), self.key);
+        self.next = now.plus(lifecycle::touch_every(self.idle));
+        let (store, key, idle) = (Arc::clone(&self.store), self.key, self.idle);
         tokio::spawn(async move {
-            let _best_effort = store.touch(&key, now).await;
+            let _best_effort = store.touch(&key, now, idle).await;
         });
     }
 }

@@ -16,6 +16,7 @@ use crate::policy::session::SessionRules;
 use crate::policy::session::UserName;
 use crate::policy::vault::VaultCookie;
 
+const IDLE: Duration = Duration::from_secs(1800);
 const SITE: &str = "https://app.test";
 
 fn at(seconds: u64) -> Timestamp {
@@ -90,13 +91,25 @@ async fn a_taken_key_is_not_given_again(store: Arc<dyn SessionStore>) {
 async fn a_touch_moves_forward_and_revives_nothing(store: Arc<dyn SessionStore>) {
     // VR-48, VR-50
     assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
-    assert_eq!(store.touch(&key(1), at(50)).await.unwrap(), Presence::Present);
-    assert_eq!(store.touch(&key(1), at(40)).await.unwrap(), Presence::Present);
+    assert_eq!(store.touch(&key(1), at(50), IDLE).await.unwrap(), Presence::Present);
+    assert_eq!(store.touch(&key(1), at(40), IDLE).await.unwrap(), Presence::Present);
     assert_eq!(record(&*store, 1).await.unwrap().seen, at(50));
     assert!(store.remove(&key(1), false, at(60)).await.unwrap().is_some());
-    assert_eq!(store.touch(&key(1), at(70)).await.unwrap(), Presence::Gone);
+    assert_eq!(store.touch(&key(1), at(70), IDLE).await.unwrap(), Presence::Gone);
     assert_eq!(store.change_vault(&handle(1), &[put("a")], at(70)).await.unwrap(), Presence::Gone);
     assert!(record(&*store, 1).await.is_none());
+}
+
+async fn a_touch_revives_nothing_that_has_expired(store: Arc<dyn SessionStore>) {
+    // VR-48, VR-50: not even before the sweeper has come.
+    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
+    let end = at(IDLE.as_secs());
+    assert_eq!(store.touch(&key(1), end, IDLE).await.unwrap(), Presence::Gone);
+    assert_eq!(record(&*store, 1).await.unwrap().seen, at(0));
+    for seconds in (1700..8 * 3600).step_by(1700) {
+        assert_eq!(store.touch(&key(1), at(seconds), IDLE).await.unwrap(), Presence::Present);
+    }
+    assert_eq!(store.touch(&key(1), at(8 * 3600), IDLE).await.unwrap(), Presence::Gone);
 }
 
 async fn a_chain_is_swapped_only_at_its_revision(store: Arc<dyn SessionStore>) {
@@ -168,9 +181,9 @@ async fn the_least_recently_used_anonymous_session_goes(store: Arc<dyn SessionSt
         assert_eq!(store.create(&handle(number), anonymous(at(u64::from(number)))).await.unwrap(), Presence::Present);
     }
     assert_eq!(store.create(&handle(9), of("alice")).await.unwrap(), Presence::Present);
-    assert_eq!(store.touch(&key(1), at(10)).await.unwrap(), Presence::Present);
+    assert_eq!(store.touch(&key(1), at(10), IDLE).await.unwrap(), Presence::Present);
     assert_eq!(store.anonymous(SITE).await.unwrap(), 3);
-    assert_eq!(store.evict_anonymous(SITE).await.unwrap(), Some(key(2)));
+    assert_eq!(store.evict_anonymous(SITE).await.unwrap().map(|(evicted, _)| evicted), Some(key(2)));
     assert_eq!(store.anonymous(SITE).await.unwrap(), 2);
     assert!(record(&*store, 9).await.is_some());
 }
@@ -178,7 +191,7 @@ async fn the_least_recently_used_anonymous_session_goes(store: Arc<dyn SessionSt
 async fn a_sweep_frees_what_has_expired(store: Arc<dyn SessionStore>) {
     assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
     assert_eq!(store.create(&handle(2), of("bob")).await.unwrap(), Presence::Present);
-    assert_eq!(store.touch(&key(2), at(5)).await.unwrap(), Presence::Present);
+    assert_eq!(store.touch(&key(2), at(5), IDLE).await.unwrap(), Presence::Present);
     let judge = |_: &str, life: Life| (life.seen < at(5)).then_some(EndReason::Idle);
     let ended = store.sweep(&judge, at(10)).await.unwrap();
     assert_eq!(ended.iter().map(|(key, _, reason)| (*key, *reason)).collect::<Vec<_>>(), [(key(1), EndReason::Idle)]);
@@ -205,6 +218,7 @@ contract! {
     what_was_created_is_found
     a_taken_key_is_not_given_again
     a_touch_moves_forward_and_revives_nothing
+    a_touch_revives_nothing_that_has_expired
     a_chain_is_swapped_only_at_its_revision
     a_tombstone_lasts_a_minute
     exactly_one_caller_gets_what_was_removed

@@ -11,6 +11,7 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::Entry;
@@ -183,14 +184,14 @@ impl MemoryStore {
         }
     }
 
-    fn moved(&self, key: &SessionKey, seen: Timestamp) -> Presence {
-        match self.slots.get(key).as_deref() {
-            Some(Slot::Session(session)) => {
-                session.seen.fetch_max(seen.as_millis(), Ordering::Relaxed);
-                Presence::Present
-            }
-            Some(Slot::Tombstone(_)) | None => Presence::Gone,
-        }
+    fn moved(&self, key: &SessionKey, seen: Timestamp, idle: Duration) -> Presence {
+        let slot = self.slots.get(key);
+        let Some(Slot::Session(session)) = slot.as_deref() else { return Presence::Gone };
+        let moved = session.seen.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+            let lives = seen.since(Timestamp::from_millis(last)) < idle && seen < session.record.absolute_end;
+            lives.then_some(last.max(seen.as_millis()))
+        });
+        if moved.is_ok() { Presence::Present } else { Presence::Gone }
     }
 
     /// The least recently used of the oldest few: an exact order would cost a write per request.
@@ -255,8 +256,8 @@ impl SessionStore for MemoryStore {
         Box::pin(ready(Ok(self.add(handle.key(), record))))
     }
 
-    fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp) -> Reply<'a, Presence> {
-        Box::pin(ready(Ok(self.moved(key, seen))))
+    fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp, idle: Duration) -> Reply<'a, Presence> {
+        Box::pin(ready(Ok(self.moved(key, seen, idle))))
     }
 
     fn swap_chain<'a>(&'a self, key: &'a SessionKey, revision: u64, chain: Chain) -> Reply<'a, Swap> {
@@ -304,8 +305,11 @@ impl SessionStore for MemoryStore {
         Box::pin(ready(Ok(count)))
     }
 
-    fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<SessionKey>> {
-        let evicted = self.least_used(site).filter(|key| self.end(key, false, Timestamp::default()).is_some());
+    fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<(SessionKey, Outline)>> {
+        let evicted = self.least_used(site).and_then(|key| {
+            let record = self.end(&key, false, Timestamp::default())?;
+            Some((key, record.outline(&key)))
+        });
         Box::pin(ready(Ok(evicted)))
     }
 

@@ -84,8 +84,9 @@ pub trait SessionStore: Send + Sync + 'static {
     fn peek<'a>(&'a self, key: &'a SessionKey, now: Timestamp) -> Reply<'a, Option<Outline>>;
     /// Adds a record; `Gone` when the key is taken (by a record or a tombstone).
     fn create<'a>(&'a self, handle: &'a Handle, record: Record) -> Reply<'a, Presence>;
-    /// Moves `seen` forward, never back, and only if the record is there.
-    fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp) -> Reply<'a, Presence>;
+    /// Moves `seen` forward, never back, and only if the record is there and has neither been without
+    /// activity for `idle` nor reached its absolute end at `seen`: nothing revives it.
+    fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp, idle: Duration) -> Reply<'a, Presence>;
     /// Replaces the chain if the record still has this revision.
     fn swap_chain<'a>(&'a self, key: &'a SessionKey, revision: u64, chain: Chain) -> Reply<'a, Swap>;
     /// Applies changes to the vault of whatever the record then is; parallel changes are never lost.
@@ -104,8 +105,8 @@ pub trait SessionStore: Send + Sync + 'static {
     fn by_user<'a>(&'a self, site: &'a str, user: &'a str) -> Reply<'a, Vec<SessionKey>>;
     /// The number of anonymous sessions of a site.
     fn anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, usize>;
-    /// Removes the least recently used anonymous session of a site.
-    fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<SessionKey>>;
+    /// Removes the least recently used anonymous session of a site and says what it was.
+    fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<(SessionKey, Outline)>>;
     /// Frees the records that `judge` says are over, and old tombstones; returns what ended.
     /// Correctness never depends on it.
     fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Outline, EndReason)>>;

@@ -74,6 +74,34 @@ pub enum Hint {
     FailurePage,
 }
 
+/// Why a cookie of the application was not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// It has our cookie's name.
+    Reserved,
+    /// No session may be begun for the request.
+    NoSession,
+    /// Browsers would not take it either.
+    Refused,
+    /// The vault has no room.
+    Full,
+}
+
+impl Dropped {
+    fn help(self) -> &'static str {
+        match self {
+            Self::Reserved => "it has the name of the session cookie: choose another with `cookie` in [session]",
+            Self::NoSession => {
+                "the application set it where no session can be begun: with an image, a script or the like"
+            }
+            Self::Refused => {
+                "browsers would not take it: a Domain that is not the site's, a prefix without what it needs, more than 4096 bytes"
+            }
+            Self::Full => "a session keeps at most 32 KiB of cookies, and this one was not used for longest",
+        }
+    }
+}
+
 /// What happened.
 pub enum Audit<'a> {
     /// An anonymous session began.
@@ -167,6 +195,8 @@ pub enum Audit<'a> {
     CookieDropped {
         /// Its name.
         name: &'a str,
+        /// Why.
+        reason: Dropped,
     },
     /// The client's fault.
     RequestRefused {
@@ -282,13 +312,9 @@ pub fn audit(context: &Context, event: &Audit<'_>) {
             )
         ),
         Audit::PublicHint { path, pattern, hint } => public_hint(context, path, pattern, *hint),
-        Audit::CookieDropped { name } => emit!(
-            warn,
-            context,
-            "cookie.dropped",
-            cookie = name,
-            help = "the application set it where no session could be begun, or it has our cookie's name"
-        ),
+        Audit::CookieDropped { name, reason } => {
+            emit!(warn, context, "cookie.dropped", cookie = name, help = reason.help());
+        }
         Audit::RequestRefused { .. }
         | Audit::ExchangeFailed { .. }
         | Audit::AnswerBroken { .. }

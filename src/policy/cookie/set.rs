@@ -96,6 +96,14 @@ impl SetCookie {
         self.expires.is_some_and(|at| at <= now)
     }
 
+    /// The value with the default path of a request for `path` (RFC 6265bis 5.1.4) if it names none.
+    pub fn with_path(&self, path: &str) -> HeaderValue {
+        if self.path.is_some() {
+            return self.raw.clone();
+        }
+        self.appended(format!(" Path={}", default_path(path)).as_bytes())
+    }
+
     /// The value with `Secure` and `SameSite=Lax` appended where missing; all else byte-identical.
     pub fn hardened(&self) -> HeaderValue {
         // An unknown `SameSite` is none at all; of several attributes the last one counts.
@@ -105,12 +113,24 @@ impl SetCookie {
             (false, Some(_)) => b" Secure",
             (false, None) => b" Secure; SameSite=Lax",
         };
+        self.appended(missing)
+    }
+
+    fn appended(&self, attributes: &[u8]) -> HeaderValue {
         let raw = self.raw.as_bytes();
         let separator: &[u8] = if trim(raw).ends_with(b";") { b"" } else { b";" };
-        let line = Bytes::from([raw, separator, missing].concat());
-        let mut hardened = HeaderValue::from_maybe_shared(line).unwrap_or_else(|_| self.raw.clone());
-        hardened.set_sensitive(self.raw.is_sensitive());
-        hardened
+        let line = Bytes::from([raw, separator, attributes].concat());
+        let mut longer = HeaderValue::from_maybe_shared(line).unwrap_or_else(|_| self.raw.clone());
+        longer.set_sensitive(self.raw.is_sensitive());
+        longer
+    }
+}
+
+/// The directory of a request path (RFC 6265bis 5.1.4).
+pub(in crate::policy) fn default_path(request: &str) -> &str {
+    match request.rfind('/') {
+        Some(last) if last > 0 && request.starts_with('/') => &request[..last],
+        Some(_) | None => "/",
     }
 }
 

@@ -71,10 +71,8 @@ impl Body {
         if body.is_empty() {
             return Ok(Self::Empty);
         }
-        if headers
-            .get(header::CONTENT_ENCODING)
-            .is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
-        {
+        let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+        if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
             return Err(Unreadable::Encoding);
         }
         let mut types = headers.get_all(header::CONTENT_TYPE).iter();
@@ -144,9 +142,9 @@ fn member<'a>(members: &'a [(String, Json)], wanted: &str) -> Result<Option<&'a 
 fn urlencoded(body: &[u8]) -> Result<Form, Unreadable> {
     let text = std::str::from_utf8(body).map_err(|_| Unreadable::Malformed)?;
     let fields: Vec<_> = parameters(text).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
-    // U+FFFD stands for bytes that are no UTF-8: the application would read something else.
-    let lossy = fields.iter().any(|(name, value)| name.contains('\u{fffd}') || value.contains('\u{fffd}'));
-    if lossy {
+    // U+FFFD stands for bytes that are no UTF-8: the application may read another name. Values are looked
+    // at one by one: a password may be in the application's own charset.
+    if fields.iter().any(|(name, _)| name.contains(char::REPLACEMENT_CHARACTER)) {
         return Err(Unreadable::Encoding);
     }
     Ok(Form { fields, shadows: between_semicolons(text).map(Cow::into_owned).collect() })
@@ -259,7 +257,8 @@ mod tests {
             ("text/plain", "user=alice", Some(Unreadable::Type)),
             ("application/x-www-form-urlencoded; charset=utf-7", "user=alice", encoding),
             ("application/x-www-form-urlencoded; charset=UTF-8", "user=alice", None),
-            ("application/x-www-form-urlencoded", "user=%ff", encoding),
+            ("application/x-www-form-urlencoded", "us%ffr=alice", encoding),
+            ("application/x-www-form-urlencoded", "user=%ff", None),
             ("multipart/form-data", PART, malformed),
             ("multipart/form-data; boundary=b; boundary=c", PART, malformed),
             ("multipart/form-data; boundary=b", &PART[..PART.len() - 6], malformed),

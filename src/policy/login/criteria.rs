@@ -152,7 +152,7 @@ fn evaluate(criteria: &Criteria, table: &str, answer: Answer<'_>, noted: &mut Ve
         judge_body(answer, |body| criteria.body_contains.iter().any(|text| contains(body, text)))
     });
     note(!criteria.body_omits.is_empty(), "body_omits", &|| {
-        judge_body(answer, |body| answer.body_complete && !criteria.body_omits.iter().any(|text| contains(body, text)))
+        judge_body(answer, |body| answer.is_whole() && !criteria.body_omits.iter().any(|text| contains(body, text)))
     });
     note(!criteria.json.is_empty(), "json", &|| judge_json(&criteria.json, answer));
     verdicts
@@ -190,13 +190,11 @@ fn judge_cookies(wanted: &[Glob], answer: Answer<'_>) -> (bool, String) {
 
 /// An encoded or empty body matches nothing.
 fn judge_body(answer: Answer<'_>, matches: impl Fn(&[u8]) -> bool) -> (bool, String) {
-    let coded = answer.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
     match answer.body {
-        Some(_) if coded => (false, "encoded body".to_owned()),
+        _ if answer.is_encoded() => (false, "encoded body".to_owned()),
         Some([]) => (false, "empty body".to_owned()),
-        Some(body) if answer.body_complete => (matches(body), format!("{} bytes", body.len())),
+        Some(body) if answer.is_whole() => (matches(body), format!("{} bytes", body.len())),
         Some(body) => (matches(body), "the first 64 KiB of a longer body".to_owned()),
-        None if coded => (false, "encoded body".to_owned()),
         None => (false, "no body".to_owned()),
     }
 }

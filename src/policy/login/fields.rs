@@ -76,13 +76,15 @@ impl<'a> Fields<'a> {
     /// The value of a field that stands in one place.
     ///
     /// # Errors
-    /// When it, or what may be taken for it, is there more than once.
+    /// When it, or what may be taken for it, is there more than once, or it is no UTF-8.
     pub fn one(&self, place: Place, name: &str) -> Result<Said, Unreadable> {
         let mut alike = self.alike(name);
         let (first, more) = (alike.next(), alike.next().is_some());
         let Some(first) = first else { return Ok(Said::Nothing) };
         let is_it = |said: &Statement<'_>| said.place == place && said.name == name && said.value.is_some();
         match &first.value {
+            // It stands for bytes that are no UTF-8.
+            Some(value) if value.contains(char::REPLACEMENT_CHARACTER) => Err(Unreadable::Encoding),
             Some(value) if is_it(first) && !more => Ok(Said::Value(value.clone().into_owned())),
             Some(_) | None if self.alike(name).any(is_it) => Err(Unreadable::DuplicateField),
             Some(_) | None => Ok(Said::Alike),
@@ -104,6 +106,11 @@ impl<'a> Fields<'a> {
     /// Whether a field in one of these places meets the condition, whatever others say.
     pub fn may_meet(&self, places: &[Place], condition: &FieldCondition) -> bool {
         self.statements.iter().any(|said| places.contains(&said.place) && said.meets(condition))
+    }
+
+    /// Whether the query has it, or what may be taken for it.
+    pub fn is_in_query(&self, name: &str) -> bool {
+        self.alike(name).any(|said| said.place == Place::Query)
     }
 
     fn alike(&self, name: &str) -> impl Iterator<Item = &Statement<'a>> {

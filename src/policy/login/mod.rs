@@ -15,6 +15,7 @@ use http::HeaderMap;
 use http::HeaderName;
 use http::Method;
 use http::StatusCode;
+use http::header;
 
 use crate::policy::glob::Glob;
 use crate::policy::login::body::Body;
@@ -122,6 +123,24 @@ impl LoginRule {
             && sent().filter(|(name, _)| !ours(name)).eq(parameters(page.query().unwrap_or("")))
     }
 
+    /// Whether a request without body, which matches method and path, can be an attempt.
+    pub fn is_met_by_head(&self, target: &Target, headers: &HeaderMap) -> bool {
+        let fields = Fields::of(target, &Body::Empty);
+        self.form.as_ref().is_none_or(|condition| fields.is_in_query(&condition.name))
+            && self.user.iter().any(|source| match source {
+                // Some applications take a field of the query for one of the form.
+                UserSource::Form(field) | UserSource::Query(field) => fields.is_in_query(field),
+                UserSource::Json(pointer) => fields.is_in_query(&user::parameter_of(pointer)),
+                UserSource::Basic => headers.contains_key(header::AUTHORIZATION),
+                UserSource::ResponseHeader(_)
+                | UserSource::ResponseJson(_)
+                | UserSource::SetCookie(_)
+                | UserSource::VerifyHeader(_)
+                | UserSource::VerifyJson(_)
+                | UserSource::Fixed(_) => true,
+            })
+    }
+
     /// Whether the request body has to be read to judge this rule: for what it says, or for whether it
     /// contradicts the query.
     pub fn needs_request_body(&self) -> bool {
@@ -199,13 +218,18 @@ pub struct Attempt<'a> {
     typed: Vec<Option<String>>,
 }
 
-/// A request that could be an attempt but cannot be judged without doubt: 400, upstream not asked.
+/// A request that could be an attempt but cannot be judged without doubt: 400, upstream not asked. Only
+/// an authenticated session may send what is merely [not readable](Self::is_no_form).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// The user field, or one that the rule requires, occurs more than once: in the body, in body and
     /// query, or under names that applications take for one another.
     #[error("the user field, or one that the login rule requires, occurs more than once")]
     DuplicateField,
+    /// A path that not every application takes for that of the rule: the answer may be that of
+    /// something else, and mean nothing about a login.
+    #[error("the path can be read as another than that of the login rule")]
+    Path,
     /// Content type that we do not read.
     #[error("the body's type is not one that can be read")]
     Type,
@@ -215,6 +239,17 @@ pub enum Unreadable {
     /// It does not parse as what it says it is.
     #[error("the body is not what its content type says")]
     Malformed,
+}
+
+impl Unreadable {
+    /// Whether the body is none in which a login could be read: from an authenticated session that is
+    /// ordinary traffic, such as an upload to an application that has one path for everything.
+    pub fn is_no_form(self) -> bool {
+        match self {
+            Self::Type | Self::Encoding | Self::Malformed => true,
+            Self::DuplicateField | Self::Path => false,
+        }
+    }
 }
 
 /// Which rule, if any, this request is an attempt under: the first whose method, path and conditions
@@ -243,6 +278,9 @@ pub fn attempt<'a>(rules: &'a [LoginRule], request: LoginRequest<'_>) -> Result<
         if rule.is_told_by_request() && typed.iter().all(Option::is_none) {
             continue;
         }
+        if rule.opens(request.method, request.target) == Opening::None {
+            return Err(Unreadable::Path);
+        }
         return Ok(Some(Attempt { rule, number: place + 1, typed }));
     }
     Ok(None)
@@ -269,7 +307,7 @@ pub struct Answer<'a> {
     pub status: StatusCode,
     /// Headers as the app sent them.
     pub headers: &'a HeaderMap,
-    /// The first 64 KiB of the body; `None` when it was not looked at (or is encoded).
+    /// The first 64 KiB of the body; `None` when it was not looked at.
     pub body: Option<&'a [u8]>,
     /// Whether `body` is the whole body.
     pub body_complete: bool,
@@ -279,6 +317,19 @@ pub struct Answer<'a> {
     pub origin: &'a crate::policy::site::Origin,
     /// Now, to tell set from deleted cookies.
     pub now: crate::clock::Timestamp,
+}
+
+impl Answer<'_> {
+    /// Whether the body has a content coding, although we asked for none.
+    fn is_encoded(self) -> bool {
+        let mut codings = self.headers.get_all(header::CONTENT_ENCODING).iter();
+        codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    }
+
+    /// Whether all that the application has to say can be read.
+    fn is_whole(self) -> bool {
+        self.body_complete && self.status != StatusCode::PARTIAL_CONTENT && !self.is_encoded()
+    }
 }
 
 /// What came of an attempt.
@@ -314,8 +365,34 @@ pub struct Trial {
     pub criteria: Vec<Criterion>,
 }
 
+impl Trial {
+    /// No answer, or none that tells anything.
+    pub fn broken_off() -> Self {
+        let criteria = vec![Criterion { name: "answer".into(), matched: false, found: "none".into() }];
+        Self { outcome: Outcome::Undetermined, criteria }
+    }
+
+    /// What the verifying answer adds; `None` when there is none.
+    pub fn add(&mut self, verified: Option<Self>) {
+        let Self { outcome, criteria } = verified.unwrap_or_else(|| {
+            let found = "nothing to ask for, or no answer".into();
+            let criterion = Criterion { name: "verify.answer".into(), matched: false, found };
+            Self { outcome: Outcome::Undetermined, criteria: vec![criterion] }
+        });
+        self.outcome = outcome;
+        self.criteria.extend(criteria);
+    }
+
+    /// Without `status` among the criteria, what the status alone decides is noted as well.
+    fn note_status(&mut self, table: &str, answer: Answer<'_>) {
+        let found = answer.status.as_str().to_owned();
+        self.criteria.push(Criterion { name: format!("{table}.status"), matched: false, found });
+    }
+}
+
 /// Judges the app's answer: failure first, then success; without `status` only 2xx and 3xx can be
-/// success; 5xx is undetermined unless a criterion names it.
+/// success; 5xx is undetermined unless a criterion names it. So is a success whose body could not be
+/// searched for what means failure: it may stand where nobody looked, behind what the client sent.
 pub fn judge(rule: &LoginRule, answer: Answer<'_>) -> Trial {
     let mut criteria = Vec::new();
     let failed = rule.failure.as_ref().is_some_and(|failure| criteria::any(failure, "failure", answer, &mut criteria));
@@ -324,18 +401,27 @@ pub fn judge(rule: &LoginRule, answer: Answer<'_>) -> Trial {
     }
     let names_status = rule.success.as_ref().is_some_and(|success| success.status.contains(&answer.status));
     if answer.status.is_server_error() && !names_status {
-        return Trial { outcome: Outcome::Undetermined, criteria };
+        let mut trial = Trial { outcome: Outcome::Undetermined, criteria };
+        trial.note_status("success", answer);
+        return trial;
     }
-    let succeeded = rule.success.as_ref().is_none_or(|success| {
-        let can_be = !success.status.is_empty() || answer.status.is_success() || answer.status.is_redirection();
-        criteria::all(success, "success", answer, &mut criteria) && can_be
-    });
-    let outcome = match (succeeded, &rule.verify) {
+    let wanted = rule.success.as_ref();
+    let can_be = wanted.is_some_and(|success| !success.status.is_empty())
+        || answer.status.is_success()
+        || answer.status.is_redirection();
+    let met = wanted.is_none_or(|success| criteria::all(success, "success", answer, &mut criteria));
+    let is_hidden = rule.failure.as_ref().is_some_and(Criteria::needs_body) && !answer.is_whole();
+    let outcome = match (met && can_be, &rule.verify) {
+        (true, _) if is_hidden => Outcome::Undetermined,
         (true, Some(_)) => Outcome::Ask,
         (true, None) => Outcome::Success,
         (false, _) => Outcome::Failure,
     };
-    Trial { outcome, criteria }
+    let mut trial = Trial { outcome, criteria };
+    if !can_be {
+        trial.note_status("success", answer);
+    }
+    trial
 }
 
 /// Where to send the verifying GET: `verify.path`, or the answer's `Location` if it is same-origin.
@@ -349,18 +435,19 @@ pub fn verify_target(rule: &LoginRule, answer: Answer<'_>) -> Option<String> {
 
 /// Judges the answer to the verifying GET. Without criteria, or without `status`, only 2xx is success.
 pub fn judge_verify(rule: &LoginRule, answer: Answer<'_>) -> Trial {
-    let mut criteria = Vec::new();
-    let Some(verify) = &rule.verify else { return Trial { outcome: Outcome::Failure, criteria } };
+    let mut trial = Trial { outcome: Outcome::Failure, criteria: Vec::new() };
+    let Some(verify) = &rule.verify else { return trial };
     let wanted = &verify.criteria;
-    if answer.status.is_server_error() && !wanted.status.contains(&answer.status) {
-        return Trial { outcome: Outcome::Undetermined, criteria };
-    }
     let can_be = !wanted.status.is_empty() || answer.status.is_success();
-    let succeeded = criteria::all(wanted, "verify", answer, &mut criteria) && can_be;
-    if !can_be {
-        criteria.push(Criterion { name: "verify.status".into(), matched: false, found: answer.status.as_str().into() });
+    if answer.status.is_server_error() && !wanted.status.contains(&answer.status) {
+        trial.outcome = Outcome::Undetermined;
+    } else if criteria::all(wanted, "verify", answer, &mut trial.criteria) && can_be {
+        trial.outcome = Outcome::Success;
     }
-    Trial { outcome: if succeeded { Outcome::Success } else { Outcome::Failure }, criteria }
+    if !can_be || trial.outcome == Outcome::Undetermined {
+        trial.note_status("verify", answer);
+    }
+    trial
 }
 
 /// Why a successful login has no usable name: 502 (product 3.5).

@@ -134,8 +134,7 @@ fn read_part(part: &[u8], form: &mut Form) -> Result<(), Unreadable> {
         form.shadows.push(name);
         return Ok(());
     }
-    let value = std::str::from_utf8(&part[end + 4..]).map_err(|_| Unreadable::Encoding)?;
-    form.fields.push((name, value.to_owned()));
+    form.fields.push((name, String::from_utf8_lossy(&part[end + 4..]).into_owned()));
     Ok(())
 }
 

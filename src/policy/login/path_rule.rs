@@ -30,12 +30,23 @@ impl PathRule {
 
     /// Whether the normalised target matches.
     pub fn matches(&self, target: &Target) -> bool {
-        self.matches_path(target.path(), target.case()) && self.parameters.iter().all(|wanted| has(target, wanted))
+        self.matches_path(target.path(), target.case()) && self.has_parameters(target)
+    }
+
+    /// The same for what must not be missed: applications take a trailing slash for the same.
+    pub fn matches_also_with_slash(&self, target: &Target) -> bool {
+        let without = target.path().strip_suffix('/');
+        self.matches(target)
+            || (without.is_some_and(|path| self.matches_path(path, target.case())) && self.has_parameters(target))
+    }
+
+    fn has_parameters(&self, target: &Target) -> bool {
+        self.parameters.iter().all(|wanted| has(target, wanted))
     }
 
     /// How far the rule opens the target to visitors without a session. What opens must match however
-    /// the application reads it: as sent (but for path parameters), without detours or doubt, and with no second
-    /// value of a required parameter.
+    /// the application reads it: as sent (but for a servlet's session), without detours or doubt, and with no
+    /// second value of a required parameter.
     pub fn opens(&self, target: &Target) -> Opening {
         let is_certain = target.ambiguity().is_none()
             && target.is_direct()

@@ -171,6 +171,24 @@ fn the_body_tells() {
 }
 
 #[test]
+fn what_cannot_be_searched_for_failure_is_no_success() {
+    // S29: a client could push the message out of sight, by what the page repeats or by asking for a part.
+    let mut rule = rule(&[form("username")]);
+    rule.failure = Some(Criteria { body_contains: vec!["Wrong".into()], ..Criteria::default() });
+    rule.success = Some(Criteria { status: statuses(&[200, 206, 302]), ..Criteria::default() });
+    assert_eq!(outcome(&rule, 200, &[], "Welcome"), Outcome::Success);
+    assert_eq!(outcome(&rule, 302, &[], ""), Outcome::Success);
+    assert_eq!(outcome(&rule, 200, &[("content-encoding", "br")], "x"), Outcome::Undetermined);
+    assert_eq!(outcome(&rule, 206, &[], "Welcome"), Outcome::Undetermined);
+    let mut long = answered(200, &[], "Welcome");
+    long.complete = false;
+    assert_eq!(with(&long, |answer| judge(&rule, answer).outcome), Outcome::Undetermined);
+    rule.failure = None;
+    rule.success = Some(Criteria { body_omits: vec!["Wrong".into()], ..Criteria::default() });
+    assert_eq!(outcome(&rule, 206, &[], "Welcome"), Outcome::Failure);
+}
+
+#[test]
 fn json_tells() {
     let mut rule = rule(&[UserSource::Json("/user".into())]);
     rule.success = Some(Criteria { json: vec![("/ok".into(), Some(true.into()))], ..Criteria::default() });
@@ -231,6 +249,8 @@ fn a_user_field_is_never_chosen_among_several() {
     assert_eq!(tried(&rules, &posted("user=a&user=b")).err(), duplicate);
     let in_both = sent(Method::POST, "/login?user=b", "application/x-www-form-urlencoded", "user=a");
     assert_eq!(tried(&rules, &in_both).err(), duplicate);
+    assert_eq!(tried(&rules, &posted("user=%ff&p=x")).err(), Some(Unreadable::Encoding));
+    assert_eq!(tried(&rules, &posted("user=a&p=%ff")).err(), None, "a password in the application's charset");
     assert_eq!(tried(&rules, &sent(Method::POST, "/login", "text/plain", "user=a")).err(), Some(Unreadable::Type));
     for body in
         ["user=a&User=b", "user=a&user[]=b", "user=a&%20user=b", "user=a&user%00=b", "user=a&x=1;user=b", "user=a;x=1"]
@@ -243,6 +263,13 @@ fn a_user_field_is_never_chosen_among_several() {
     let json = [rule(&[UserSource::Json("/user".into())])];
     let twice = sent(Method::POST, "/login", "application/json", "{\"user\":\"a\",\"User\":\"b\"}");
     assert_eq!(tried(&json, &twice).err(), duplicate);
+    let nested = [rule(&[UserSource::Json("/user/name".into())])];
+    for (rules, raw, body) in
+        [(&json, "/login?USER=b", "{\"user\":\"a\"}"), (&nested, "/login?user[name]=b", "{\"user\":{\"name\":\"a\"}}")]
+    {
+        let in_both = sent(Method::POST, raw, "application/json", body);
+        assert_eq!(tried(rules, &in_both).err(), duplicate, "{raw}");
+    }
 }
 
 #[test]
@@ -278,12 +305,12 @@ fn what_makes_it_a_login_is_never_chosen_among_several() {
 }
 
 #[test]
-fn a_login_path_with_detours_is_watched_and_opens_nothing() {
-    // VR-13: the application may see the login, or another path.
+fn a_login_path_that_can_be_read_as_another_is_no_login_and_opens_nothing() {
+    // VR-13: the application may see another path, whose answer must not be taken for that to a login.
     let rules = [rule(&[form("user")])];
-    for raw in ["/admin/../login", "/admin/%2e%2e/login", "//login"] {
+    for raw in ["/admin/../login", "/admin/%2e%2e/login", "//login", "/login;x", "/login%3bjsessionid=1"] {
         let sent = sent(Method::POST, raw, "application/x-www-form-urlencoded", "user=a");
-        assert!(tried(&rules, &sent).unwrap().is_some(), "{raw}");
+        assert_eq!(tried(&rules, &sent).err(), Some(Unreadable::Path), "{raw}");
         assert_eq!(rules[0].opens(&Method::POST, &sent.target), Opening::None, "{raw}");
     }
 }

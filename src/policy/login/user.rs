@@ -37,7 +37,10 @@ pub(super) fn typed(
     let fields = Fields::of(request.target, body);
     let said = |source: &UserSource| match source {
         UserSource::Form(field) => fields.one(Place::Form, field),
-        UserSource::Json(pointer) => body.json(pointer),
+        UserSource::Json(pointer) => match body.json(pointer)? {
+            Said::Value(_) if fields.is_in_query(&parameter_of(pointer)) => Err(Unreadable::DuplicateField),
+            said @ (Said::Value(_) | Said::Alike | Said::Nothing) => Ok(said),
+        },
         UserSource::Query(field) => fields.one(Place::Query, field),
         UserSource::Basic => Ok(basic(request.headers)?.map_or(Said::Nothing, Said::Value)),
         UserSource::ResponseHeader(_)
@@ -57,6 +60,13 @@ pub(super) fn typed(
         Said::Nothing | Said::Alike => None,
     };
     Ok(said.into_iter().map(text).collect())
+}
+
+/// The query parameter that frameworks take for the same: `user[name]` for `/user/name`.
+pub(super) fn parameter_of(pointer: &str) -> String {
+    let mut tokens = pointer.split('/').skip(1);
+    let first = tokens.next().unwrap_or_default().to_owned();
+    tokens.fold(first, |name, token| format!("{name}[{token}]"))
 }
 
 /// The user of an `Authorization: Basic` (RFC 7617).
@@ -116,7 +126,7 @@ fn found<'a>(
 }
 
 fn whole(answer: Answer<'_>) -> Option<&[u8]> {
-    answer.body.filter(|_| answer.body_complete)
+    answer.body.filter(|_| answer.is_whole())
 }
 
 fn header_text<'a>(answer: Answer<'a>, name: &HeaderName) -> Option<Cow<'a, str>> {

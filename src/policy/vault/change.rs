@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::policy::cookie::SetCookie;
 use crate::policy::cookie::set::HOST_PREFIX;
 use crate::policy::cookie::set::SECURE_PREFIX;
+use crate::policy::cookie::set::default_path;
 use crate::policy::cookie::set::has_prefix;
 use crate::policy::path::Target;
 use crate::policy::vault::Vault;
@@ -88,14 +89,6 @@ fn accepted_domain(cookie: &SetCookie, host: &str) -> Option<Option<String>> {
         return Some(Some(domain.to_owned()));
     }
     (domain == host).then_some(None)
-}
-
-/// The directory of a request path (RFC 6265bis 5.1.4).
-fn default_path(request: &str) -> &str {
-    match request.rfind('/') {
-        Some(last) if last > 0 && request.starts_with('/') => &request[..last],
-        Some(_) | None => "/",
-    }
 }
 
 fn keeps_prefix_rules(cookie: &SetCookie) -> bool {

@@ -111,6 +111,11 @@ impl Vault {
         Self { cookies: self.cookies.iter().filter(|cookie| keep(cookie)).cloned().collect() }
     }
 
+    /// Only the cookies that go with a request for `target`: those of [`Vault::pairs_for`].
+    pub fn carried(&self, target: &Target, host: &str, cross_site: bool, now: Timestamp) -> Self {
+        Self { cookies: self.sent_with(target, host, cross_site, now).into_iter().cloned().collect() }
+    }
+
     /// The pairs that go with a request for `target` (longer paths first, then older first; not
     /// expired; `SameSite=Strict` ones not when `cross_site`). The leg to the app counts as secure.
     /// `host` is in lower case and without port.

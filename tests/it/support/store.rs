@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use vestibule::clock::Timestamp;
 use vestibule::policy::chain::Chain;
@@ -74,8 +75,8 @@ impl SessionStore for BrokenStore {
         self.answer(self.inner.create(handle, record))
     }
 
-    fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp) -> Reply<'a, Presence> {
-        self.answer(self.inner.touch(key, seen))
+    fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp, idle: Duration) -> Reply<'a, Presence> {
+        self.answer(self.inner.touch(key, seen, idle))
     }
 
     fn swap_chain<'a>(&'a self, key: &'a SessionKey, revision: u64, chain: Chain) -> Reply<'a, Swap> {
@@ -107,7 +108,7 @@ impl SessionStore for BrokenStore {
         self.answer(self.inner.anonymous(site))
     }
 
-    fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<SessionKey>> {
+    fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<(SessionKey, Outline)>> {
         self.answer(self.inner.evict_anonymous(site))
     }
 
