@@ -139,7 +139,8 @@ async fn logins_and_logouts_are_looked_at_in_every_method_and_spelling() {
     let site = SITE.replace("user    =", "method = [\"POST\", \"GET\"]\nuser    =");
     let (proxy, mut browser) = Vestibule::with(&app, &site).await;
     for method in ["GET", "POST"] {
-        for path in ["/login", "/login?username=mallory", "/%6cogin", "//login", "/login;x=1"] {
+        for path in ["/login", "/login?x", "/%6cogin", "//login", "/login;x=1"] {
+            let path = &format!("{path}{}username=mallory", if path.contains('?') { "&" } else { "?" });
             assert_eq!(status(&browser, method, path, &[CROSS]).await, 403, "{method} {path}");
             assert_eq!(
                 status(&browser, method, path, &[("origin", "https://evil.test")]).await,
@@ -148,7 +149,9 @@ async fn logins_and_logouts_are_looked_at_in_every_method_and_spelling() {
             );
         }
     }
+    assert_eq!(status(&browser, "POST", "/login", &[CROSS]).await, 403);
     assert!(app.received().is_empty());
+    assert_eq!(status(&browser, "GET", "/login", &[CROSS]).await, 200, "a link to the form, which has the same path");
     assert_eq!(log_in(&browser, &[]).await.status, 302, "curl logs in");
     assert_eq!(log_in(&browser, &[COOKIE]).await.status, 403, "a browser says where it comes from");
     assert_eq!(log_in(&browser, &[COOKIE, OWN]).await.status, 302);

@@ -114,35 +114,3 @@ async fn our_own_logout_ends_one_session_or_all() {
     assert_eq!(other.fetch("/").await.status, 200);
     assert_eq!(first.fetch("/.vestibule/session").await.status, 401);
 }
-
-#[tokio::test]
-async fn login_and_logout_on_one_path_are_told_apart_by_a_field() {
-    let app = Upstream::start(|request| match request.path() {
-        "/session" => Reply::redirect("/"),
-        _ => Reply::text("private"),
-    })
-    .await;
-    let site = r#"
-[site.login]
-path = "/session"
-page = "/form"
-form = { name = "action", value = "login" }
-user = "form:user"
-success = { status = 302 }
-
-[site.logout]
-path = "/session"
-methods = "POST"
-form = { name = "action", value = "logout" }
-landing = "/bye"
-"#;
-    let (_proxy, mut browser) = Vestibule::with(&app, site).await;
-
-    browser.post("/session", &[("action", "login"), ("user", "alice")]).await;
-    assert_eq!(browser.fetch("/").await.status, 200);
-    let answer = browser.post("/session", &[("action", "logout"), ("token", "of-the-app")]).await;
-
-    assert_eq!(answer.status, 302);
-    assert_eq!(app.last().body, "action=logout&token=of-the-app");
-    assert_eq!(browser.fetch("/").await.status, 401);
-}
