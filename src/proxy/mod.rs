@@ -32,6 +32,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use dashmap::DashSet;
+use http::Method;
 use http::Request;
 use http::Response;
 use hyper::body::Incoming;
@@ -274,6 +275,7 @@ impl Worker {
     /// Answers one request. Never fails: every failure is an answer.
     pub async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
+        let is_head = request.method() == Method::HEAD;
         let mut trace = Trace::begin(&self.gate, peer, &request);
         let mut response = match self.exchange(peer, request, &mut trace).await {
             Ok(response) => response,
@@ -282,6 +284,9 @@ impl Worker {
         trace.settled.apply(response.headers_mut());
         if let Some(site) = &trace.site {
             headers::secure_response(response.headers_mut(), &site.site.headers, trace.authenticated);
+        }
+        if is_head {
+            reply::leave_out_content(&mut response);
         }
         trace.log(&response, started.elapsed());
         response

@@ -60,6 +60,16 @@ pub(super) fn no_content() -> Response<Body> {
     response
 }
 
+/// What answers a HEAD: the length of what is left out, and nothing else (RFC 9110 9.3.2). hyper sees
+/// to that over HTTP/1.1 only.
+pub(super) fn leave_out_content(response: &mut Response<Body>) {
+    let length = http_body::Body::size_hint(response.body()).exact().filter(|length| *length > 0);
+    *response.body_mut() = Body::empty();
+    if let Some(length) = length {
+        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from(length));
+    }
+}
+
 /// A small page; `paragraphs` are escaped.
 pub(super) fn page(status: StatusCode, heading: &str, paragraphs: &[String]) -> Response<Body> {
     let mut html = format!(

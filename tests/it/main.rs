@@ -4,7 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A panic is how a test fails.
 
 mod access;
+mod activity;
 mod apps;
+mod audit;
+mod binding;
 mod certificates;
 mod cli;
 mod cookies;
@@ -28,6 +31,7 @@ mod login_bodies;
 mod login_styles;
 mod logout;
 mod messages;
+mod own;
 mod paths;
 mod plain;
 mod properties;
@@ -38,8 +42,10 @@ mod sites;
 mod streaming;
 #[allow(dead_code, unused_imports)] // The harness is ahead of the tests that use it.
 mod support;
+mod switching;
 mod tls;
 mod tunnels;
 mod unread;
 mod upstreams;
+mod vault;
 mod websocket;
