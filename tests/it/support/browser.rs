@@ -120,12 +120,11 @@ impl Browser {
 
     /// A form that is sent.
     pub async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
-        let mut form = url::form_urlencoded::Serializer::new(String::new());
-        form.extend_pairs(fields);
+        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let request = navigation("POST", path)
             .header("origin", "https://app.test")
             .header("content-type", "application/x-www-form-urlencoded");
-        self.send(request.body(Full::from(form.finish())).unwrap()).await
+        self.send(request.body(Full::from(form)).unwrap()).await
     }
 
     /// What a script of the page asks for.

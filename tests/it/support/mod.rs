@@ -153,6 +153,11 @@ impl Vestibule {
         self.remote.reload(&configure(&self.upstream, site)).unwrap();
     }
 
+    /// Takes a configuration with the application somewhere else.
+    pub fn reload_in_front_of(&self, upstream: &str, site: &str) {
+        self.remote.reload(&configure(upstream, site)).unwrap();
+    }
+
     /// Moves the clock.
     pub fn advance(&self, by: Duration) {
         self.clock.advance(by);
