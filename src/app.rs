@@ -25,6 +25,7 @@ use crate::server::Sockets;
 use crate::server::tls::Tls;
 use crate::server::tls::TlsError;
 use crate::store;
+use crate::store::OpenError;
 use crate::store::SessionStore;
 use crate::store::StoreSettings;
 
@@ -55,6 +56,9 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The session store cannot be used.
+    #[error(transparent)]
+    Store(#[from] OpenError),
     /// A socket that systemd passed cannot be used.
     #[error(transparent)]
     Inherited(#[from] BadSocket),
@@ -80,7 +84,7 @@ impl StartError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Tls(_) | Self::Gate(_) => true,
-            Self::Bind(_) | Self::Inherited(_) | Self::Thread(_) | Self::NeedsRestart { .. } => false,
+            Self::Bind(_) | Self::Store(_) | Self::Inherited(_) | Self::Thread(_) | Self::NeedsRestart { .. } => false,
         }
     }
 }
@@ -101,7 +105,7 @@ pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
 /// # Errors
 /// When something the configuration names cannot be used.
 pub fn start(config: &Config, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
-    start_with_store(config, store::open(&config.store), clock)
+    start_with_store(config, store::open(&config.store)?, clock)
 }
 
 /// The same with a store that is open already.

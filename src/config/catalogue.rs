@@ -136,7 +136,7 @@ pub(super) const KEYS: &[Key] = &[
     key("session", "on_mismatch", Kind::Choice(&["reauthenticate", "log", "revoke"]), "\"reauthenticate\"", "What happens when the address changes."),
     key("session", "on_user_agent_change", Kind::Choice(&["log", "reauthenticate", "revoke"]), "\"log\"", "What happens when the user agent changes."),
     later("session", "device_bound", Kind::Choice(&["off", "prefer", "require"]), "\"off\"", "Device bound sessions."),
-    later("store", "url", Kind::Text, "\"memory:\"", "Where sessions are kept."),
+    key("store", "url", Kind::Text, "", "Where sessions are kept: memory: or file:PATH; a file in the state directory when not given."),
     later("store", "allow_plaintext", Kind::Flag, "false", "Whether a store without TLS may be used."),
     key("csrf", "mode", Kind::Choice(&["enforce", "report", "off"]), "\"enforce\"", "What happens to cross-site requests."),
     key("csrf", "unlabelled", Kind::Choice(&["refuse", "allow"]), "\"refuse\"", "What happens to requests that do not say where they come from."),

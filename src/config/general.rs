@@ -39,11 +39,12 @@ pub(super) fn read_file<'a>(reader: &'a Reader<'a>, table: &'a DeTable<'a>) -> C
     let session = read_session(&file.section("session", "session"), &Lifetimes::default());
     let timeouts = read_timeouts(&file.section("timeouts", "timeouts"));
     let log = read_log(&file.section("log", "log"));
+    let store = read_store(&file.section("store", "store"));
     // Only looked into for keys that cannot be used.
-    let _ = (file.section("store", "store"), file.section("admin", "admin"));
+    let _ = file.section("admin", "admin");
     let shared = Shared { session, csrf, limits: limits.clone() };
     let sites = read_sites(&file, &shared);
-    Config { listen, tls, sites, store: StoreSettings::Memory, limits, timeouts, log }
+    Config { listen, tls, sites, store, limits, timeouts, log }
 }
 
 fn read_sites(file: &Section<'_>, shared: &Shared) -> Vec<Site> {
@@ -115,6 +116,24 @@ fn read_tls(section: &Section<'_>) -> TlsSettings {
     let mut pairs: Vec<_> = read_pair(section).into_iter().collect();
     pairs.extend(section.sections("extra", "tls.extra").iter().filter_map(read_pair));
     TlsSettings { pairs, only_tls13: section.choice("min_version", &[("1.2", false), ("1.3", true)], false) }
+}
+
+fn read_store(section: &Section<'_>) -> StoreSettings {
+    let Some(found) = section.text("url") else { return StoreSettings::File(None) };
+    match found.text.split_once(':') {
+        Some(("memory", "")) => return StoreSettings::Memory,
+        Some(("file", path)) if !path.is_empty() => return StoreSettings::File(Some(section.reader.resolve(path))),
+        Some(_) | None => {}
+    }
+    let message = format!("store.url cannot be {:?}", found.text);
+    let message = match found.text.split_once("://") {
+        // What follows may be a password.
+        Some((scheme, _)) => format!("store.url cannot begin with {scheme:?} in this version"),
+        None => message,
+    };
+    let help = "write \"file:PATH\" for a durable file, or \"memory:\" for sessions that end with the process";
+    section.reader.report_hidden(found.span, message, help);
+    StoreSettings::Memory
 }
 
 /// `[limits]`, or `[site.limits]` over it.

@@ -14,6 +14,7 @@ use crate::policy::path;
 use crate::policy::site::Site;
 use crate::policy::site::UpstreamAddress;
 use crate::policy::vault::CookieMode;
+use crate::store::StoreSettings;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -38,6 +39,13 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
 
 fn about_all(config: &Config) -> Vec<String> {
     let mut all = Vec::new();
+    match config.store {
+        StoreSettings::File(_) => {}
+        StoreSettings::Memory => {
+            let text = "store.url is \"memory:\": a restart logs everybody out; write \"file:PATH\", or nothing.";
+            all.push(text.to_owned());
+        }
+    }
     for network in config.listen.trusted_proxies.iter().filter(|network| network.prefix_len() == 0) {
         all.push(format!(
             "listen.trusted_proxies has {network}: anyone can claim any address; name only your own proxies."

@@ -134,6 +134,9 @@ https = "127.0.0.1:{port}"
 certificate = "server.pem"
 key         = "server.key"
 
+[store]
+url = "memory:"
+
 [[site]]
 origin   = "https://localhost:{port}"
 upstream = "http://127.0.0.1:{upstream}"

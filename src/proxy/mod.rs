@@ -167,7 +167,7 @@ impl Gate {
 
     /// Closes the streams of a session that is gone, ends one whose time is up.
     async fn watch(&self, key: &SessionKey, now: Timestamp) {
-        match self.store.peek(key, now).await {
+        match self.store.peek(key).await {
             Ok(Some(session)) => {
                 if let Some(reason) = self.current.load().expiry(&session.site, session.life(), now) {
                     self.end(key, reason, false, now).await.ok();

@@ -199,22 +199,37 @@ async fn a_sweep_frees_what_has_expired(store: Arc<dyn SessionStore>) {
     assert_eq!(store.by_user(SITE, "alice").await.unwrap(), []);
 }
 
-/// Every sentence, for one way to open an empty store.
+/// Every sentence, for every way to open an empty store.
 macro_rules! contract {
-    ($store:ident, $open:expr, $($sentence:ident)*) => {
+    ($($sentence:ident)*) => {
+        contract! { @store memory, crate::store::contract::in_memory(), $($sentence)* }
+        contract! { @store file, crate::store::contract::in_a_file(), $($sentence)* }
+    };
+    (@store $store:ident, $open:expr, $($sentence:ident)*) => {
         mod $store {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
                 async fn $sentence() {
-                    super::$sentence($open).await;
+                    let (store, _place) = $open;
+                    super::$sentence(store).await;
                 }
             )*
         }
     };
 }
 
+type Opened = (Arc<dyn SessionStore>, Option<tempfile::TempDir>);
+
+fn in_memory() -> Opened {
+    (Arc::new(MemoryStore::default()), None)
+}
+
+fn in_a_file() -> Opened {
+    let place = tempfile::tempdir().unwrap();
+    (Arc::new(FileStore::open(&place.path().join("sessions.redb")).unwrap()), Some(place))
+}
+
 contract! {
-    memory, std::sync::Arc::new(crate::store::memory::MemoryStore::default()),
     what_was_created_is_found
     a_taken_key_is_not_given_again
     a_touch_moves_forward_and_revives_nothing

@@ -32,6 +32,9 @@ use crate::store::Reply;
 use crate::store::SessionStore;
 use crate::store::Swap;
 use crate::store::TOMBSTONE;
+use crate::store::sealed;
+use crate::store::sealed::Sealed;
+use crate::store::sealed::Unusable;
 
 /// Many shards: one that grows holds up only a small part of the sessions.
 const SHARDS: usize = 1024;
@@ -55,23 +58,55 @@ impl Hasher for KeyHasher {
 }
 
 struct Entered {
-    record: Record,
+    kept: Kept,
     /// Apart from the record, so that a touch needs no exclusive access.
     seen: AtomicU64,
 }
 
+enum Kept {
+    Open(Record),
+    /// As it was read from a store outside the process; nobody has presented its selector yet.
+    Sealed(Outline, Sealed),
+}
+
 impl Entered {
-    fn new(record: Record) -> Self {
-        Self { seen: AtomicU64::new(record.seen.as_millis()), record }
+    fn new(kept: Kept, seen: Timestamp) -> Self {
+        Self { seen: AtomicU64::new(seen.as_millis()), kept }
+    }
+
+    fn seen(&self) -> Timestamp {
+        Timestamp::from_millis(self.seen.load(Ordering::Relaxed))
+    }
+
+    fn site(&self) -> &str {
+        match &self.kept {
+            Kept::Open(record) => &record.site,
+            Kept::Sealed(outline, _) => &outline.site,
+        }
     }
 
     fn life(&self) -> Life {
-        Life { seen: Timestamp::from_millis(self.seen.load(Ordering::Relaxed)), ..self.record.life() }
+        let life = match &self.kept {
+            Kept::Open(record) => record.life(),
+            Kept::Sealed(outline, _) => outline.life(),
+        };
+        Life { seen: self.seen(), ..life }
     }
 
-    fn composed(&self) -> Record {
-        let seen = Timestamp::from_millis(self.seen.load(Ordering::Relaxed));
-        Record { seen, ..self.record.clone() }
+    fn outline(&self, key: &SessionKey) -> Outline {
+        let outline = match &self.kept {
+            Kept::Open(record) => record.outline(key),
+            Kept::Sealed(outline, _) => outline.clone(),
+        };
+        Outline { seen: self.seen(), ..outline }
+    }
+
+    /// `None` while it is sealed.
+    fn record(&self) -> Option<Record> {
+        match &self.kept {
+            Kept::Open(record) => Some(Record { seen: self.seen(), ..record.clone() }),
+            Kept::Sealed(..) => None,
+        }
     }
 }
 
@@ -110,25 +145,25 @@ impl MemoryStore {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, key: SessionKey, record: &Record) {
+    fn enter(&self, key: SessionKey, outline: &Outline) {
         let mut index = self.index();
-        match &record.identity {
-            Some(identity) => {
-                let user = (Arc::clone(&record.site), Arc::from(identity.user.as_str()));
+        match &outline.user {
+            Some(user) => {
+                let user = (Arc::clone(&outline.site), Arc::from(user.as_str()));
                 index.users.entry(user).or_default().push(key);
             }
             None => {
-                let site = index.anonymous.entry(Arc::clone(&record.site)).or_default();
-                site.insert((record.created, key));
+                let site = index.anonymous.entry(Arc::clone(&outline.site)).or_default();
+                site.insert((outline.created, key));
             }
         }
     }
 
-    fn leave(&self, key: &SessionKey, record: &Record) {
+    fn leave(&self, key: &SessionKey, outline: &Outline) {
         let mut index = self.index();
-        match &record.identity {
-            Some(identity) => {
-                let user = (Arc::clone(&record.site), Arc::from(identity.user.as_str()));
+        match &outline.user {
+            Some(user) => {
+                let user = (Arc::clone(&outline.site), Arc::from(user.as_str()));
                 if let Some(keys) = index.users.get_mut(&user) {
                     keys.retain(|known| known != key);
                     if keys.is_empty() {
@@ -137,8 +172,8 @@ impl MemoryStore {
                 }
             }
             None => {
-                if let Some(site) = index.anonymous.get_mut(&record.site) {
-                    site.remove(&(record.created, *key));
+                if let Some(site) = index.anonymous.get_mut(&outline.site) {
+                    site.remove(&(outline.created, *key));
                 }
             }
         }
@@ -146,7 +181,9 @@ impl MemoryStore {
 
     fn find(&self, key: &SessionKey, now: Timestamp) -> Found {
         match self.slots.get(key).as_deref() {
-            Some(Slot::Session(session)) => Found::Record(Box::new(session.composed())),
+            Some(Slot::Session(session)) => {
+                session.record().map_or(Found::Absent, |record| Found::Record(Box::new(record)))
+            }
             Some(Slot::Tombstone(since)) if now.since(*since) < TOMBSTONE => Found::Tombstone,
             Some(Slot::Tombstone(_)) | None => Found::Absent,
         }
@@ -156,30 +193,77 @@ impl MemoryStore {
         match self.slots.entry(*key) {
             Entry::Occupied(_) => Presence::Gone,
             Entry::Vacant(vacant) => {
-                self.enter(*key, &record);
-                let _held_until_indexed = vacant.insert(Slot::Session(Box::new(Entered::new(record))));
+                self.enter(*key, &record.outline(key));
+                let seen = record.seen;
+                let _held_until_indexed =
+                    vacant.insert(Slot::Session(Box::new(Entered::new(Kept::Open(record), seen))));
                 Presence::Present
             }
         }
     }
 
-    fn end(&self, key: &SessionKey, tombstone: bool, now: Timestamp) -> Option<Record> {
+    /// Adds what a store outside the process had when it was opened.
+    pub(super) fn add_sealed(&self, key: SessionKey, outline: Outline, stored: Sealed) {
+        self.enter(key, &outline);
+        let seen = stored.seen;
+        self.slots.insert(key, Slot::Session(Box::new(Entered::new(Kept::Sealed(outline, stored), seen))));
+    }
+
+    /// Opens a record that is still sealed, for whoever presents its selector.
+    ///
+    /// # Errors
+    /// When it is not what was sealed: it is removed then.
+    pub(super) fn wake(&self, handle: &Handle) -> Result<(), Unusable> {
+        let is_sealed = |slot: &Slot| matches!(slot, Slot::Session(session) if session.record().is_none());
+        if !self.slots.get(handle.key()).as_deref().is_some_and(is_sealed) {
+            return Ok(());
+        }
+        let Entry::Occupied(mut slot) = self.slots.entry(*handle.key()) else { return Ok(()) };
+        let Slot::Session(session) = slot.get_mut() else { return Ok(()) };
+        let Kept::Sealed(outline, stored) = &session.kept else { return Ok(()) };
+        match sealed::open(handle, stored) {
+            Ok(record) => {
+                session.kept = Kept::Open(record);
+                Ok(())
+            }
+            Err(error) => {
+                self.leave(handle.key(), outline);
+                slot.remove();
+                Err(error)
+            }
+        }
+    }
+
+    /// What is to be kept of a key outside the process: the record, unless it is sealed still, and
+    /// the last activity; `None` when there is no session.
+    pub(super) fn state(&self, key: &SessionKey) -> Option<(Option<Record>, Timestamp)> {
+        match self.slots.get(key).as_deref() {
+            Some(Slot::Session(session)) => Some((session.record(), session.seen())),
+            Some(Slot::Tombstone(_)) | None => None,
+        }
+    }
+
+    /// Removes a session; whole if it is not sealed.
+    fn end(&self, key: &SessionKey, tombstone: bool, now: Timestamp) -> Option<(Outline, Option<Record>)> {
         let Entry::Occupied(mut slot) = self.slots.entry(*key) else { return None };
         let Slot::Session(session) = slot.get() else { return None };
-        let record = session.composed();
-        self.leave(key, &record);
+        let (outline, record) = (session.outline(key), session.record());
+        self.leave(key, &outline);
         if tombstone {
             slot.insert(Slot::Tombstone(now));
         } else {
             slot.remove();
         }
-        Some(record)
+        Some((outline, record))
     }
 
     /// Applies a change to the session of this key, if there is one.
     fn with<T>(&self, key: &SessionKey, change: impl FnOnce(&mut Record) -> T) -> Option<T> {
         match self.slots.get_mut(key).as_deref_mut() {
-            Some(Slot::Session(session)) => Some(change(&mut session.record)),
+            Some(Slot::Session(session)) => match &mut session.kept {
+                Kept::Open(record) => Some(change(record)),
+                Kept::Sealed(..) => None,
+            },
             Some(Slot::Tombstone(_)) | None => None,
         }
     }
@@ -187,8 +271,9 @@ impl MemoryStore {
     fn moved(&self, key: &SessionKey, seen: Timestamp, idle: Duration) -> Presence {
         let slot = self.slots.get(key);
         let Some(Slot::Session(session)) = slot.as_deref() else { return Presence::Gone };
+        let absolute_end = session.life().absolute_end;
         let moved = session.seen.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
-            let lives = seen.since(Timestamp::from_millis(last)) < idle && seen < session.record.absolute_end;
+            let lives = seen.since(Timestamp::from_millis(last)) < idle && seen < absolute_end;
             lives.then_some(last.max(seen.as_millis()))
         });
         if moved.is_ok() { Presence::Present } else { Presence::Gone }
@@ -212,7 +297,7 @@ impl MemoryStore {
             .slots
             .iter()
             .filter(|slot| match slot.value() {
-                Slot::Session(session) => judge(&session.record.site, session.life()).is_some(),
+                Slot::Session(session) => judge(session.site(), session.life()).is_some(),
                 Slot::Tombstone(since) => now.since(*since) >= TOMBSTONE,
             })
             .map(|slot| *slot.key())
@@ -226,9 +311,9 @@ impl MemoryStore {
                 Slot::Tombstone(_) => {}
                 Slot::Session(session) => {
                     // Judged again: it may have been used since it was listed.
-                    if let Some(reason) = judge(&session.record.site, session.life()) {
-                        let outline = session.composed().outline(&key);
-                        self.leave(&key, &session.record);
+                    if let Some(reason) = judge(session.site(), session.life()) {
+                        let outline = session.outline(&key);
+                        self.leave(&key, &outline);
                         slot.remove();
                         ended.push((key, outline, reason));
                     }
@@ -244,10 +329,10 @@ impl SessionStore for MemoryStore {
         Box::pin(ready(Ok(self.find(handle.key(), now))))
     }
 
-    fn peek<'a>(&'a self, key: &'a SessionKey, now: Timestamp) -> Reply<'a, Option<Outline>> {
-        let outline = match self.find(key, now) {
-            Found::Record(record) => Some(record.outline(key)),
-            Found::Tombstone | Found::Absent => None,
+    fn peek<'a>(&'a self, key: &'a SessionKey) -> Reply<'a, Option<Outline>> {
+        let outline = match self.slots.get(key).as_deref() {
+            Some(Slot::Session(session)) => Some(session.outline(key)),
+            Some(Slot::Tombstone(_)) | None => None,
         };
         Box::pin(ready(Ok(outline)))
     }
@@ -288,11 +373,11 @@ impl SessionStore for MemoryStore {
     }
 
     fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>> {
-        Box::pin(ready(Ok(self.end(handle.key(), true, now))))
+        Box::pin(ready(Ok(self.end(handle.key(), true, now).and_then(|(_, record)| record))))
     }
 
     fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Outline>> {
-        Box::pin(ready(Ok(self.end(key, tombstone, now).map(|record| record.outline(key)))))
+        Box::pin(ready(Ok(self.end(key, tombstone, now).map(|(outline, _)| outline))))
     }
 
     fn by_user<'a>(&'a self, site: &'a str, user: &'a str) -> Reply<'a, Vec<SessionKey>> {
@@ -307,8 +392,8 @@ impl SessionStore for MemoryStore {
 
     fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<(SessionKey, Outline)>> {
         let evicted = self.least_used(site).and_then(|key| {
-            let record = self.end(&key, false, Timestamp::default())?;
-            Some((key, record.outline(&key)))
+            let (outline, _) = self.end(&key, false, Timestamp::default())?;
+            Some((key, outline))
         });
         Box::pin(ready(Ok(evicted)))
     }

@@ -4,10 +4,13 @@
 
 #[cfg(test)]
 mod contract;
+pub mod file;
+mod journal;
 pub mod memory;
 pub mod sealed;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +24,10 @@ use crate::policy::session::Outline;
 use crate::policy::session::Record;
 use crate::policy::session::SessionKey;
 use crate::policy::vault::VaultChange;
+use crate::store::file::FileStore;
+use crate::store::memory::MemoryStore;
+
+pub use self::journal::OpenError;
 
 /// A boxed future of a store's answer.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -81,7 +88,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// What is there for someone who presented an ID.
     fn load<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found>;
     /// The readable part of a record that is there.
-    fn peek<'a>(&'a self, key: &'a SessionKey, now: Timestamp) -> Reply<'a, Option<Outline>>;
+    fn peek<'a>(&'a self, key: &'a SessionKey) -> Reply<'a, Option<Outline>>;
     /// Adds a record; `Gone` when the key is taken (by a record or a tombstone).
     fn create<'a>(&'a self, handle: &'a Handle, record: Record) -> Reply<'a, Presence>;
     /// Moves `seen` forward, never back, and only if the record is there and has neither been without
@@ -117,11 +124,27 @@ pub trait SessionStore: Send + Sync + 'static {
 pub enum StoreSettings {
     /// `memory:`
     Memory,
+    /// `file:PATH`; the place that the environment names when `None`.
+    File(Option<PathBuf>),
 }
 
 /// Opens the configured store.
-pub fn open(settings: &StoreSettings) -> Arc<dyn SessionStore> {
+///
+/// # Errors
+/// When it cannot be used.
+pub fn open(settings: &StoreSettings) -> Result<Arc<dyn SessionStore>, OpenError> {
     match settings {
-        StoreSettings::Memory => Arc::new(memory::MemoryStore::default()),
+        StoreSettings::Memory => Ok(Arc::new(MemoryStore::default())),
+        StoreSettings::File(Some(path)) => Ok(Arc::new(FileStore::open(path)?)),
+        StoreSettings::File(None) => Ok(Arc::new(FileStore::open(&usual_place()?)?)),
     }
+}
+
+/// Where a service keeps its state: what systemd says, else the XDG base directories.
+fn usual_place() -> Result<PathBuf, OpenError> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let directory = variable("STATE_DIRECTORY")
+        .or_else(|| variable("XDG_STATE_HOME").map(|directory| directory.join("vestibule")))
+        .or_else(|| variable("HOME").map(|home| home.join(".local/state/vestibule")));
+    directory.map(|directory| directory.join("sessions.redb")).ok_or(OpenError::NoPlace)
 }

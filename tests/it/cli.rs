@@ -33,6 +33,8 @@ impl Place {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command.args(arguments).current_dir(self.path()).stdin(Stdio::null());
+        // Where sessions are kept without `[store]`.
+        command.env("XDG_STATE_HOME", self.path());
         command
     }
 

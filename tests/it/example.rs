@@ -79,6 +79,8 @@ fn the_worked_example_works_as_written() {
     let mut shell = Command::new("bash");
     shell.args(["-c", &script(&steps, [django, proxy])]).current_dir(directory.path());
     shell.env("PATH", path_with(Path::new(env!("CARGO_BIN_EXE_vestibule"))));
+    // Sessions are kept in the state directory of whoever tries it.
+    shell.env("XDG_STATE_HOME", directory.path());
     // The pinned wheels that tests/setup.sh has fetched.
     shell.env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", apps().join("django/wheels"));
 

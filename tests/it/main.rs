@@ -14,6 +14,7 @@ mod cookies;
 mod csrf;
 mod demo;
 mod documents;
+mod durable;
 mod example;
 mod failures;
 mod forwarding;

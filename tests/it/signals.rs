@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::support::Broken;
 use crate::support::Browser;
 use crate::support::Reply;
 use crate::support::SITE;
@@ -59,7 +60,7 @@ async fn slow_app() -> (Upstream, Arc<Notify>) {
 }
 
 /// A page that is asked for and does not come yet.
-async fn slow_page(app: &Upstream, browser: &Browser) -> JoinHandle<Result<(Response<()>, Bytes), hyper::Error>> {
+async fn slow_page(app: &Upstream, browser: &Browser) -> JoinHandle<Result<(Response<()>, Bytes), Broken>> {
     let mut browser = browser.clone();
     let already = app.received().len();
     let waiting = tokio::spawn(async move {

@@ -15,6 +15,7 @@ pub(super) use self::words::title;
 
 use self::words::join;
 use self::words::time;
+use crate::store::StoreSettings;
 
 /// A paragraph for the whole, one for each site.
 pub(super) fn explain(config: &Config) -> String {
@@ -52,7 +53,13 @@ fn general(config: &Config) -> Vec<String> {
     if config.listen.proxy_protocol {
         all.push("Connections from there begin with a PROXY protocol header.".to_owned());
     }
-    all.push("Sessions are kept in memory and end with the process.".to_owned());
+    all.push(match &config.store {
+        StoreSettings::Memory => "Sessions are kept in memory and end with the process.".to_owned(),
+        StoreSettings::File(Some(path)) => format!("Sessions are kept in {} and survive a restart.", path.display()),
+        StoreSettings::File(None) => {
+            "Sessions are kept in sessions.redb in the state directory and survive a restart.".to_owned()
+        }
+    });
     all.push(site::limits(&config.limits));
     all.push(waits(config));
     let (access, queries) = (config.log.access, config.log.queries);

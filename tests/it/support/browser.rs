@@ -120,11 +120,12 @@ impl Browser {
 
     /// A form that is sent.
     pub async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
-        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        let request = navigation("POST", path)
-            .header("origin", "https://app.test")
-            .header("content-type", "application/x-www-form-urlencoded");
-        self.send(request.body(Full::from(form)).unwrap()).await
+        self.send(form("POST", path, fields)).await
+    }
+
+    /// The same when there may be nobody to answer; only the status.
+    pub async fn try_post(&mut self, path: &str, fields: &[(&str, &str)]) -> Result<StatusCode, Broken> {
+        Ok(self.try_open(form("POST", path, fields)).await?.status())
     }
 
     /// What a script of the page asks for.
@@ -163,34 +164,33 @@ impl Browser {
     pub async fn open<B>(&mut self, request: Request<B>) -> http::Response<Incoming>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B::Error: Into<Broken>,
     {
         self.try_open(request).await.unwrap()
     }
 
     /// The same where it may fail.
-    pub async fn try_open<B>(&mut self, mut request: Request<B>) -> Result<http::Response<Incoming>, hyper::Error>
+    pub async fn try_open<B>(&mut self, mut request: Request<B>) -> Result<http::Response<Incoming>, Broken>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B::Error: Into<Broken>,
     {
         let jar: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         if !jar.is_empty() && !request.headers().contains_key("cookie") {
             request.headers_mut().insert("cookie", jar.join("; ").parse().unwrap());
         }
         request.headers_mut().entry("user-agent").or_insert(self.user_agent.parse().unwrap());
-        let stream = self.connect(if self.http2 { b"h2" } else { b"http/1.1" }).await;
+        let stream = self.try_connect(if self.http2 { b"h2" } else { b"http/1.1" }).await?;
         let response = if self.http2 {
             let uri = format!("https://app.test{}", request.uri());
             *request.uri_mut() = uri.parse().unwrap();
             let io = TokioIo::new(stream);
-            let (mut sender, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+            let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
             tokio::spawn(connection);
             sender.send_request(request).await?
         } else {
             request.headers_mut().entry("host").or_insert("app.test".parse().unwrap());
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
             tokio::spawn(connection.with_upgrades());
             sender.send_request(request).await?
         };
@@ -242,6 +242,18 @@ impl Browser {
 /// The request without a body.
 pub fn empty(request: http::request::Builder) -> Request<Full<Bytes>> {
     request.body(Full::default()).unwrap()
+}
+
+/// Why there is no answer.
+pub type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+fn form(method: &str, path: &str, fields: &[(&str, &str)]) -> Request<Full<Bytes>> {
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    form.extend_pairs(fields);
+    let request = navigation(method, path)
+        .header("origin", "https://app.test")
+        .header("content-type", "application/x-www-form-urlencoded");
+    request.body(Full::from(form.finish())).unwrap()
 }
 
 /// A request for a page.

@@ -33,6 +33,7 @@ use vestibule::store::SessionStore;
 use vestibule::store::memory::MemoryStore;
 
 pub use self::browser::Answer;
+pub use self::browser::Broken;
 pub use self::browser::Browser;
 pub use self::browser::OURS;
 pub use self::browser::empty;
@@ -194,6 +195,9 @@ pub fn file(upstream: &str, site: &str) -> String {
 [tls]
 certificate = {certificate:?}
 key         = {key:?}
+
+[store]
+url = "memory:"
 
 [[site]]
 origin   = "https://app.test"

@@ -63,7 +63,8 @@ impl Program {
     fn spawn(mut command: Command, text: &str) -> Self {
         let directory = TempDir::new().unwrap();
         fs::write(directory.path().join("proxy.toml"), text).unwrap();
-        let command = command.arg("run").current_dir(directory.path());
+        // Without `[store]`, sessions of this run only.
+        let command = command.arg("run").current_dir(directory.path()).env("XDG_STATE_HOME", directory.path());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log: Arc<Mutex<Vec<String>>> = Arc::default();

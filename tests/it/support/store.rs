@@ -67,8 +67,8 @@ impl SessionStore for BrokenStore {
         self.answer(self.inner.load(handle, now))
     }
 
-    fn peek<'a>(&'a self, key: &'a SessionKey, now: Timestamp) -> Reply<'a, Option<Outline>> {
-        self.answer(self.inner.peek(key, now))
+    fn peek<'a>(&'a self, key: &'a SessionKey) -> Reply<'a, Option<Outline>> {
+        self.answer(self.inner.peek(key))
     }
 
     fn create<'a>(&'a self, handle: &'a Handle, record: Record) -> Reply<'a, Presence> {

@@ -1,0 +1,338 @@
+//! Sessions in an embedded durable file: the live set is in memory, so that no read touches the
+//! disk; logins, rotations, vault changes and ends are on the disk before they are answered, touches
+//! a second later. After a restart a record stays sealed until someone presents its selector.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::policy::chain::Chain;
+use crate::policy::session::EndReason;
+use crate::policy::session::Handle;
+use crate::policy::session::Outline;
+use crate::policy::session::Record;
+use crate::policy::session::SessionKey;
+use crate::policy::vault::VaultChange;
+use crate::store::Found;
+use crate::store::Judge;
+use crate::store::Presence;
+use crate::store::Reply;
+use crate::store::SessionStore;
+use crate::store::StoreError;
+use crate::store::Swap;
+use crate::store::journal::Journal;
+use crate::store::journal::OpenError;
+use crate::store::memory::MemoryStore;
+
+/// Sessions in a file.
+pub struct FileStore {
+    memory: Arc<MemoryStore>,
+    journal: Journal,
+}
+
+impl FileStore {
+    /// Opens the file, or makes it.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let memory = Arc::new(MemoryStore::default());
+        let journal = Journal::open(path, &memory)?;
+        Ok(Self { memory, journal })
+    }
+
+    /// Opens a record that is still sealed. One that was changed behind our back is no session.
+    fn wake(&self, handle: &Handle) {
+        if let Err(error) = self.memory.wake(handle) {
+            tracing::error!(event = "store.record_unusable", session = handle.key().session_ref(), error = %error);
+            self.journal.write_later(handle.key());
+        }
+    }
+
+    async fn add(&self, handle: &Handle, record: Record) -> Result<Presence, StoreError> {
+        let presence = self.memory.create(handle, record).await?;
+        if presence == Presence::Gone {
+            return Ok(presence);
+        }
+        let written = self.journal.write(handle.key(), Some(handle)).await;
+        if written.is_err() {
+            // Nobody was told of it, and a restart must not bring it back either.
+            let _removed = self.memory.remove(handle.key(), false, Timestamp::default()).await?;
+            self.journal.write_later(handle.key());
+        }
+        written.map(|()| presence)
+    }
+}
+
+impl SessionStore for FileStore {
+    fn load<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found> {
+        self.wake(handle);
+        self.memory.load(handle, now)
+    }
+
+    fn peek<'a>(&'a self, key: &'a SessionKey) -> Reply<'a, Option<Outline>> {
+        self.memory.peek(key)
+    }
+
+    fn create<'a>(&'a self, handle: &'a Handle, record: Record) -> Reply<'a, Presence> {
+        Box::pin(self.add(handle, record))
+    }
+
+    fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp, idle: Duration) -> Reply<'a, Presence> {
+        Box::pin(async move {
+            let presence = self.memory.touch(key, seen, idle).await?;
+            if presence == Presence::Present {
+                self.journal.touch(key);
+            }
+            Ok(presence)
+        })
+    }
+
+    fn swap_chain<'a>(&'a self, key: &'a SessionKey, revision: u64, chain: Chain) -> Reply<'a, Swap> {
+        Box::pin(async move {
+            let swap = self.memory.swap_chain(key, revision, chain).await?;
+            if swap == Swap::Swapped {
+                self.journal.write(key, None).await?;
+            }
+            Ok(swap)
+        })
+    }
+
+    fn change_vault<'a>(
+        &'a self,
+        handle: &'a Handle,
+        changes: &'a [VaultChange],
+        now: Timestamp,
+    ) -> Reply<'a, Presence> {
+        Box::pin(async move {
+            self.wake(handle);
+            let presence = self.memory.change_vault(handle, changes, now).await?;
+            if presence == Presence::Present {
+                self.journal.write(handle.key(), Some(handle)).await?;
+            }
+            Ok(presence)
+        })
+    }
+
+    fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>> {
+        Box::pin(async move {
+            self.wake(handle);
+            let taken = self.memory.take(handle, now).await?;
+            if taken.is_some() {
+                self.journal.write(handle.key(), None).await?;
+            }
+            Ok(taken)
+        })
+    }
+
+    fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Outline>> {
+        Box::pin(async move {
+            let removed = self.memory.remove(key, tombstone, now).await?;
+            // Also when it was gone already: another caller's removal may not be on the disk yet.
+            self.journal.write(key, None).await?;
+            Ok(removed)
+        })
+    }
+
+    fn by_user<'a>(&'a self, site: &'a str, user: &'a str) -> Reply<'a, Vec<SessionKey>> {
+        self.memory.by_user(site, user)
+    }
+
+    fn anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, usize> {
+        self.memory.anonymous(site)
+    }
+
+    fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<(SessionKey, Outline)>> {
+        Box::pin(async move {
+            let evicted = self.memory.evict_anonymous(site).await?;
+            evicted.iter().for_each(|(key, _)| self.journal.write_later(key));
+            Ok(evicted)
+        })
+    }
+
+    fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Outline, EndReason)>> {
+        Box::pin(async move {
+            let ended = self.memory.sweep(judge, now).await?;
+            ended.iter().for_each(|(key, _, _)| self.journal.write_later(key));
+            Ok(ended)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::policy::binding::Bind;
+    use crate::policy::binding::Binding;
+    use crate::policy::binding::BindingRules;
+    use crate::policy::binding::OnMismatch;
+    use crate::policy::session::Identity;
+    use crate::policy::session::SessionId;
+    use crate::policy::session::SessionRules;
+    use crate::policy::session::UserName;
+    use crate::policy::vault::VaultCookie;
+
+    const SITE: &str = "https://app.test";
+    const HALF_HOUR: Duration = Duration::from_secs(1800);
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    fn handle(number: u8) -> Handle {
+        SessionId::from_random([number; 32]).handle()
+    }
+
+    fn of(user: &str) -> Record {
+        let rules = SessionRules {
+            idle: Duration::from_secs(1800),
+            absolute: Duration::from_secs(8 * 3600),
+            anonymous: Duration::from_secs(1800),
+            rotate_every: None,
+            rotation_grace: Duration::from_secs(30),
+            max_per_user: None,
+            binding: BindingRules {
+                bind: Bind::Off,
+                on_mismatch: OnMismatch::Log,
+                on_user_agent_change: OnMismatch::Log,
+            },
+        };
+        let identity = Identity::new(UserName::parse(user).unwrap(), at(0), Arc::from("ref"));
+        let binding = Binding::new([127, 0, 0, 1].into(), None);
+        Record::authenticated(
+            Arc::from(SITE),
+            Arc::new(identity),
+            binding,
+            Chain::begin(&[0; 16], at(0)),
+            Arc::default(),
+            &rules,
+            at(0),
+        )
+    }
+
+    fn put(value: &'static str) -> VaultChange {
+        VaultChange::Put(VaultCookie {
+            name: Bytes::from_static(b"sid"),
+            value: Bytes::from_static(value.as_bytes()),
+            path: "/".into(),
+            domain: None,
+            expires: None,
+            same_site: None,
+            created: at(0),
+            used: at(0),
+        })
+    }
+
+    async fn record(store: &FileStore, number: u8) -> Option<Record> {
+        match store.load(&handle(number), at(100)).await.unwrap() {
+            Found::Record(record) => Some(*record),
+            Found::Tombstone | Found::Absent => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_acknowledged_is_there_after_a_restart() {
+        // VR-27
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("state/sessions.redb");
+        let store = FileStore::open(&path).unwrap();
+        for (number, user) in [(1, "alice"), (2, "bob"), (3, "alice")] {
+            assert_eq!(store.create(&handle(number), of(user)).await.unwrap(), Presence::Present);
+        }
+        assert_eq!(store.change_vault(&handle(1), &[put("one")], at(1)).await.unwrap(), Presence::Present);
+        let offered = record(&store, 1).await.unwrap();
+        let chain = offered.chain.offer(&[0; 16], &[9; 16], at(2));
+        assert_eq!(store.swap_chain(handle(1).key(), offered.revision, chain.clone()).await.unwrap(), Swap::Swapped);
+        assert_eq!(store.touch(handle(1).key(), at(50), HALF_HOUR).await.unwrap(), Presence::Present);
+        assert!(store.remove(handle(2).key(), true, at(3)).await.unwrap().is_some());
+        drop(store);
+
+        let store = FileStore::open(&path).unwrap();
+
+        let outline = store.peek(handle(1).key()).await.unwrap().expect("its outline is known before it is opened");
+        assert_eq!((outline.user.unwrap().as_str(), outline.seen), ("alice", at(50)));
+        assert_eq!(store.by_user(SITE, "alice").await.unwrap().len(), 2);
+        let found = record(&store, 1).await.unwrap();
+        assert_eq!(found.identity.unwrap().user.as_str(), "alice");
+        assert_eq!((found.chain, found.seen, found.vault.cookies().len()), (chain, at(50), 1));
+        assert!(record(&store, 2).await.is_none(), "no logout is undone");
+    }
+
+    #[tokio::test]
+    async fn a_sealed_record_is_ended_touched_and_taken_like_any_other() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("sessions.redb");
+        let store = FileStore::open(&path).unwrap();
+        for number in 1..=4 {
+            assert_eq!(store.create(&handle(number), of("alice")).await.unwrap(), Presence::Present);
+        }
+        drop(store);
+
+        let store = FileStore::open(&path).unwrap();
+        assert_eq!(store.touch(handle(1).key(), at(60), HALF_HOUR).await.unwrap(), Presence::Present);
+        assert_eq!(store.remove(handle(2).key(), false, at(60)).await.unwrap().unwrap().site.as_ref(), SITE);
+        assert!(store.take(&handle(3), at(60)).await.unwrap().is_some());
+        let over = |_: &str, life: crate::policy::session::Life| (life.seen < at(10)).then_some(EndReason::Idle);
+        assert_eq!(store.sweep(&over, at(60)).await.unwrap().len(), 1);
+        drop(store);
+
+        let store = FileStore::open(&path).unwrap();
+        assert_eq!(store.by_user(SITE, "alice").await.unwrap(), [*handle(1).key()]);
+        assert_eq!(record(&store, 1).await.unwrap().seen, at(60));
+    }
+
+    #[tokio::test]
+    async fn the_file_is_for_its_owner_and_for_one_process() {
+        // S23, S187
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("sessions.redb");
+        drop(FileStore::open(&path).unwrap());
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o600);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+
+        let _first = FileStore::open(&path).unwrap();
+
+        assert_eq!(mode(), 0o600);
+        let second = FileStore::open(&path).map(|_| ()).unwrap_err().to_string();
+        assert!(second.contains("in use by another process"), "{second}");
+    }
+
+    #[tokio::test]
+    async fn damage_is_told_and_opens_nothing() {
+        // S187
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("sessions.redb");
+        std::fs::write(&path, b"this is no session store, and it is longer than nothing").unwrap();
+        let error = FileStore::open(&path).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("cannot be read: restore it from a backup, or move it away"), "{error}");
+        let nowhere = FileStore::open(&place.path().join("sessions.redb/x")).map(|_| ()).unwrap_err().to_string();
+        assert!(nowhere.contains("cannot"), "{nowhere}");
+    }
+
+    #[tokio::test]
+    async fn the_file_tells_no_secret() {
+        // S18, S25
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("sessions.redb");
+        let store = FileStore::open(&path).unwrap();
+        let id = SessionId::from_random([0x5a; 32]);
+        assert_eq!(store.create(&id.handle(), of("alice")).await.unwrap(), Presence::Present);
+        let change = [put("the-cookies-secret-value")];
+        assert_eq!(store.change_vault(&id.handle(), &change, at(1)).await.unwrap(), Presence::Present);
+        drop(store);
+
+        let bytes = std::fs::read(&path).unwrap();
+
+        let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+        assert!(has(b"alice"), "names are readable, for lists");
+        for secret in [&b"the-cookies-secret-value"[..], id.expose().as_bytes(), &[0x5a; 16]] {
+            assert!(!has(secret));
+        }
+    }
+}
