@@ -5,7 +5,6 @@ use http::HeaderValue;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use crate::config::explain::title;
 use crate::config::keys;
 use crate::config::section::Section;
 use crate::config::value;
@@ -22,21 +21,10 @@ const ONE_YEAR: u64 = TWO_YEARS / 2;
 pub(super) fn read_headers(section: &Section<'_>, is_local: bool) -> SecurityHeaders {
     let hsts = read_hsts(section).and_then(|text| HeaderValue::try_from(text).ok());
     let remove = section.parsed("remove", response_header).unwrap_or_default();
-    let add = read_added(section);
-    for (name, span) in &remove {
-        if add.iter().any(|(added, _)| added == name) {
-            let message = format!("site.headers.remove: {:?} is added, too", title(name));
-            section.reader.report(
-                span.clone(),
-                message,
-                "what is added replaces nothing of the application's: keep one",
-            );
-        }
-    }
     SecurityHeaders {
         hsts: hsts.filter(|_| !is_local),
         frame_ancestors: read_frame_ancestors(section).and_then(|text| HeaderValue::try_from(text).ok()),
-        add,
+        add: read_added(section),
         remove: remove.into_iter().map(|(name, _)| name).collect(),
     }
 }

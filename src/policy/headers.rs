@@ -46,7 +46,7 @@ pub struct SecurityHeaders {
     pub frame_ancestors: Option<HeaderValue>,
     /// Added to responses that do not have them.
     pub add: Vec<HeaderField>,
-    /// Removed from every response.
+    /// Removed from the application's responses, and not added by default.
     pub remove: Vec<HeaderName>,
 }
 
@@ -304,9 +304,12 @@ fn append_to(headers: &mut HeaderMap, name: &HeaderName, separator: &str, elemen
     headers.insert(name.clone(), HeaderValue::from_bytes(&joined).unwrap_or(element));
 }
 
-/// Takes out of a response: hop-by-hop fields, nominated fields, identity headers, `Secure-Session-*`,
-/// and what tells which software answers.
-pub fn clean_response(headers: &mut HeaderMap, identity: &IdentityHeaders) {
+/// Takes out of the application's response: what `remove` names, hop-by-hop fields, nominated fields,
+/// identity headers, `Secure-Session-*`, and what tells which software answers.
+pub fn clean_response(headers: &mut HeaderMap, identity: &IdentityHeaders, remove: &[HeaderName]) {
+    for name in remove {
+        headers.remove(name);
+    }
     remove_nominated(headers);
     remove_where(headers, |name| {
         is_hop_by_hop(name)
@@ -316,12 +319,9 @@ pub fn clean_response(headers: &mut HeaderMap, identity: &IdentityHeaders) {
     });
 }
 
-/// Takes out what is not wanted, then adds what the app did not set itself: what the operator wrote
-/// first, then ours. `authenticated` decides about `Cache-Control: no-store`.
+/// Adds to every response what it does not have: what the operator wrote first, then ours, but for what
+/// is not wanted. `authenticated` decides about `Cache-Control: no-store`.
 pub fn secure_response(headers: &mut HeaderMap, rules: &SecurityHeaders, authenticated: bool) {
-    for name in &rules.remove {
-        headers.remove(name);
-    }
     if authenticated && is_page_to_ask_for(headers) {
         append_to(headers, &header::CACHE_CONTROL, ", ", HeaderValue::from_static("no-store"));
     }
@@ -340,7 +340,8 @@ pub fn secure_response(headers: &mut HeaderMap, rules: &SecurityHeaders, authent
     add(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     add(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));
     if authenticated {
-        add(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        // What the app said about caching may have been removed; that a page is private remains.
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     }
     if let Some(policy) = &rules.frame_ancestors
         && !says_who_may_frame(headers)

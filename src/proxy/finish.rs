@@ -63,7 +63,7 @@ impl Exchange<'_> {
     /// Takes out what is between the application and us, and what would show where it is.
     pub(super) fn clean(&self, headers: &mut HeaderMap) {
         let site = &self.site;
-        headers::clean_response(headers, &site.site.identity);
+        headers::clean_response(headers, &site.site.identity, &site.site.headers.remove);
         for marker in &site.markers {
             headers.remove(marker);
         }

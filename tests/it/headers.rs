@@ -133,12 +133,12 @@ async fn the_operator_adds_and_removes() {
     let app = obedient().await;
     let site = format!(
         "{SITE}\n[site.headers]\nhsts = {{ max_age = \"1y\", include_subdomains = true }}\nframe_ancestors = \
-         [\"self\", \"https://portal.test\"]\nremove = [\"X-Secret\", \"Referrer-Policy\"]\n\
-         [site.headers.add]\nX-Added = \"ours\"\nX-Content-Type-Options = \"other\""
+         [\"self\", \"https://portal.test\"]\nremove = [\"X-Secret\", \"Referrer-Policy\", \"X-Replaced\"]\n\
+         [site.headers.add]\nX-Added = \"ours\"\nX-Replaced = \"ours\"\nX-Content-Type-Options = \"other\""
     );
     let (_proxy, mut browser) = Vestibule::with(&app, &site).await;
 
-    let answer = browser.get("/public/x?X-Secret=1&Referrer-Policy=x&X-Added=theirs").await;
+    let answer = browser.get("/public/x?X-Secret=1&Referrer-Policy=x&X-Added=theirs&X-Replaced=theirs").await;
 
     for (name, expected) in [
         ("strict-transport-security", &["max-age=31536000; includeSubDomains"][..]),
@@ -146,11 +146,35 @@ async fn the_operator_adds_and_removes() {
         ("x-secret", &[]),
         ("referrer-policy", &[]),
         ("x-added", &["theirs"]),
+        ("x-replaced", &["ours"]),
         ("x-content-type-options", &["other"]),
     ] {
         assert_eq!(all(&answer, name), expected, "{name}");
     }
     assert_eq!(all(&browser.get("/private").await, "x-added"), ["ours"], "our own answers, too");
+}
+
+#[tokio::test]
+async fn what_is_removed_is_the_applications_and_never_what_keeps_a_page_private() {
+    // S9, S51, S165
+    let app = obedient().await;
+    let names = ["Cache-Control", "WWW-Authenticate", "Location", "Vary", "Clear-Site-Data", "Allow", "Content-Type"];
+    let site = format!("{SITE}\n[site.headers]\nremove = {names:?}");
+    let (_proxy, mut browser) = Vestibule::with(&app, &site).await;
+
+    let refused = browser.fetch("/private").await;
+    assert_eq!(
+        (refused.header("www-authenticate"), refused.header("cache-control")),
+        (Some("Session"), Some("no-store"))
+    );
+    assert_eq!(browser.get("/private").await.location(), "/login");
+    let method = browser.send(empty(Request::builder().method("FOO").uri("/public/x"))).await;
+    assert!(method.header("allow").is_some());
+    let login = browser.post("/login", &[("username", "alice"), ("password", "x")]).await;
+    assert_eq!((login.header("location"), login.header("cache-control")), (None, Some("no-store")));
+    let page = browser.get("/private?Cache-Control=public").await;
+    assert_eq!((page.header("content-type"), page.header("cache-control")), (None, Some("no-store")));
+    assert!(browser.get("/logout").await.header("clear-site-data").is_some());
 }
 
 #[tokio::test]

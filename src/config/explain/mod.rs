@@ -11,7 +11,6 @@ use crate::config::Config;
 use crate::config::ListenAddress;
 
 pub(super) use self::words::short;
-pub(super) use self::words::title;
 
 use self::words::join;
 use self::words::time;

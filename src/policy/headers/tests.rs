@@ -151,7 +151,7 @@ fn responses_lose_what_is_between_us_and_the_application() {
         ("secure-session-registration", "x"),
         ("www-authenticate", "Basic"),
     ]);
-    clean_response(&mut cleaned, &names());
+    clean_response(&mut cleaned, &names(), &[]);
     assert_eq!(cleaned.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["www-authenticate"]);
 }
 
@@ -162,15 +162,15 @@ fn security_headers_are_added_where_the_application_set_none() {
         hsts: Some(HeaderValue::from_static("max-age=1")),
         frame_ancestors: Some(HeaderValue::from_static("frame-ancestors 'self'")),
         add: vec![(HeaderName::from_static("x-added"), HeaderValue::from_static("1"))],
-        remove: vec![HeaderName::from_static("x-debug")],
+        remove: vec![HeaderName::from_static("referrer-policy")],
     };
-    let mut bare = headers(&[("x-debug", "1")]);
+    let mut bare = HeaderMap::new();
     secure_response(&mut bare, &rules, true);
     assert_eq!(bare["strict-transport-security"], "max-age=1");
     assert_eq!(bare["content-security-policy"], "frame-ancestors 'self'");
     assert_eq!(bare["cache-control"], "no-store");
     assert_eq!(bare["x-added"], "1");
-    assert!(!bare.contains_key("x-debug"));
+    assert!(!bare.contains_key("referrer-policy"));
     let own = [
         ("strict-transport-security", "max-age=9"),
         ("x-frame-options", "DENY"),
