@@ -55,7 +55,10 @@ impl Route {
         let has_body = !csrf::is_safe(method);
         let logs_out = match self.logout {
             LogoutMatch::Yes(_) => true,
-            LogoutMatch::NeedsBody => has_body,
+            // A later rule may hold without one.
+            LogoutMatch::NeedsBody => {
+                has_body || logout::by_form(&site.logout, method, target, headers, b"").is_some()
+            }
             LogoutMatch::No => self.own && has_body,
         };
         let logs_in =
