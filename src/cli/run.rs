@@ -43,11 +43,14 @@ pub(super) fn run(path: &Path) -> ExitCode {
         Err(error) => return not_started(&error),
     };
     for site in &config.sites {
+        // Exceptions are never silent (S140).
+        let exempt: Vec<_> = site.csrf.exempt.iter().map(ToString::to_string).collect();
         tracing::info!(
             event = "started",
             site = site.origin.to_text(),
             https = ?running.https,
             http = ?running.http,
+            csrf_exempt = (!exempt.is_empty()).then(|| exempt.join(", ")),
             config = %path.display()
         );
     }

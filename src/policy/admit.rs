@@ -4,7 +4,6 @@ use http::Method;
 
 use crate::policy::access::Access;
 use crate::policy::csrf::RequestKind;
-use crate::policy::hint;
 use crate::policy::location;
 use crate::policy::path::Target;
 use crate::policy::route::Route;
@@ -55,10 +54,4 @@ fn refusal(site: &Site, method: &Method, target: &Target, kind: RequestKind) -> 
         }
         None => Refusal::SignIn(page.to_owned()),
     }
-}
-
-/// Where a 303 to the login page would send this request in a circle: the app answers its own login
-/// page with a redirect to a path that needs a session (an old cookie makes it believe so).
-pub fn is_login_loop(site: &Site, location: Option<&http::HeaderValue>, page: &Target) -> bool {
-    hint::guarded(site, location, page).is_some()
 }

@@ -1,5 +1,7 @@
 //! Globs: `*` is any run of characters including `/`, all else literal, anchored at both ends.
 
+use std::fmt;
+
 use http::Method;
 
 use crate::policy::path::PathCase;
@@ -58,6 +60,16 @@ pub struct PathPattern {
     pub method: Option<Method>,
     /// What the target must match.
     pub glob: Glob,
+}
+
+/// As it is written in the configuration.
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.method {
+            Some(method) => write!(f, "{method} {}", self.glob.as_str()),
+            None => f.write_str(self.glob.as_str()),
+        }
+    }
 }
 
 /// Why a text is no path pattern.

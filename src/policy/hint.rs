@@ -77,8 +77,9 @@ fn has_login_page(site: &Site, path: &str) -> bool {
     site.login.iter().any(|rule| rule.page.split('?').next() == Some(path))
 }
 
-/// Where this `Location` leads, if that is a path of the site that needs a session.
-pub(super) fn guarded(site: &Site, location: Option<&HeaderValue>, from: &Target) -> Option<Target> {
+/// Where this `Location` leads, if that is a path of the site that needs a session: from a login page
+/// that would be a circle (an old cookie makes the application believe that its visitor is known).
+pub fn guarded(site: &Site, location: Option<&HeaderValue>, from: &Target) -> Option<Target> {
     let origin = site.origin.to_text();
     let base = url::Url::parse(&format!("{origin}{}", from.raw())).ok()?;
     let resolved = base.join(location?.to_str().ok()?).ok()?;

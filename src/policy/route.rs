@@ -56,9 +56,7 @@ impl Route {
         let logs_out = match self.logout {
             LogoutMatch::Yes(_) => true,
             // A later rule may hold without one.
-            LogoutMatch::NeedsBody => {
-                has_body || logout::by_form(&site.logout, method, target, headers, b"").is_some()
-            }
+            LogoutMatch::NeedsBody => has_body || logout::by_form(&site.logout, method, target, headers, b"").is_some(),
             LogoutMatch::No => self.own && has_body,
         };
         let logs_in =

@@ -14,11 +14,12 @@ use http::header;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use crate::policy::admit;
 use crate::policy::cookie;
 use crate::policy::headers;
 use crate::policy::headers::Forwarding;
+use crate::policy::hint;
 use crate::policy::location;
+use crate::policy::path::Target;
 use crate::policy::session::Identity;
 use crate::policy::vault;
 use crate::policy::vault::CookieContext;
@@ -71,7 +72,7 @@ impl Exchange<'_> {
         let body = self.streamed_body(bound)?;
         let answer = self.ask(body, false).await?;
         if let Some(headers) = again
-            && self.is_loop(&answer)
+            && self.leads_back(&answer).is_some()
         {
             return self.break_loop(headers).await;
         }
@@ -258,9 +259,10 @@ impl Exchange<'_> {
         Ok(answer)
     }
 
-    fn is_loop(&self, answer: &Answer) -> bool {
-        let location = answer.head.headers.get(header::LOCATION);
-        answer.head.status.is_redirection() && admit::is_login_loop(&self.site.site, location, &self.target)
+    /// Where an answer to the login page leads in a circle, if it does.
+    fn leads_back(&self, answer: &Answer) -> Option<Target> {
+        let location = answer.head.headers.get(header::LOCATION).filter(|_| answer.head.status.is_redirection());
+        hint::guarded(&self.site.site, location, &self.target)
     }
 
     /// Asks for the login page once more, as a browser without cookies would.
@@ -278,11 +280,9 @@ impl Exchange<'_> {
             self.trace.settled.expired.extend(cookie::expire_in_browser(name, self.target.raw_path()));
         }
         self.forget_vault().await?;
-        if !self.is_loop(&answer) {
-            return self.finish(answer).await;
-        }
+        let Some(to) = self.leads_back(&answer) else { return self.finish(answer).await };
         let names: Vec<_> = names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
-        telemetry::audit(&self.trace.context, &Audit::LoginLoop { cookies: &names });
+        telemetry::audit(&self.trace.context, &Audit::LoginLoop { cookies: &names, to: to.path() });
         let paragraphs = [
             "The application redirects its own login page to a page that needs a login.".to_owned(),
             match names.is_empty() {

@@ -148,6 +148,8 @@ pub enum Audit<'a> {
     LoginLoop {
         /// Names of the cookies that were removed.
         cookies: &'a [String],
+        /// The path it redirects to.
+        to: &'a str,
     },
     /// Another user logged in within a session.
     UserSwitch {
@@ -289,7 +291,7 @@ pub fn audit(context: &Context, event: &Audit<'_>) {
             cookie = cookie,
             help = "the application set this session cookie where no login rule watches: is a [[site.login]] missing?"
         ),
-        Audit::LoginLoop { cookies } => emit!(warn, context, "login.loop", cookies = cookies.join(" ")),
+        Audit::LoginLoop { cookies, to } => emit!(warn, context, "login.loop", cookies = cookies.join(" "), to = to),
         Audit::UserSwitch { from, to } => emit!(info, context, "session.user_switch", from = from, to = to),
         Audit::LogoutForwarded { status } => emit!(info, context, "logout.forwarded", status = status.as_u16()),
         Audit::CsrfRefused { reason, enforced, method, path } => emit!(

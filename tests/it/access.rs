@@ -13,10 +13,7 @@ use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::empty;
-use crate::support::file;
-use crate::support::labelled;
 use crate::support::navigation;
-use crate::support::program::Program;
 
 #[tokio::test]
 async fn what_is_not_public_needs_a_session() {
@@ -138,87 +135,6 @@ async fn a_refused_upload_is_answered_at_once_and_reaches_nobody() {
     assert_eq!(browser.clone().over_http2().send(request).await.status, 303);
     let targets: Vec<_> = app.received().into_iter().map(|received| received.target).collect();
     assert_eq!(targets, ["/public/next"]);
-}
-
-#[tokio::test]
-async fn a_login_page_that_redirects_in_a_circle_is_asked_without_cookies() {
-    // VR-08
-    let app = Upstream::start(|request| match (request.path(), request.cookie("remember")) {
-        ("/login", Some(_)) => Reply::redirect("/home"),
-        ("/login", None) => Reply::text("<form>"),
-        _ => Reply::text("page"),
-    })
-    .await;
-    let (_proxy, mut browser) = Vestibule::in_front_of(&app).await;
-    browser.cookies.insert("remember".into(), "me".into());
-
-    let answer = browser.get("/login").await;
-
-    assert_eq!(answer.body, "<form>");
-    assert!(!browser.cookies.contains_key("remember"));
-    let stubborn = Upstream::start(|_| Reply::redirect("/home")).await;
-    let (_proxy, mut browser) = Vestibule::in_front_of(&stubborn).await;
-    browser.cookies.insert("remember".into(), "me".into());
-    let page = browser.get("/login").await;
-    assert_eq!(page.status, 502);
-    assert_eq!(page.header("cache-control"), Some("no-store"));
-    assert!(page.body.contains("remember"), "{}", page.body);
-    assert!(!page.body.contains("me<"), "no value: {}", page.body);
-}
-
-#[tokio::test]
-async fn a_login_page_may_redirect_to_where_nobody_has_to_log_in() {
-    for location in ["/public/login", "/login?next=%2Fa", "https://sso.test/", "https://app.test:8443/home", "/login"] {
-        let app = Upstream::start(move |_| Reply::redirect(location)).await;
-        let site = SITE.replace("user    =", "return_param = \"next\"\nuser    =");
-        let (_proxy, mut browser) = Vestibule::with(&app, &site).await;
-        assert_eq!(browser.get("/login").await.location(), location);
-        assert_eq!(app.received().len(), 1, "{location}");
-    }
-}
-
-#[tokio::test]
-async fn asking_again_for_a_login_page_sends_no_body_that_is_not_there() {
-    // S93: a length without its bytes would take them from the next request on the connection.
-    let app = Upstream::start(|_| Reply::redirect("/home")).await;
-    let (_proxy, browser) = Vestibule::in_front_of(&app).await;
-    let request = Request::get("/login").body(Full::from("hello")).unwrap();
-
-    let answer = tokio::time::timeout(Duration::from_secs(5), browser.clone().send(request)).await.unwrap();
-
-    assert_eq!(answer.status, 502);
-    let received = app.received();
-    assert_eq!((received.len(), received[0].body.as_str(), received[1].body.as_str()), (2, "hello", ""));
-    assert_eq!(received[1].header("content-length"), None);
-}
-
-#[tokio::test]
-async fn what_a_login_page_needs_is_said_once() {
-    // Issue "Seeing it": one line for each pattern that would let it through.
-    let app = Upstream::plain().await;
-    let second =
-        "[[site.login]]\npath = \"/staff/login\"\nuser = \"form:u\"\nsuccess = { status = 302 }\n[site.logout]";
-    let site = SITE.replace("[site.login]", "[[site.login]]").replace("[site.logout]", second);
-    let log = "\n[log]\nformat = \"json\"";
-    let program = Program::start(&file(&app.url(), &format!("{site}{log}"))).await;
-    let browser = program.browser();
-    for (path, dest, referer) in [
-        ("/assets/a.css", "style", "https://app.test/login"),
-        ("/assets/b.js", "script", "https://app.test/login?next=%2F#top"),
-        ("/favicon.ico", "image", "https://app.test/staff/login"),
-        ("/other/x.css", "style", "https://app.test/home"),
-        ("/other/y.css", "style", "https://evil.test/login"),
-        ("/other/page", "document", "https://app.test/login"),
-        ("/public/z.css", "style", "https://app.test/login"),
-    ] {
-        let mode = if dest == "document" { "navigate" } else { "no-cors" };
-        let request = labelled("GET", path, "same-origin", mode, dest).header("referer", referer);
-        browser.clone().send(empty(request)).await;
-    }
-    program.answered(7).await;
-    let help: Vec<_> = program.events("access.hint").into_iter().map(|line| line["help"].to_string()).collect();
-    assert_eq!(help.len(), 2, "{help:?}");
-    assert!(help[0].contains("/assets/*") && help[1].contains("/favicon.ico"), "{help:?}");
 }
 
 #[tokio::test]

@@ -189,6 +189,41 @@ async fn page_loads_from_elsewhere_are_no_danger() {
 }
 
 #[tokio::test]
+async fn a_login_page_that_is_also_asked_for_by_links_stays_open_to_them() {
+    // S139, S142: only what carries the user's name is a login.
+    let app = Upstream::plain().await;
+    for (user, attempt, authorization) in
+        [("query:u", "/login?u=mallory", None), ("basic", "/login", Some(("authorization", "Basic bTpw")))]
+    {
+        let site = SITE.replace("\"form:username\"", &format!("\"{user}\"\nmethod = \"GET\""));
+        let (_proxy, browser) = Vestibule::with(&app, &site).await;
+        for method in ["GET", "HEAD"] {
+            assert_eq!(status(&browser, method, "/login", &[CROSS, COOKIE]).await, 200, "{user}");
+        }
+        let lines: Vec<_> = [CROSS].into_iter().chain(authorization).collect();
+        assert_eq!(status(&browser, "GET", attempt, &lines).await, 403, "{user}");
+        assert_eq!(status(&browser, "GET", "/login?other=1", &[CROSS]).await, 200, "{user}");
+    }
+    // Every request may be the login where only the answer tells.
+    let site = SITE.replace("\"form:username\"", "\"response-header:X-User\"\nmethod = \"GET\"");
+    let (_proxy, browser) = Vestibule::with(&app, &site).await;
+    assert_eq!(status(&browser, "GET", "/login", &[CROSS]).await, 403);
+}
+
+#[tokio::test]
+async fn a_logout_rule_that_needs_no_field_counts_behind_one_that_does() {
+    // S44
+    let app = Upstream::legacy().await;
+    let first = "[[site.logout]]\npath = \"/logout\"\nform = { name = \"all\" }\n[[site.logout]]";
+    let (_proxy, mut browser) = Vestibule::with(&app, &SITE.replace("[site.logout]", first)).await;
+    browser.log_in("alice").await;
+
+    assert_eq!(status(&browser, "GET", "/logout", &[CROSS]).await, 403);
+    assert_eq!(browser.get("/").await.status, 200, "the session lives");
+    assert!(browser.get("/logout").await.header("clear-site-data").is_some());
+}
+
+#[tokio::test]
 async fn the_refusal_says_little_and_what_it_depends_on() {
     // S141, S165
     let app = Upstream::legacy().await;
@@ -265,10 +300,12 @@ async fn upgrades_without_an_origin_follow_the_policy_for_requests_without_label
 async fn a_trial_run_only_reports() {
     // S136, S159
     let app = Upstream::plain().await;
-    let text = file(&app.url(), &format!("{SITE}\n[csrf]\nmode = \"report\"\n[log]\nformat = \"json\""));
+    let exempt = "exempt = [\"POST /hook\", \"/x\"]";
+    let text = file(&app.url(), &format!("{SITE}\n[csrf]\nmode = \"report\"\n{exempt}\n[log]\nformat = \"json\""));
     let program = Program::start(&text).await;
     let browser = program.browser();
 
+    assert_eq!(program.event("started").await["csrf_exempt"], "POST /hook, /x", "S140");
     assert_eq!(status(&browser, "POST", "/public/x?token=s3cret", &[COOKIE, CROSS]).await, 200);
     let line = program.event("csrf.refused").await;
     assert_eq!((line["enforced"].as_bool(), line["reason"].as_str()), (Some(false), Some("sec-fetch-site")), "{line}");

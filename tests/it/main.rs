@@ -29,6 +29,7 @@ mod listening;
 mod login;
 mod login_answers;
 mod login_bodies;
+mod login_page;
 mod login_styles;
 mod logout;
 mod messages;

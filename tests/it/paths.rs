@@ -3,7 +3,6 @@
 use http::Method;
 use http::Request;
 
-use crate::support::Reply;
 use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
@@ -392,102 +391,4 @@ async fn nothing_pretends_to_be_a_method() {
         assert_eq!(answer.status, 405, "{method}");
         assert!(answer.header("allow").unwrap().contains("GET, HEAD, POST"), "{method}");
     }
-}
-#[tokio::test]
-async fn only_the_page_itself_is_open() {
-    // Product 2, [site.access]: "with exactly its query, plus our return_param"
-    let app = Upstream::plain().await;
-    let rule = "page = \"/index.php?p=log%69n&x\"\nreturn_param = \"next\"\nuser    =";
-    let site = SITE.replace("/login\"", "/session\"").replace("user    =", rule);
-    let (_proxy, browser) = Vestibule::with(&app, &site).await;
-    for (method, target, expected) in [
-        ("GET", "/index.php?p=login&x", true),
-        ("HEAD", "/index.php?p=login&x", true),
-        ("GET", "/index.php?p=log%69n&x", true),
-        ("GET", "/index.php?p=login&x&next=%2Fa", true),
-        ("GET", "/index.php?next=%2Fa&p=login&x=", true),
-        ("GET", "/index.php?next=a&p=login&x&next=b", false),
-        ("GET", "/index.php?x&p=login", false),
-        ("GET", "/index.php?p=login", false),
-        ("GET", "/index.php", false),
-        ("GET", "/index.php?p=login&x&y", false),
-        ("GET", "/index.php?p=login&p=login&x", false),
-        ("GET", "/index.php?p=login&x&p=admin", false),
-        ("GET", "/index.php?p=login;p=admin&x", false),
-        ("GET", "/index.php?P=login&x", false),
-        ("GET", "/index.php/?p=login&x", false),
-        ("GET", "/index.php/admin?p=login&x", false),
-        ("GET", "//index.php?p=login&x", false),
-        ("GET", "/%69ndex.php?p=login&x", false),
-        ("GET", "/admin/../index.php?p=login&x", false),
-        ("GET", "/INDEX.php?p=login&x", false),
-        ("POST", "/index.php?p=login&x", false),
-        ("PUT", "/index.php?p=login&x", false),
-        ("OPTIONS", "/index.php?p=login&x", false),
-        ("POST", "/session", true),
-        ("POST", "/session?anything", true),
-        ("GET", "/session", false),
-        ("PUT", "/session", false),
-        ("POST", "/session/", false),
-        ("POST", "//session", false),
-        ("POST", "/%73ession", false),
-        ("POST", "/admin/../session", false),
-    ] {
-        assert_eq!(browser.can_reach(method, target).await, expected, "{method} {target}");
-    }
-    assert_eq!(browser.clone().get("/x").await.location(), "/index.php?p=log%69n&x&next=%2Fx");
-}
-
-#[tokio::test]
-async fn a_page_is_open_in_the_spelling_in_which_browsers_are_sent_there() {
-    let app = Upstream::plain().await;
-    for (path, page, case) in [
-        ("/caf\u{e9}/login", "/caf%C3%A9/login", "exact"),
-        ("/login", "/%6Cogin", "exact"),
-        ("/Login", "/Login", "ignore-case"),
-    ] {
-        let rule = format!("path    = \"{path}\"\npage = \"{page}\"");
-        let site = format!("paths = \"{case}\"\n{}", SITE.replacen("path    = \"/login\"", &rule, 1));
-        let (_proxy, browser) = Vestibule::with(&app, &site).await;
-        let page = browser.clone().get("/").await.location().to_owned();
-        assert!(browser.can_reach("GET", &page).await, "GET {page}");
-        assert!(browser.can_reach("GET", &page.to_uppercase()).await == (case == "ignore-case"), "GET {page}");
-        let action = page.replace("%6C", "l");
-        assert!(browser.can_reach("POST", &action).await, "POST {action}");
-    }
-}
-
-#[tokio::test]
-async fn what_a_required_parameter_opens_is_open_for_that_value_only() {
-    let app = Upstream::plain().await;
-    let site = SITE.replacen("path    = \"/login\"", "path    = \"/doku.php?do=login\"", 1);
-    let (_proxy, browser) = Vestibule::with(&app, &site).await;
-    for (target, expected) in [
-        ("/doku.php?do=login", true),
-        ("/doku.php?id=start&do=log%69n", true),
-        ("/doku.php?do=login&do=admin", false),
-        ("/doku.php?do=admin&do=login", false),
-        ("/doku.php?do=login&d%6f=admin", false),
-        ("/doku.php?do=LOGIN", false),
-        ("/doku.php", false),
-        ("/doku.php/admin?do=login", false),
-    ] {
-        assert_eq!(browser.can_reach("POST", target).await, expected, "{target}");
-    }
-}
-
-#[tokio::test]
-async fn a_login_below_a_script_is_watched_and_opens_nothing_else() {
-    let app = Upstream::start(|request| match request.field("username") {
-        Some(_) => Reply::redirect("/home"),
-        None => Reply::text("page"),
-    })
-    .await;
-    let site = SITE.replacen("path    = \"/login\"", "path    = \"/index.php\"", 1);
-    let (_proxy, mut browser) = Vestibule::with(&app, &site).await;
-
-    assert_eq!(browser.post("/index.php/admin/delete", &[("id", "1")]).await.status, 303);
-    assert!(app.received().is_empty());
-    let login = browser.post("/index.php/login", &[("username", "alice")]).await;
-    assert_eq!((login.status.as_u16(), login.ours().is_some()), (302, true));
 }

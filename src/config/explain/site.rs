@@ -6,7 +6,6 @@ use crate::config::Config;
 use crate::config::ListenAddress;
 use crate::config::explain::login;
 use crate::config::explain::words::join;
-use crate::config::explain::words::pattern;
 use crate::config::explain::words::size;
 use crate::config::explain::words::time;
 use crate::config::explain::words::title;
@@ -15,6 +14,7 @@ use crate::policy::binding::Bind;
 use crate::policy::binding::OnMismatch;
 use crate::policy::csrf::CsrfMode;
 use crate::policy::glob::Glob;
+use crate::policy::glob::PathPattern;
 use crate::policy::path::PathCase;
 use crate::policy::site::Limits;
 use crate::policy::site::Site;
@@ -87,7 +87,7 @@ fn access(site: &Site) -> Vec<String> {
         ("Polling that is no activity", &rules.untouched),
     ] {
         if !list.is_empty() {
-            all.push(format!("{what}: {}.", join(list.iter().map(pattern))));
+            all.push(format!("{what}: {}.", join(list.iter().map(PathPattern::to_string))));
         }
     }
     let rest = if rules.default_public { "open to everyone" } else { "for logged-in users only" };
@@ -171,7 +171,7 @@ fn csrf(site: &Site) -> String {
         text.push_str("; those that do not say where they come from pass");
     }
     if !site.csrf.exempt.is_empty() {
-        let _ = write!(text, "; not for {}", join(site.csrf.exempt.iter().map(pattern)));
+        let _ = write!(text, "; not for {}", join(site.csrf.exempt.iter().map(PathPattern::to_string)));
     }
     text + "."
 }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::policy::glob::PathPattern;
-
 pub(super) fn join<T: AsRef<str>>(texts: impl Iterator<Item = T>) -> String {
     texts.map(|text| text.as_ref().to_owned()).collect::<Vec<_>>().join(", ")
 }
@@ -37,13 +35,6 @@ pub(super) fn size(bytes: u64) -> String {
 fn in_largest(amount: u128, units: &[(&'static str, u128)]) -> (u128, &'static str) {
     let fits = units.iter().find(|(_, size)| amount >= *size && amount.is_multiple_of(*size));
     fits.or_else(|| units.last()).map_or((amount, ""), |(unit, size)| (amount / size, unit))
-}
-
-pub(super) fn pattern(pattern: &PathPattern) -> String {
-    match &pattern.method {
-        Some(method) => format!("{method} {}", pattern.glob.as_str()),
-        None => pattern.glob.as_str().to_owned(),
-    }
 }
 
 /// As headers are usually written: `X-Forwarded-User`.
