@@ -32,6 +32,7 @@ mod login_bodies;
 mod login_page;
 mod login_styles;
 mod logout;
+mod logs;
 mod messages;
 mod own;
 mod paths;

@@ -90,6 +90,11 @@ impl Program {
         assert!(sent.success(), "the program is gone");
     }
 
+    /// Everything that it logged, as it wrote it.
+    pub fn text(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
     /// Everything that it logged.
     pub fn lines(&self) -> Vec<Value> {
         let log = self.log.lock().unwrap();
