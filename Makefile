@@ -1,9 +1,10 @@
 # make test  everything that must hold before a change goes in: the same that CI runs
+# make bench  compares what a request costs with nginx (a few minutes)
 # make fuzz  looks for input that breaks what must hold (fuzz/README.md)
 
 CARGO ?= cargo
 
-.PHONY: test setup fmt lint doc unit fuzz clean
+.PHONY: test setup fmt lint doc unit bench fuzz clean
 
 test: setup fmt lint doc unit
 
@@ -22,6 +23,10 @@ doc:
 
 unit:
 	$(CARGO) test --locked
+
+bench:
+	benches/setup.sh
+	$(CARGO) bench --locked --bench nginx
 
 # Seconds for each target.
 FUZZ_SECONDS ?= 120

@@ -1,0 +1,114 @@
+//! The clients.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::io::Read;
+use std::io::Write;
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::ClientConnection;
+use rustls::RootCertStore;
+use rustls::StreamOwned;
+use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use vestibule::cert;
+
+use crate::servers::Server;
+
+/// Whether a handshake goes on from an earlier one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    Never,
+    Always,
+}
+
+/// Someone with a browser who is logged in.
+pub struct Client {
+    roots: Arc<RootCertStore>,
+}
+
+impl Client {
+    pub fn new(certificate: &cert::Made) -> Self {
+        let mut roots = RootCertStore::empty();
+        let file = BufReader::new(File::open(&certificate.ca).unwrap());
+        for certificate in CertificateDer::pem_reader_iter(file) {
+            roots.add(certificate.unwrap()).unwrap();
+        }
+        Self { roots: Arc::new(roots) }
+    }
+
+    /// GET requests for 1 KiB on kept connections, with a session where there are sessions.
+    pub fn requests(&self, server: &Server, count: u32, http2: bool) {
+        let cookie = format!("cookie: {}", self.session(server));
+        let count = count.to_string();
+        let url = format!("https://{}/page", server.authority());
+        let mut load = Command::new("h2load");
+        load.args(["-n", &count, "-t", "1", "-H", &cookie, "-H", "user-agent: bench"]);
+        load.args(["--connect-to", &format!("127.0.0.1:{}", server.port)]);
+        load.args(if http2 { &["-c", "16", "-m", "4"][..] } else { &["-c", "32", "-m", "1", "--h1"] });
+        let output = load.arg(url).output().expect("h2load");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains(&format!("status codes: {count} 2xx, 0 3xx, 0 4xx")), "{}: {said}", server.name);
+    }
+
+    /// Connections up to the first ticket, which ends what a server does for a handshake.
+    pub fn handshakes(&self, server: &Server, count: u32, resume: Resume) {
+        let settings = self.settings(resume);
+        let first = u32::from(resume == Resume::Always);
+        for turn in 0..count + first {
+            let mut stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+            let mut connection =
+                ClientConnection::new(Arc::clone(&settings), "bench.test".try_into().unwrap()).unwrap();
+            while connection.is_handshaking() {
+                connection.complete_io(&mut stream).unwrap();
+            }
+            while connection.tls13_tickets_received() == 0 {
+                connection.read_tls(&mut stream).unwrap();
+                connection.process_new_packets().unwrap();
+            }
+            let resumed = connection.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+            assert_eq!(resumed, resume == Resume::Always && turn > 0, "{}", server.name);
+        }
+    }
+
+    /// Our cookie after a login; nginx has none.
+    fn session(&self, server: &Server) -> String {
+        let stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        let connection = ClientConnection::new(self.settings(Resume::Never), "bench.test".try_into().unwrap()).unwrap();
+        let mut stream = StreamOwned::new(connection, stream);
+        let body = "user=alice&password=secret";
+        let head =
+            format!("POST /login HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n", server.authority(), body.len());
+        let kind = "content-type: application/x-www-form-urlencoded\r\nuser-agent: bench\r\nconnection: close\r\n\r\n";
+        stream.write_all(format!("{head}{kind}{body}").as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        // Not everyone says goodbye in TLS.
+        let _whole = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let cookie = answer.lines().filter_map(|line| line.strip_prefix("set-cookie: ")).next();
+        assert_eq!(cookie.is_some(), server.name == "vestibule", "{answer}");
+        cookie.and_then(|cookie| cookie.split(';').next()).unwrap_or("none=at-all").to_owned()
+    }
+
+    fn settings(&self, resume: Resume) -> Arc<ClientConfig> {
+        // The one group that all versions of nginx have.
+        let provider = rustls::crypto::CryptoProvider {
+            kx_groups: vec![aws_lc_rs::kx_group::X25519],
+            ..aws_lc_rs::default_provider()
+        };
+        let mut settings = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(Arc::clone(&self.roots))
+            .with_no_client_auth();
+        if resume == Resume::Never {
+            settings.resumption = Resumption::disabled();
+        }
+        Arc::new(settings)
+    }
+}
