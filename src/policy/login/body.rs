@@ -90,6 +90,8 @@ impl Body {
             essence if essence == "application/json" || essence.ends_with("+json") => {
                 Ok(Self::Json(serde_json::from_slice(body).map_err(|_| Unreadable::Malformed)?))
             }
+            // Some servers take whatever looks like a form for one.
+            essence if essence.contains("form") || essence.starts_with("multipart/") => Err(Unreadable::Encoding),
             _ => Err(Unreadable::Type),
         }
     }
@@ -255,6 +257,8 @@ mod tests {
         let malformed = Some(Unreadable::Malformed);
         for (content_type, body, expected) in [
             ("text/plain", "user=alice", Some(Unreadable::Type)),
+            ("application/x-www-form-urlencoded2", "user=alice", encoding),
+            ("multipart/mixed; boundary=b", PART, encoding),
             ("application/x-www-form-urlencoded; charset=utf-7", "user=alice", encoding),
             ("application/x-www-form-urlencoded; charset=UTF-8", "user=alice", None),
             ("application/x-www-form-urlencoded", "us%ffr=alice", encoding),
