@@ -35,9 +35,7 @@ async fn singing_app() -> Upstream {
                 .header("www-authenticate", "Digest canary-nonce")
         }
         ("POST", "/login") => Reply::text("<form>canary-wrong"),
-        (_, "/logout") => {
-            Reply::redirect("/login").header("set-cookie", "PHPSESSID=canary-gone; Max-Age=0")
-        }
+        (_, "/logout") => Reply::redirect("/login").header("set-cookie", "PHPSESSID=canary-gone; Max-Age=0"),
         _ => Reply::text("canary-private").header("set-cookie", "PHPSESSID=canary-later; path=/; HttpOnly"),
     })
     .await
