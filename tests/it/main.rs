@@ -34,6 +34,7 @@ mod login_styles;
 mod logout;
 mod logs;
 mod messages;
+mod outages;
 mod own;
 mod paths;
 mod plain;

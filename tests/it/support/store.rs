@@ -53,9 +53,9 @@ impl BrokenStore {
         self.state.store(PANICS, Ordering::Relaxed);
     }
 
-    fn answer<'a, T>(&'a self, reply: Reply<'a, T>) -> Reply<'a, T> {
+    fn answer<'a, T>(&'a self, reply: impl FnOnce() -> Reply<'a, T>) -> Reply<'a, T> {
         match self.state.load(Ordering::Relaxed) {
-            WORKS => reply,
+            WORKS => reply(),
             PANICS => panic!("the store was told to panic"),
             _ => Box::pin(async { Err(StoreError::Unavailable("the store was told to fail".into())) }),
         }
@@ -64,23 +64,23 @@ impl BrokenStore {
 
 impl SessionStore for BrokenStore {
     fn load<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found> {
-        self.answer(self.inner.load(handle, now))
+        self.answer(|| self.inner.load(handle, now))
     }
 
     fn peek<'a>(&'a self, key: &'a SessionKey) -> Reply<'a, Option<Outline>> {
-        self.answer(self.inner.peek(key))
+        self.answer(|| self.inner.peek(key))
     }
 
     fn create<'a>(&'a self, handle: &'a Handle, record: Record) -> Reply<'a, Presence> {
-        self.answer(self.inner.create(handle, record))
+        self.answer(|| self.inner.create(handle, record))
     }
 
     fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp, idle: Duration) -> Reply<'a, Presence> {
-        self.answer(self.inner.touch(key, seen, idle))
+        self.answer(|| self.inner.touch(key, seen, idle))
     }
 
     fn swap_chain<'a>(&'a self, key: &'a SessionKey, revision: u64, chain: Chain) -> Reply<'a, Swap> {
-        self.answer(self.inner.swap_chain(key, revision, chain))
+        self.answer(|| self.inner.swap_chain(key, revision, chain))
     }
 
     fn change_vault<'a>(
@@ -89,30 +89,30 @@ impl SessionStore for BrokenStore {
         changes: &'a [VaultChange],
         now: Timestamp,
     ) -> Reply<'a, Presence> {
-        self.answer(self.inner.change_vault(handle, changes, now))
+        self.answer(|| self.inner.change_vault(handle, changes, now))
     }
 
     fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>> {
-        self.answer(self.inner.take(handle, now))
+        self.answer(|| self.inner.take(handle, now))
     }
 
     fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Outline>> {
-        self.answer(self.inner.remove(key, tombstone, now))
+        self.answer(|| self.inner.remove(key, tombstone, now))
     }
 
     fn by_user<'a>(&'a self, site: &'a str, user: &'a str) -> Reply<'a, Vec<SessionKey>> {
-        self.answer(self.inner.by_user(site, user))
+        self.answer(|| self.inner.by_user(site, user))
     }
 
     fn anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, usize> {
-        self.answer(self.inner.anonymous(site))
+        self.answer(|| self.inner.anonymous(site))
     }
 
     fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<(SessionKey, Outline)>> {
-        self.answer(self.inner.evict_anonymous(site))
+        self.answer(|| self.inner.evict_anonymous(site))
     }
 
     fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Outline, EndReason)>> {
-        self.answer(self.inner.sweep(judge, now))
+        self.answer(|| self.inner.sweep(judge, now))
     }
 }
