@@ -188,6 +188,12 @@ impl Config {
         self.sites.iter().fold(self.limits.clone(), widest)
     }
 
+    /// The same with sessions that end with the process, whatever the file says: for the demo.
+    #[must_use]
+    pub fn in_memory(self) -> Self {
+        Self { store: StoreSettings::Memory, ..self }
+    }
+
     /// The effective policy in plain words, for `check`.
     pub fn explain(&self) -> String {
         explain::explain(self)

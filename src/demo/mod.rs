@@ -55,7 +55,7 @@ pub fn run(port: Option<u16>) -> Result<(), Box<dyn Error>> {
         None => free_port()?,
     };
     let text = configuration(port, upstream.port());
-    let config = Config::parse(&scratch.0.join("proxy.toml"), &text)?;
+    let config = Config::parse(&scratch.0.join("proxy.toml"), &text)?.in_memory();
     let _guard = telemetry::init(&config.log);
     let running =
         vestibule::start(&config, Arc::new(SystemClock::start())).map_err(|source| PortTaken { port, source })?;
@@ -133,9 +133,6 @@ https = "127.0.0.1:{port}"
 [tls]
 certificate = "server.pem"
 key         = "server.key"
-
-[store]
-url = "memory:"
 
 [[site]]
 origin   = "https://localhost:{port}"
