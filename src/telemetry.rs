@@ -7,10 +7,10 @@ mod audit;
 mod format;
 mod sink;
 
+use std::io;
 use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -19,8 +19,6 @@ use std::time::Duration;
 use http::Method;
 use http::StatusCode;
 use http::Version;
-use tracing_appender::non_blocking::NonBlockingBuilder;
-use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::Registry;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -31,7 +29,9 @@ use crate::config::LogFormat;
 use crate::config::LogSettings;
 use crate::policy::session::Outline;
 
+use self::format::Style;
 use self::sink::Sink;
+use self::sink::Writer;
 
 pub use self::audit::Audit;
 pub use self::audit::Dropped;
@@ -40,13 +40,10 @@ pub use self::audit::Hint;
 pub use self::audit::RefusedSession;
 pub use self::audit::audit;
 
-/// Lines that may wait for the writer.
-const WAITING_LINES: usize = 16_384;
-
 /// Keeps the writer going; what is waiting is written when it is dropped.
 pub struct Guard {
     levels: Levels,
-    _writer: WorkerGuard,
+    _writer: Writer,
 }
 
 impl Guard {
@@ -76,27 +73,29 @@ fn is_json(settings: &LogSettings) -> bool {
     match settings.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
-        LogFormat::Auto => !std::io::stderr().is_terminal(),
+        LogFormat::Auto => !io::stderr().is_terminal(),
     }
 }
 
 /// Sends logs to standard error. A second call changes nothing.
-pub fn init(settings: &LogSettings) -> Guard {
-    let (json, overflow) = (Arc::new(AtomicBool::new(is_json(settings))), Arc::new(OnceLock::new()));
-    let sink = Sink::new(std::io::stderr(), Arc::clone(&overflow), sink::tell_of);
-    let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(WAITING_LINES).lossy(true).finish(sink);
-    let _set_once = overflow.set(writer.error_counter());
+///
+/// # Errors
+/// When the system has no thread left for the writer.
+pub fn init(settings: &LogSettings) -> io::Result<Guard> {
+    let json = Arc::new(AtomicBool::new(is_json(settings)));
+    let style = Arc::clone(&json);
+    let (sink, writer) = Sink::start(io::stderr(), move |lines| format::lost(lines, Style::of(&style)))?;
     let (filter, level) = reload::Layer::new(LevelFilter::from_level(settings.level));
-    let lines = format::Lines::new(writer, Arc::clone(&json));
+    let lines = format::Lines::new(sink, Arc::clone(&json));
     let _first_wins = tracing_subscriber::registry().with(filter).with(lines).try_init();
-    Guard { levels: Levels { level, json }, _writer: guard }
+    Ok(Guard { levels: Levels { level, json }, _writer: writer })
 }
 
 /// What a log line says about the request it belongs to.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
     /// Names the request in all its lines.
-    pub request_id: Option<Arc<str>>,
+    pub request_id: Option<RequestId>,
     /// The site's origin.
     pub site: Option<Arc<str>>,
     /// The client's address.
@@ -117,7 +116,20 @@ impl Context {
     }
 }
 
-/// Numbers requests: eight random characters of the process, then a counter.
+/// Names a request: eight random characters of the process, then a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId {
+    process: u32,
+    number: u64,
+}
+
+impl std::fmt::Display for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:08x}{:08x}", self.process, self.number)
+    }
+}
+
+/// Numbers requests.
 pub struct RequestIds {
     process: u32,
     next: AtomicU64,
@@ -135,8 +147,8 @@ impl Default for RequestIds {
 
 impl RequestIds {
     /// The next one.
-    pub fn next(&self) -> Arc<str> {
-        Arc::from(format!("{:08x}{:08x}", self.process, self.next.fetch_add(1, Ordering::Relaxed)))
+    pub fn next(&self) -> RequestId {
+        RequestId { process: self.process, number: self.next.fetch_add(1, Ordering::Relaxed) }
     }
 }
 
@@ -161,15 +173,23 @@ pub struct AccessEntry<'a> {
 pub fn access(context: &Context, entry: &AccessEntry<'_>) {
     tracing::info!(
         event = "access",
-        request_id = context.request_id.as_deref(),
+        request_id = context.request_id.map(tracing::field::display),
         site = context.site.as_deref(),
         client = context.client.map(tracing::field::display),
         session = context.session_ref.as_deref(),
         user = entry.user,
         method = entry.method.as_str(),
         path = entry.path,
-        protocol = ?entry.version,
+        protocol = protocol(entry.version),
         status = entry.status.as_u16(),
         duration_us = u64::try_from(entry.duration.as_micros()).unwrap_or(u64::MAX),
     );
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
 }

@@ -32,7 +32,10 @@ pub(super) fn run(path: &Path) -> ExitCode {
             return ExitCode::from(INVALID);
         }
     };
-    let logs = telemetry::init(&config.log);
+    let logs = match telemetry::init(&config.log) {
+        Ok(logs) => logs,
+        Err(error) => return failed(&error),
+    };
     // Before anything else: a signal that comes early must find us listening.
     let signals = match Signals::catch() {
         Ok(signals) => signals,

@@ -56,7 +56,7 @@ pub fn run(port: Option<u16>) -> Result<(), Box<dyn Error>> {
     };
     let text = configuration(port, upstream.port());
     let config = Config::parse(&scratch.0.join("proxy.toml"), &text)?.in_memory();
-    let _guard = telemetry::init(&config.log);
+    let _guard = telemetry::init(&config.log)?;
     let running =
         vestibule::start(&config, Arc::new(SystemClock::start())).map_err(|source| PortTaken { port, source })?;
     let port = running.https.first().map_or(port, |address| address.port());

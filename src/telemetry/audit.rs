@@ -263,7 +263,7 @@ macro_rules! emit {
     ($level:ident, $context:ident, $event:literal $(, $field:ident = $value:expr)*) => {
         tracing::$level!(
             event = $event,
-            request_id = $context.request_id.as_deref(),
+            request_id = $context.request_id.map(tracing::field::display),
             site = $context.site.as_deref(),
             client = $context.client.map(tracing::field::display),
             session = $context.session_ref.as_deref()

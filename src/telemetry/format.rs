@@ -1,167 +1,274 @@
 //! How a log line looks: text for people, JSON for everything else. Values are escaped, so that
-//! nothing a client sends can begin a line or move a cursor (S162).
+//! nothing a client sends can begin a line or move a cursor (S162). A line is written straight into
+//! its buffer: one is due for each request.
 
 use std::fmt::Debug;
-use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::Write;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
-use serde_json::Map;
-use serde_json::Value;
+use serde::Serialize;
 use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 use tracing::Event;
 use tracing::Level;
 use tracing::Subscriber;
 use tracing::field::Field;
 use tracing::field::Visit;
-use tracing_appender::non_blocking::NonBlocking;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// RFC 3339 in UTC, always as long, so that lines can be sorted and read in columns (S160).
-const TIMESTAMP: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+use crate::telemetry::sink::Sink;
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Style {
+    /// One JSON object a line.
+    Json,
+    /// Time, level, event, then `name=value`.
+    Text,
+}
+
+impl Style {
+    /// The one that is set at present.
+    pub(super) fn of(json: &AtomicBool) -> Self {
+        if json.load(Ordering::Relaxed) { Self::Json } else { Self::Text }
+    }
+}
 
 /// Writes each event as one line.
 pub(super) struct Lines {
-    writer: Mutex<NonBlocking>,
+    sink: Arc<Sink>,
     json: Arc<AtomicBool>,
 }
 
 impl Lines {
-    pub(super) fn new(writer: NonBlocking, json: Arc<AtomicBool>) -> Self {
-        Self { writer: Mutex::new(writer), json }
+    pub(super) fn new(sink: Arc<Sink>, json: Arc<AtomicBool>) -> Self {
+        Self { sink, json }
     }
 }
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        let line = line(event, self.json.load(Ordering::Relaxed));
-        // A log that cannot be written stops nothing (S164).
-        let _dropped_and_counted =
-            self.writer.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
+        let metadata = event.metadata();
+        let mut line = Line::begin(Style::of(&self.json), OffsetDateTime::now_utc(), *metadata.level());
+        event.record(&mut line);
+        self.sink.put(&line.end(metadata.target()));
     }
 }
 
-/// The fields of an event in their order, as JSON values.
-#[derive(Default)]
-struct Fields(Map<String, Value>);
+/// Says how many lines were lost.
+pub(super) fn lost(lines: usize, style: Style) -> Vec<u8> {
+    let mut line = Line::begin(style, OffsetDateTime::now_utc(), Level::WARN);
+    line.text("event", "log.lost");
+    line.value("lines", &lines);
+    line.end("log.lost")
+}
 
-impl Visit for Fields {
+/// A line on its way: what stands in front, the event, the other fields in their order.
+struct Line {
+    style: Style,
+    front: Vec<u8>,
+    /// Text says the event first, wherever it is among the fields.
+    event: Option<String>,
+    fields: Vec<u8>,
+}
+
+impl Line {
+    fn begin(style: Style, now: OffsetDateTime, level: Level) -> Self {
+        let mut front = Vec::with_capacity(512);
+        let level = level.as_str();
+        if style == Style::Json {
+            front.extend_from_slice(b"{\"timestamp\":\"");
+        }
+        stamp(now, &mut front);
+        match style {
+            Style::Json => {
+                front.extend_from_slice(b"\",\"level\":\"");
+                front.extend(level.bytes().map(|letter| letter.to_ascii_lowercase()));
+                front.push(b'"');
+            }
+            Style::Text => {
+                let _infallible = write!(front, " {level:5} ");
+            }
+        }
+        let fields = if style == Style::Json { std::mem::take(&mut front) } else { Vec::new() };
+        Self { style, front, event: None, fields }
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        let is_event = name == "event";
+        match self.style {
+            Style::Json => {
+                if is_event {
+                    self.event = Some(String::new());
+                }
+                self.value(name, value);
+            }
+            Style::Text if is_event => self.event = Some(value.to_owned()),
+            Style::Text => {
+                let _infallible = write!(self.fields, " {name}={}", Readable(value));
+            }
+        }
+    }
+
+    fn value(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
+        match self.style {
+            // Names are ours: nothing in them needs an escape.
+            Style::Json => [b",\"", name.as_bytes(), b"\":"].map(|piece| self.fields.extend_from_slice(piece)),
+            Style::Text => [b" ", name.as_bytes(), b"="].map(|piece| self.fields.extend_from_slice(piece)),
+        };
+        let _infallible = serde_json::to_writer(&mut self.fields, value);
+    }
+
+    /// The whole line. Those of libraries have no event of ours: theirs is the target.
+    fn end(mut self, target: &str) -> Vec<u8> {
+        match self.style {
+            Style::Json => {
+                if self.event.is_none() {
+                    self.value("event", target);
+                }
+                self.fields.extend_from_slice(b"}\n");
+                printable(self.fields)
+            }
+            Style::Text => {
+                let event = self.event.as_deref().unwrap_or(target);
+                self.front.extend_from_slice(event.as_bytes());
+                self.front.append(&mut self.fields);
+                self.front.push(b'\n');
+                self.front
+            }
+        }
+    }
+}
+
+impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name().to_owned(), value.into());
+        self.text(field.name(), value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.0.insert(field.name().to_owned(), value.into());
+        self.value(field.name(), &value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.0.insert(field.name().to_owned(), value.into());
+        self.value(field.name(), &value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.0.insert(field.name().to_owned(), value.into());
+        self.value(field.name(), &value);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.0.insert(field.name().to_owned(), format!("{value:?}").into());
+        self.text(field.name(), &format!("{value:?}"));
     }
-}
-
-fn line(event: &Event<'_>, json: bool) -> String {
-    let mut fields = Fields::default();
-    event.record(&mut fields);
-    let metadata = event.metadata();
-    compose(metadata.level(), metadata.target(), fields.0, json)
-}
-
-/// A line with these fields. Lines of libraries have no event of ours: their module takes its place.
-fn compose(level: &Level, target: &str, fields: Map<String, Value>, json: bool) -> String {
-    let now = OffsetDateTime::now_utc().format(TIMESTAMP).unwrap_or_default();
-    if json {
-        json_line(&now, level.as_str(), target, fields)
-    } else {
-        text_line(&now, level.as_str(), target, &fields)
-    }
-}
-
-fn json_line(now: &str, level: &str, target: &str, fields: Map<String, Value>) -> String {
-    let mut object = Map::new();
-    object.insert("timestamp".to_owned(), now.into());
-    object.insert("level".to_owned(), level.to_ascii_lowercase().into());
-    object.extend(fields);
-    object.entry("event").or_insert_with(|| target.into());
-    let line = Value::Object(object).to_string();
-    if line.bytes().all(|byte| byte.is_ascii() && byte != 0x7f) { line + "\n" } else { printable(&line) + "\n" }
 }
 
 /// JSON itself only asks for the first 32 characters to be escaped; a terminal takes orders from others, too.
-fn printable(json: &str) -> String {
-    let mut escaped = String::with_capacity(json.len());
-    for character in json.chars() {
+fn printable(line: Vec<u8>) -> Vec<u8> {
+    if line.iter().all(|byte| byte.is_ascii() && *byte != 0x7f) {
+        return line;
+    }
+    let mut escaped = String::with_capacity(line.len() * 2);
+    for character in String::from_utf8_lossy(&line).chars() {
         let is_printable = character.is_ascii() && character != '\u{7f}' || character.escape_debug().len() == 1;
         if is_printable {
             escaped.push(character);
             continue;
         }
         for unit in character.encode_utf16(&mut [0; 2]) {
-            let _infallible = write!(escaped, "\\u{unit:04x}");
+            let _infallible = std::fmt::Write::write_fmt(&mut escaped, format_args!("\\u{unit:04x}"));
         }
     }
-    escaped
+    escaped.into_bytes()
 }
 
-fn text_line(now: &str, level: &str, target: &str, fields: &Map<String, Value>) -> String {
-    let event = fields.get("event").and_then(Value::as_str).unwrap_or(target);
-    let mut text = format!("{now} {level:5} {event}");
-    for (name, value) in fields.iter().filter(|(name, _)| *name != "event") {
-        let value = match value {
-            Value::String(value) => readable(value),
-            value @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
-                value.to_string()
-            }
-        };
-        let _infallible = write!(text, " {name}={value}");
+/// RFC 3339 in UTC with microseconds, always as long, so that lines can be sorted and read in columns (S160).
+fn stamp(now: OffsetDateTime, out: &mut Vec<u8>) {
+    let (date, time) = (now.date(), now.time());
+    let parts = [
+        (date.year().unsigned_abs(), 4, b'-'),
+        (u32::from(u8::from(date.month())), 2, b'-'),
+        (u32::from(date.day()), 2, b'T'),
+        (u32::from(time.hour()), 2, b':'),
+        (u32::from(time.minute()), 2, b':'),
+        (u32::from(time.second()), 2, b'.'),
+        (time.microsecond(), 6, b'Z'),
+    ];
+    for (mut number, width, then) in parts {
+        let start = out.len();
+        out.resize(start + width, b'0');
+        for digit in out[start..].iter_mut().rev() {
+            *digit += u8::try_from(number % 10).unwrap_or(0);
+            number /= 10;
+        }
+        out.push(then);
     }
-    text.push('\n');
-    text
 }
 
 /// A value as it is, if nothing in it could be mistaken; else quoted and escaped.
-fn readable(value: &str) -> String {
-    let is_plain = !value.is_empty() && value.chars().all(|character| character.is_ascii_graphic() && character != '"');
-    if is_plain { value.to_owned() } else { format!("{value:?}") }
+struct Readable<'a>(&'a str);
+
+impl std::fmt::Display for Readable<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(value) = self;
+        let is_plain =
+            !value.is_empty() && value.chars().all(|character| character.is_ascii_graphic() && character != '"');
+        if is_plain { f.write_str(value) } else { write!(f, "{value:?}") }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use time::macros::datetime;
+
     use super::*;
+
+    fn line(style: Style, write: impl FnOnce(&mut Line)) -> String {
+        let mut line = Line::begin(style, datetime!(2026-02-03 04:05:06.000789 UTC), Level::INFO);
+        write(&mut line);
+        String::from_utf8(line.end("library")).unwrap()
+    }
+
+    fn access(line: &mut Line) {
+        line.text("method", "GET");
+        line.text("event", "access");
+        line.text("path", "/a \"b");
+        line.value("status", &200);
+    }
 
     #[test]
     fn fields_stay_in_their_order() {
-        let fields = serde_json::json!({ "event": "access", "method": "GET", "path": "/a b", "status": 200 });
-        let line = text_line("now", "INFO", "library", fields.as_object().unwrap());
-        assert_eq!(line, "now INFO  access method=GET path=\"/a b\" status=200\n");
+        assert_eq!(
+            line(Style::Text, access),
+            "2026-02-03T04:05:06.000789Z INFO  access method=GET path=\"/a \\\"b\" status=200\n"
+        );
+        assert_eq!(
+            line(Style::Json, access),
+            "{\"timestamp\":\"2026-02-03T04:05:06.000789Z\",\"level\":\"info\",\"method\":\"GET\",\"event\":\"access\",\
+             \"path\":\"/a \\\"b\",\"status\":200}\n"
+        );
+    }
+
+    #[test]
+    fn a_line_without_an_event_has_its_target() {
+        let message = |line: &mut Line| line.text("message", "hello");
+        assert_eq!(line(Style::Text, message), "2026-02-03T04:05:06.000789Z INFO  library message=hello\n");
+        assert!(line(Style::Json, message).ends_with(",\"message\":\"hello\",\"event\":\"library\"}\n"));
     }
 
     #[test]
     fn nothing_in_a_value_ends_a_line() {
         // S162
+        let readable = |value: &str| Readable(value).to_string();
         assert_eq!(readable("/plain?x=1"), "/plain?x=1");
         assert_eq!(readable("a\r\n{\"event\":\"x\"}\u{1b}[2J"), "\"a\\r\\n{\\\"event\\\":\\\"x\\\"}\\u{1b}[2J\"");
         assert_eq!(readable("two words"), "\"two words\"");
-        let fields = Map::from_iter([("path".to_owned(), "a\r\n\u{1b}[2J\u{7f}\u{9b}2J\u{202e}é\u{e0001}\"".into())]);
-        let line = json_line("now", "WARN", "library", fields);
-        let expected = r#"{"timestamp":"now","level":"warn","path":"a\r\n\u001b[2J\u007f\u009b2J\u202eé\udb40\udc01\"","event":"library"}"#;
-        assert_eq!(line, format!("{expected}\n"));
-        let read: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(read["path"], "a\r\n\u{1b}[2J\u{7f}\u{9b}2J\u{202e}é\u{e0001}\"");
+        let hostile = "a\r\n\u{1b}[2J\u{7f}\u{9b}2J\u{202e}é\u{e0001}\"";
+        let json = line(Style::Json, |line| line.text("path", hostile));
+        let escaped = r#","path":"a\r\n\u001b[2J\u007f\u009b2J\u202eé\udb40\udc01\"","#;
+        assert!(json.contains(escaped) && json.lines().count() == 1, "{json}");
+        let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(read["path"], hostile);
     }
 }
