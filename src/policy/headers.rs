@@ -50,6 +50,29 @@ pub struct SecurityHeaders {
     pub remove: Vec<HeaderName>,
 }
 
+/// What the forwarding headers say of a site's origin, prepared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicOrigin {
+    host: HeaderValue,
+    port: HeaderValue,
+    /// Follows the node in `Forwarded`.
+    parameters: String,
+}
+
+impl PublicOrigin {
+    /// What they say of this origin.
+    pub fn of(origin: &Origin) -> Self {
+        let host = origin.authority();
+        let quoted = if origin.port == 443 && !host.starts_with('[') { "" } else { "\"" };
+        let mut text = BytesMut::new();
+        Self {
+            host: value(&mut text, format_args!("{host}")),
+            port: HeaderValue::from(origin.port),
+            parameters: format!(";host={quoted}{host}{quoted};proto=https"),
+        }
+    }
+}
+
 /// What goes into the forwarding and identity headers of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Forwarding<'a> {
@@ -57,8 +80,8 @@ pub struct Forwarding<'a> {
     pub client: Client,
     /// The TCP peer, appended to `X-Forwarded-For`.
     pub peer: IpAddr,
-    /// The site's origin: `X-Forwarded-Proto`, `-Host`, `-Port`.
-    pub origin: &'a Origin,
+    /// The site's origin: `X-Forwarded-Host`, `-Port`.
+    pub public: &'a PublicOrigin,
     /// The request's version, for `Via`.
     pub version: Version,
     /// The user, if any, with session ref and authentication time.
@@ -228,9 +251,8 @@ fn remove_where(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
 
 /// Sets `X-Forwarded-*`, `Forwarded`, `Via` and, last, the identity headers (absent for anonymous).
 pub fn forward_request(headers: &mut HeaderMap, identity: &IdentityHeaders, forwarding: Forwarding<'_>) {
-    let Forwarding { client, peer, origin, version, .. } = forwarding;
+    let Forwarding { client, peer, public, version, .. } = forwarding;
     let mut text = BytesMut::with_capacity(192);
-    let host = origin.authority();
     if client.via_trusted {
         append_to(headers, &FORWARDED_FOR, ", ", value(&mut text, format_args!("{peer}")));
         append_to(headers, &header::FORWARDED, ", ", value(&mut text, format_args!("for={}", Node(peer))));
@@ -238,16 +260,15 @@ pub fn forward_request(headers: &mut HeaderMap, identity: &IdentityHeaders, forw
         headers.entry(REAL_IP).or_insert_with(|| value(&mut text, format_args!("{}", client.address)));
     } else {
         let address = value(&mut text, format_args!("{peer}"));
+        let forwarded = value(&mut text, format_args!("for={}{}", Node(peer), public.parameters));
+        headers.insert(header::FORWARDED, forwarded);
         headers.insert(REAL_IP, address.clone());
         headers.insert(FORWARDED_FOR, address);
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
-        let quoted = if origin.port == 443 && !host.starts_with('[') { "" } else { "\"" };
-        let forwarded = value(&mut text, format_args!("for={};host={quoted}{host}{quoted};proto=https", Node(peer)));
-        headers.insert(header::FORWARDED, forwarded);
     }
     if !(client.via_trusted && headers.contains_key(FORWARDED_HOST)) {
-        headers.insert(FORWARDED_HOST, value(&mut text, format_args!("{host}")));
-        headers.insert(FORWARDED_PORT, value(&mut text, format_args!("{}", origin.port)));
+        headers.insert(FORWARDED_HOST, public.host.clone());
+        headers.insert(FORWARDED_PORT, public.port.clone());
     }
     let via = match version {
         Version::HTTP_2 => HeaderValue::from_static("2.0 vestibule"),

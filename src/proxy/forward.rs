@@ -63,7 +63,7 @@ impl Exchange<'_> {
         if self.is_handshake()
             && let Some(client) = self.upgrade.take()
         {
-            return self.tunnel(client).await;
+            return Box::pin(self.tunnel(client)).await;
         }
         let is_page = self.route.login_page && !self.session.is_authenticated();
         let again = is_page.then(|| self.headers.clone());
@@ -74,7 +74,7 @@ impl Exchange<'_> {
         if let Some(headers) = again
             && self.leads_back(&answer).is_some()
         {
-            return self.break_loop(headers).await;
+            return Box::pin(self.break_loop(headers)).await;
         }
         self.finish(answer).await
     }
@@ -196,7 +196,7 @@ impl Exchange<'_> {
             Forwarding {
                 client: self.client,
                 peer: self.peer,
-                origin: &self.site.site.origin,
+                public: &self.site.public,
                 version: self.version,
                 identity,
             },

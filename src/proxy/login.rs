@@ -58,6 +58,8 @@ struct Verified {
 
 impl Exchange<'_> {
     /// Logouts and logins: `None` when the request is neither.
+    // What few requests do is boxed, here and elsewhere: its state would make room in the future of every
+    // request, which is moved several times.
     pub(super) async fn watched(&mut self) -> Result<Option<Response<Body>>, Failure> {
         let site = Arc::clone(&self.site);
         if self.route.access == Access::Denied {
@@ -65,7 +67,7 @@ impl Exchange<'_> {
         }
         if let LogoutMatch::Yes(rule) = &self.route.logout {
             let rule = Arc::clone(rule);
-            return self.log_out(&rule).await.map(Some);
+            return Box::pin(self.log_out(&rule)).await.map(Some);
         }
         let authenticated = self.session.is_authenticated();
         let logout_by_form = self.route.logout == LogoutMatch::NeedsBody && (authenticated || self.route.is_open());
@@ -75,7 +77,7 @@ impl Exchange<'_> {
         }
         let rules = site.site.login.iter().filter(|rule| rule.matches_head(&self.method, &self.target));
         let needs_body = logout_by_form || rules.into_iter().any(|rule| rule.needs_request_body());
-        if needs_body && !self.read_request_body().await? {
+        if needs_body && !Box::pin(self.read_request_body()).await? {
             return Ok(None);
         }
         let body = self.ahead.as_ref().map(|ahead| ahead.bytes.clone());
@@ -83,13 +85,13 @@ impl Exchange<'_> {
             let body = body.as_deref().unwrap_or_default();
             let rule = logout::by_form(&site.site.logout, &self.method, &self.target, &self.headers, body);
             if let Some(rule) = rule {
-                return self.log_out(&rule).await.map(Some);
+                return Box::pin(self.log_out(&rule)).await.map(Some);
             }
         }
         let request =
             LoginRequest { method: &self.method, target: &self.target, headers: &self.headers, body: body.as_deref() };
         match login::attempt(&site.site.login, request) {
-            Ok(Some(attempt)) => self.log_in(attempt).await.map(Some),
+            Ok(Some(attempt)) => Box::pin(self.log_in(attempt)).await.map(Some),
             Ok(None) => Ok(None),
             Err(doubt) if doubt.is_no_form() && authenticated => Ok(None),
             Err(doubt) => Err(doubt.into()),

@@ -23,6 +23,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::clock::Timestamp;
 use crate::config::Config;
+use crate::policy::headers::PublicOrigin;
 use crate::policy::lifecycle;
 use crate::policy::location::InnerHost;
 use crate::policy::session::EndReason;
@@ -65,6 +66,7 @@ pub(super) struct LiveSite {
     next: AtomicUsize,
     /// `Host` for the application.
     pub(super) host: HeaderValue,
+    pub(super) public: PublicOrigin,
     /// How the application knows its own origin, when that is not the browser's.
     pub(super) inner_origin: Option<String>,
     /// Hosts that must not reach a browser.
@@ -211,6 +213,7 @@ fn live(site: &Site, learned: Arc<Learned>) -> Result<LiveSite, GateError> {
         rules: Arc::new(site.session.clone()),
         upstreams,
         next: AtomicUsize::new(0),
+        public: PublicOrigin::of(&site.origin),
         host: HeaderValue::from_str(&host).map_err(|_| GateError::Name { name: host })?,
         inner_origin,
         inner_hosts,

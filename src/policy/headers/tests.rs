@@ -35,7 +35,8 @@ fn forwarded(lines: &[(&str, &str)], trusted: bool, identity: Option<&Identity>)
     let origin = Origin { host: "app.test".into(), port: 443 };
     clean_request(&mut headers, &names(), client(trusted));
     let peer = if trusted { [10, 0, 0, 1].into() } else { client(trusted).address };
-    let forwarding = Forwarding { client: client(trusted), peer, origin: &origin, version: Version::HTTP_2, identity };
+    let public = PublicOrigin::of(&origin);
+    let forwarding = Forwarding { client: client(trusted), peer, public: &public, version: Version::HTTP_2, identity };
     forward_request(&mut headers, &names(), forwarding);
     headers
 }
