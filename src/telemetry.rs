@@ -28,6 +28,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::LogFormat;
 use crate::config::LogSettings;
 use crate::policy::session::Outline;
+use crate::policy::session::UserName;
 
 use self::format::Style;
 use self::sink::Sink;
@@ -102,16 +103,19 @@ pub struct Context {
     pub client: Option<IpAddr>,
     /// The session's public handle.
     pub session_ref: Option<Arc<str>>,
+    /// Whose session it is.
+    pub user: Option<UserName>,
 }
 
 impl Context {
-    /// For what happens to a session outside any request.
-    pub fn of_session(session: &Outline) -> Self {
+    /// For what happens to a session, by this request or outside any.
+    pub fn about(&self, session: &Outline) -> Self {
         Self {
-            request_id: None,
+            request_id: self.request_id.clone(),
             site: Some(Arc::clone(&session.site)),
-            client: Some(session.binding.address),
+            client: self.client.or(Some(session.binding.address)),
             session_ref: Some(Arc::clone(&session.session_ref)),
+            user: session.user.clone(),
         }
     }
 }
@@ -165,8 +169,6 @@ pub struct AccessEntry<'a> {
     pub status: StatusCode,
     /// From the request's head to the response's head.
     pub duration: Duration,
-    /// Who made it.
-    pub user: Option<&'a str>,
 }
 
 /// Writes a line of the access log.
@@ -177,7 +179,7 @@ pub fn access(context: &Context, entry: &AccessEntry<'_>) {
         site = context.site.as_deref(),
         client = context.client.map(tracing::field::display),
         session = context.session_ref.as_deref(),
-        user = entry.user,
+        user = context.user.as_ref().map(UserName::as_str),
         method = entry.method.as_str(),
         path = entry.path,
         protocol = protocol(entry.version),

@@ -191,7 +191,7 @@ impl Exchange<'_> {
         let gate = Arc::clone(&self.worker.gate);
         while gate.store.anonymous(&self.site.name).await? >= self.site.site.limits.anonymous_sessions {
             let Some((key, session)) = gate.store.evict_anonymous(&self.site.name).await? else { break };
-            gate.ended(&key, &session, EndReason::Displaced);
+            gate.ended(&key, &session, EndReason::Displaced, &self.trace.context);
         }
         let id = new_id()?;
         let (handle, chain) = (id.handle(), Chain::begin(id.verifier(), self.now));

@@ -93,7 +93,6 @@ pub(super) struct Trace {
     pub(super) context: Context,
     pub(super) settled: Settled,
     pub(super) site: Option<Arc<LiveSite>>,
-    pub(super) user: Option<Arc<crate::policy::session::Identity>>,
     pub(super) authenticated: bool,
     snapshot: Arc<Snapshot>,
     method: Method,
@@ -116,7 +115,6 @@ impl Trace {
             },
             settled: Settled::default(),
             site: None,
-            user: None,
             authenticated: false,
             method: request.method().clone(),
             target: logged,
@@ -158,7 +156,6 @@ impl Trace {
                 version: self.version,
                 status: response.status(),
                 duration,
-                user: self.user.as_ref().map(|identity| identity.user.as_str()),
             },
         );
     }

@@ -53,9 +53,10 @@ impl Exchange<'_> {
         self.end_session(EndReason::Logout).await?;
         if let Some(identity) = identity.filter(|_| everywhere) {
             let (gate, site, now) = (Arc::clone(&self.worker.gate), Arc::clone(&self.site.name), self.now);
+            let by = self.trace.context.clone();
             let end_all = async move {
                 for key in gate.store.by_user(&site, identity.user.as_str()).await? {
-                    gate.end(&key, EndReason::Logout, true, now).await?;
+                    gate.end(&key, EndReason::Logout, true, now, &by).await?;
                 }
                 Ok::<_, Failure>(())
             };

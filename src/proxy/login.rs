@@ -310,7 +310,6 @@ impl Report {
     fn audit(&mut self, trial: &Trial, user: Option<&UserName>) {
         self.is_written = true;
         let Trial { outcome, criteria } = trial;
-        let user = user.map(UserName::as_str);
         telemetry::audit(&self.context, &Audit::LoginAttempt { rule: self.rule, outcome: *outcome, criteria, user });
     }
 }

@@ -55,6 +55,7 @@ use crate::store::SessionStore;
 use crate::store::StoreError;
 use crate::telemetry;
 use crate::telemetry::Audit;
+use crate::telemetry::Context;
 
 pub use self::body::Body;
 pub use self::snapshot::GateError;
@@ -170,7 +171,7 @@ impl Gate {
         match self.store.peek(key).await {
             Ok(Some(session)) => {
                 if let Some(reason) = self.current.load().expiry(&session.site, session.life(), now) {
-                    self.end(key, reason, false, now).await.ok();
+                    self.end(key, reason, false, now, &Context::default()).await.ok();
                 }
             }
             Ok(None) => self.streams.end(key),
@@ -185,45 +186,53 @@ impl Gate {
         match self.store.sweep(&judge, now).await {
             Ok(ended) => {
                 for (key, session, reason) in ended {
-                    self.ended(&key, &session, reason);
+                    self.ended(&key, &session, reason, &Context::default());
                 }
             }
-            Err(error) => telemetry::audit(&telemetry::Context::default(), &Audit::StoreFailed { error: &error }),
+            Err(error) => telemetry::audit(&Context::default(), &Audit::StoreFailed { error: &error }),
         }
         let minute = now.as_secs() / 60;
         self.begun.retain(|_, (started, _)| *started == minute);
     }
 
-    /// Ends a session everywhere: record, streams, audit. `tombstone` for logins and logouts.
+    /// Ends a session everywhere: record, streams, audit. `tombstone` for logins and logouts; `by` is the
+    /// request that ends it, if any.
     async fn end(
         &self,
         key: &SessionKey,
         reason: EndReason,
         tombstone: bool,
         now: Timestamp,
+        by: &Context,
     ) -> Result<(), StoreError> {
         let ended = self.store.remove(key, tombstone, now).await?;
         self.streams.end(key);
         if let Some(session) = ended {
-            self.ended(key, &session, reason);
+            self.ended(key, &session, reason, by);
         }
         Ok(())
     }
 
     /// The same for a session that a login replaces: whoever gets the record gets its cookies.
-    async fn take(&self, handle: &Handle, reason: EndReason, now: Timestamp) -> Result<Option<Record>, StoreError> {
+    async fn take(
+        &self,
+        handle: &Handle,
+        reason: EndReason,
+        now: Timestamp,
+        by: &Context,
+    ) -> Result<Option<Record>, StoreError> {
         let taken = self.store.take(handle, now).await?;
         self.streams.end(handle.key());
         if let Some(record) = &taken {
-            self.ended(handle.key(), &record.outline(handle.key()), reason);
+            self.ended(handle.key(), &record.outline(handle.key()), reason, by);
         }
         Ok(taken)
     }
 
     /// What is owed when a record was removed: open streams are closed, the end is logged.
-    fn ended(&self, key: &SessionKey, session: &Outline, reason: EndReason) {
+    fn ended(&self, key: &SessionKey, session: &Outline, reason: EndReason, by: &Context) {
         self.streams.end(key);
-        telemetry::audit(&telemetry::Context::of_session(session), &Audit::SessionEnded { reason });
+        telemetry::audit(&by.about(session), &Audit::SessionEnded { reason });
     }
 
     /// Cancelled when the program is to stop.

@@ -86,7 +86,7 @@ impl Exchange<'_> {
         let id = match std::mem::replace(&mut self.presented, Presented::None) {
             Presented::None => return Ok(()),
             Presented::Malformed => {
-                self.session_refused(None, RefusedSession::Malformed);
+                self.session_refused(&self.trace.context, RefusedSession::Malformed);
                 return Ok(());
             }
             Presented::Id(id) => id,
@@ -97,11 +97,11 @@ impl Exchange<'_> {
                 Found::Record(record) => *record,
                 Found::Tombstone => {
                     self.session = Session::None { tombstone: true };
-                    self.session_refused(Some(handle.key()), RefusedSession::Ended);
+                    self.session_refused(&self.context_of(handle.key(), None), RefusedSession::Ended);
                     return Ok(());
                 }
                 Found::Absent => {
-                    self.session_refused(Some(handle.key()), RefusedSession::Unknown);
+                    self.session_refused(&self.context_of(handle.key(), None), RefusedSession::Unknown);
                     return Ok(());
                 }
             };
@@ -129,7 +129,7 @@ impl Exchange<'_> {
         match verdict {
             Verdict::Live { signal, .. } => {
                 self.trace.context.session_ref = Some(session_ref(&key, &record));
-                self.trace.user = record.identity.clone();
+                self.trace.context.user = record.identity.as_ref().map(|identity| identity.user.clone());
                 self.trace.authenticated = record.identity.is_some();
                 if let Some(mismatch) = signal {
                     telemetry::audit(&self.trace.context, &Audit::BindingSignal { mismatch });
@@ -137,37 +137,43 @@ impl Exchange<'_> {
                 self.session = Session::Live(Box::new(Live { handle, id, record }));
             }
             Verdict::Expired(reason) => {
-                self.worker.gate.end(&key, reason, false, self.now).await?;
-                self.session_refused(Some(&key), RefusedSession::Expired(reason));
+                self.worker.gate.end(&key, reason, false, self.now, &self.trace.context).await?;
+                self.session_refused(&self.context_of(&key, Some(&record)), RefusedSession::Expired(reason));
             }
             Verdict::WrongClient { revoke, mismatch } => {
+                let context = self.context_of(&key, Some(&record));
                 if revoke {
-                    self.worker.gate.end(&key, EndReason::Binding, false, self.now).await?;
+                    self.worker.gate.end(&key, EndReason::Binding, false, self.now, &context).await?;
                 }
-                telemetry::audit(&self.context_of(&key), &Audit::BindingSignal { mismatch });
-                self.session_refused(Some(&key), RefusedSession::Binding);
+                telemetry::audit(&context, &Audit::BindingSignal { mismatch });
+                self.session_refused(&context, RefusedSession::Binding);
             }
-            Verdict::Reused => self.session_refused(Some(&key), RefusedSession::Reuse),
-            Verdict::Foreign => self.session_refused(Some(&key), RefusedSession::Foreign),
+            Verdict::Reused => self.session_refused(&self.context_of(&key, Some(&record)), RefusedSession::Reuse),
+            Verdict::Foreign => self.session_refused(&self.context_of(&key, Some(&record)), RefusedSession::Foreign),
         }
         Ok(())
     }
 
-    /// The line names the session also when it is gone, so that a replay is found in the log (S60).
-    fn session_refused(&self, key: Option<&SessionKey>, reason: RefusedSession) {
-        let context = key.map_or_else(|| self.trace.context.clone(), |key| self.context_of(key));
-        telemetry::audit(&context, &Audit::SessionRefused { reason });
+    fn session_refused(&self, context: &Context, reason: RefusedSession) {
+        telemetry::audit(context, &Audit::SessionRefused { reason });
     }
 
-    fn context_of(&self, key: &SessionKey) -> Context {
-        Context { session_ref: Some(Arc::from(key.session_ref())), ..self.trace.context.clone() }
+    /// The line names the session also when it is gone, so that a replay is found in the log (S60).
+    fn context_of(&self, key: &SessionKey, record: Option<&Record>) -> Context {
+        let identity = record.and_then(|record| record.identity.as_ref());
+        Context {
+            session_ref: Some(Arc::from(key.session_ref())),
+            user: identity.map(|identity| identity.user.clone()),
+            ..self.trace.context.clone()
+        }
     }
 
     /// Ends the session for good and clears the cookie (product 3.6). Durable when this returns.
     pub(super) async fn end_session(&mut self, reason: EndReason) -> Result<(), Failure> {
         if let Session::Live(live) = &self.session {
             let (gate, key, now) = (Arc::clone(&self.worker.gate), *live.handle.key(), self.now);
-            self.must_finish(async move { gate.end(&key, reason, true, now).await }).await??;
+            let by = self.trace.context.clone();
+            self.must_finish(async move { gate.end(&key, reason, true, now, &by).await }).await??;
         }
         self.trace.settled.ours = Some(self.site.site.cookie.clear());
         Ok(())
@@ -195,12 +201,12 @@ impl Exchange<'_> {
         let (gate, rules, site) =
             (Arc::clone(&self.worker.gate), Arc::clone(&self.site.rules), Arc::clone(&self.site.name));
         let (now, binding, chain) = (self.now, self.binding(), Chain::begin(id.verifier(), self.now));
-        let (known, new) = (Arc::clone(&identity), handle.clone());
+        let (known, new, by) = (Arc::clone(&identity), handle.clone(), self.trace.context.clone());
         let created = self
             .must_finish(async move {
                 // Exactly one login gets the old record, and with it the vault.
                 let ended = match old {
-                    Some(old) => gate.take(&old, EndReason::Login, now).await?,
+                    Some(old) => gate.take(&old, EndReason::Login, now, &by).await?,
                     None => None,
                 };
                 let record =
@@ -214,8 +220,8 @@ impl Exchange<'_> {
             return Err(Failure::NoId);
         }
         self.trace.context.session_ref = Some(Arc::clone(&identity.session_ref));
-        telemetry::audit(&self.trace.context, &Audit::SessionAuthenticated { user: identity.user.as_str() });
-        self.trace.user = Some(identity);
+        self.trace.context.user = Some(identity.user.clone());
+        telemetry::audit(&self.trace.context, &Audit::SessionAuthenticated);
         self.trace.authenticated = true;
         self.owe_cookie(&id, &record);
         self.session = Session::Live(Box::new(Live { handle, id, record }));

@@ -13,6 +13,7 @@ use crate::policy::csrf::CrossSite;
 use crate::policy::login::Criterion;
 use crate::policy::login::Outcome;
 use crate::policy::session::EndReason;
+use crate::policy::session::UserName;
 use crate::store::StoreError;
 use crate::telemetry::Context;
 
@@ -107,10 +108,7 @@ pub enum Audit<'a> {
     /// An anonymous session began.
     SessionCreated,
     /// A login began a session.
-    SessionAuthenticated {
-        /// Whose.
-        user: &'a str,
-    },
+    SessionAuthenticated,
     /// A successor was minted.
     SessionRotated,
     /// A session ended.
@@ -137,7 +135,7 @@ pub enum Audit<'a> {
         /// Every criterion with its verdict.
         criteria: &'a [Criterion],
         /// Who, only on success.
-        user: Option<&'a str>,
+        user: Option<&'a UserName>,
     },
     /// A session cookie that a rule waits for was set where no rule watches.
     LoginUnwatched {
@@ -266,7 +264,8 @@ macro_rules! emit {
             request_id = $context.request_id.map(tracing::field::display),
             site = $context.site.as_deref(),
             client = $context.client.map(tracing::field::display),
-            session = $context.session_ref.as_deref()
+            session = $context.session_ref.as_deref(),
+            user = $context.user.as_ref().map(UserName::as_str)
             $(, $field = $value)*
         )
     };
@@ -276,7 +275,7 @@ macro_rules! emit {
 pub fn audit(context: &Context, event: &Audit<'_>) {
     match event {
         Audit::SessionCreated
-        | Audit::SessionAuthenticated { .. }
+        | Audit::SessionAuthenticated
         | Audit::SessionRotated
         | Audit::SessionEnded { .. }
         | Audit::SessionRefused { .. }
@@ -334,7 +333,7 @@ pub fn audit(context: &Context, event: &Audit<'_>) {
 fn session_event(context: &Context, event: &Audit<'_>) {
     match event {
         Audit::SessionCreated => emit!(info, context, "session.created"),
-        Audit::SessionAuthenticated { user } => emit!(info, context, "session.authenticated", user = user),
+        Audit::SessionAuthenticated => emit!(info, context, "session.authenticated"),
         Audit::SessionRotated => emit!(info, context, "session.rotated"),
         Audit::SessionEnded { reason } => emit!(info, context, "session.ended", reason = reason.as_str()),
         Audit::SessionRefused { reason: reason @ (RefusedSession::Reuse | RefusedSession::Binding) } => {
@@ -403,7 +402,9 @@ fn public_hint(context: &Context, path: &str, pattern: &str, hint: Hint) {
 }
 
 /// One line from which an operator sees why a login was recognised or not.
-fn login_attempt(context: &Context, rule: usize, outcome: Outcome, criteria: &[Criterion], user: Option<&str>) {
+fn login_attempt(context: &Context, rule: usize, outcome: Outcome, criteria: &[Criterion], user: Option<&UserName>) {
+    // Within a session of somebody else the line is still about who logs in.
+    let context = &Context { user: user.cloned(), ..context.clone() };
     let outcome = match outcome {
         Outcome::Success => "success",
         Outcome::Failure => "failure",
@@ -413,5 +414,5 @@ fn login_attempt(context: &Context, rule: usize, outcome: Outcome, criteria: &[C
         .iter()
         .map(|noted| format!("{}={}({})", noted.name, if noted.matched { "yes" } else { "no" }, noted.found))
         .collect();
-    emit!(info, context, "login.attempt", rule = rule, outcome = outcome, criteria = verdicts.join(" "), user = user);
+    emit!(info, context, "login.attempt", rule = rule, outcome = outcome, criteria = verdicts.join(" "));
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http_body_util::Full;
+use regex::Regex;
+use serde_json::Value;
 
 use crate::support::Browser;
 use crate::support::Reply;
@@ -154,4 +156,127 @@ async fn what_passes_through_a_websocket_is_not_logged() {
 
     program.answered(3).await;
     holds_no_secret(&program.text(), &ids);
+}
+
+/// The first line of this event with these values.
+fn line(program: &Program, event: &str, with: &[(&str, &str)]) -> Value {
+    let has = |line: &Value| with.iter().all(|(name, value)| line[*name].as_str() == Some(*value));
+    let found = program.events(event).into_iter().find(has);
+    found.unwrap_or_else(|| panic!("no {event} with {with:?} in\n{}", program.text()))
+}
+
+/// An application with a login, in front of it a rotation that is soon; beside it one that shows a
+/// certificate which nobody trusts.
+async fn eventful(app: &Upstream, stranger: &str) -> Program {
+    let session = "[site.session]\nrotate_every = \"1s\"\nrotation_grace = \"100ms\"\n";
+    let site = SITE.replace("public =", "deny = \"/closed\"\npublic =");
+    let other =
+        format!("[[site]]\norigin = \"https://other.test\"\nupstream = \"{stranger}\"\naccess.public = \"/*\"\n");
+    Program::start(&file(&app.url(), &format!("{site}{session}{other}"))).await
+}
+
+/// Something of everything that is logged about sessions and requests.
+async fn eventful_story(program: &Program) {
+    let mut browser = program.browser();
+    browser.get("/login").await;
+    browser.post("/login", &[("username", "mallory"), ("password", "wrong")]).await;
+    browser.log_in("alice").await;
+    let first = browser.session().unwrap();
+    while browser.session() == Some(first.clone()) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        browser.fetch("/").await;
+    }
+    browser.fetch("/").await;
+    while browser.with_session(&first).fetch("/").await.status != 401 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut elsewhere = browser.clone();
+    elsewhere.from = [127, 9, 9, 9].into();
+    elsewhere.fetch("/").await;
+    browser.with_session("nonsense").fetch("/").await;
+    browser.with_session(&"A".repeat(43)).fetch("/").await;
+    browser.get("/closed").await;
+    let cross = labelled("POST", "/x", "cross-site", "navigate", "document").header("origin", "https://evil.test");
+    browser.send(cross.body(Full::default()).unwrap()).await;
+    program.browser().raw(b"GET / HTTP/1.1\r\nhost: other.test\r\nconnection: close\r\n\r\n").await;
+    program.browser().raw(b"GET / HTTP/1.1\r\nhost: nobody.test\r\nconnection: close\r\n\r\n").await;
+    browser.get("/logout").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_event_says_when_what_whose_and_in_which_request() {
+    // S159, S160
+    let app = Upstream::legacy().await;
+    let stranger = Upstream::legacy().await;
+    let program = eventful(&app, &stranger.url().replace("http:", "https:")).await;
+
+    eventful_story(&program).await;
+    program.signal("HUP");
+    program.event("config.reloaded").await;
+    fs::write(program.file(), "nonsense").unwrap();
+    program.signal("HUP");
+    program.event("config.refused").await;
+
+    let time = Regex::new(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$").unwrap();
+    for line in program.lines() {
+        assert!(time.is_match(line["timestamp"].as_str().unwrap()) && line["level"].is_string(), "{line}");
+        assert!(line["event"].is_string(), "{line}");
+    }
+    let alice = ("user", "alice");
+    for (event, with, names_session) in [
+        ("session.created", &[][..], true),
+        ("login.attempt", &[("outcome", "failure")], true),
+        ("login.attempt", &[("outcome", "success"), alice], true),
+        ("session.ended", &[("reason", "login")], true),
+        ("session.authenticated", &[alice], true),
+        ("session.rotated", &[alice], true),
+        ("session.client_changed", &[("changed", "address"), ("client", "127.9.9.9"), alice], true),
+        ("session.refused", &[("reason", "binding"), ("client", "127.9.9.9"), alice], true),
+        ("session.refused", &[("reason", "reuse"), alice], true),
+        ("session.refused", &[("reason", "malformed")], false),
+        ("session.refused", &[("reason", "unknown")], true),
+        ("csrf.refused", &[("reason", "sec-fetch-site"), ("path", "/x"), alice], true),
+        ("access.denied", &[("path", "/closed"), alice], true),
+        ("session.ended", &[("reason", "logout"), alice], true),
+        ("logout.forwarded", &[alice], true),
+        ("access", &[("method", "GET"), ("path", "/logout"), alice], true),
+        ("upstream.failed", &[("site", "https://other.test")], false),
+        ("request.refused", &[], false),
+    ] {
+        let line = line(&program, event, with);
+        assert!(line["request_id"].as_str().is_some_and(|id| id.len() == 16), "{line}");
+        assert!(line["client"].as_str().is_some_and(|client| client.starts_with("127.")), "{line}");
+        assert_eq!(line["session"].as_str().map(str::len), names_session.then_some(16), "{line}");
+    }
+    let refused = line(&program, "config.refused", &[("level", "error")]);
+    assert!(refused["error"].as_str().unwrap().contains("proxy.toml:1:"), "{refused}");
+    let failed = line(&program, "login.attempt", &[("outcome", "failure")]);
+    assert_eq!(failed["criteria"], "success.status=no(200) success.location_not=no(no location)");
+    assert!(!program.text().contains("mallory"), "never the typed name of a failed attempt");
+    let [ended, asked] = [("session.ended", ("reason", "logout")), ("access", ("path", "/logout"))]
+        .map(|(event, with)| line(&program, event, &[with])["request_id"].clone());
+    assert_eq!(ended, asked, "the lines of one request have one number");
+}
+
+#[tokio::test]
+async fn nothing_that_a_client_sends_forges_a_line() {
+    // S162
+    let app = Upstream::legacy().await;
+    let program = Program::start(&file(&app.url(), SITE)).await;
+    let forged = "alice\r\n{\"event\":\"session.ended\",\"reason\":\"logout\"}\u{9b}2J\u{202e}";
+
+    let mut browser = program.browser();
+    browser.get("/public/%0a%0d{\"event\":\"forged\"}%1b%5b2J").await;
+    browser.get("/public/a%0d%0a%7b%22event%22:%22forged%22%7d").await;
+    browser.post("/login", &[("username", forged), ("password", "secret")]).await;
+    let mut raw = b"GET /public/x HTTP/1.1\r\nhost: app.test\r\nconnection: close\r\ncookie: __Host-session=".to_vec();
+    raw.extend(b"\xff\x9b2J\r\nuser-agent: \x9b31m\xc2\x9b\r\nx-forwarded-for: \x1b[2J\r\n\r\n");
+    program.browser().raw(&raw).await;
+    program.answered(2).await;
+
+    let text = program.text();
+    assert!(text.lines().all(|line| serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object())));
+    assert!(program.events("forged").is_empty() && program.events("session.ended").is_empty());
+    let is_plain = |character: char| !character.is_control() && character != '\u{202e}';
+    assert!(text.lines().all(|line| line.chars().all(is_plain)), "{text}");
 }
