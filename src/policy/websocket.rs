@@ -64,26 +64,34 @@ impl Farewell {
 
 const FINAL: u8 = 0x80;
 const CLOSE: u8 = 0x08;
+/// Set in the opcodes of close, ping and pong.
+const CONTROL: u8 = 0x08;
 
-/// Follows the frames in one direction, so that one of ours is never put into the midst of another.
+/// Follows the frames in one direction: one of ours is never put into the midst of another, and what
+/// somebody sends is told from what browsers send by themselves.
 #[derive(Debug, Default)]
 pub struct Frames {
     /// As much as was seen of a frame's header.
     header: Vec<u8>,
     /// What is left of its payload.
     left: u64,
+    /// Whether it carries a message, or a part of one.
+    is_data: bool,
     /// A close frame was seen: nothing may follow it.
     closed: bool,
 }
 
 impl Frames {
-    /// These bytes come next.
-    pub fn follow(&mut self, mut bytes: &[u8]) {
+    /// These bytes come next. Whether any of them are of a message: pings are answered by browsers
+    /// without anybody's doing (RFC 6455 5.5.3).
+    pub fn follow(&mut self, mut bytes: &[u8]) -> bool {
+        let mut is_data = false;
         while let Some((&first, rest)) = bytes.split_first() {
             if self.left > 0 {
                 let payload = usize::try_from(self.left).map_or(bytes.len(), |left| left.min(bytes.len()));
                 self.left -= payload as u64;
                 bytes = &bytes[payload..];
+                is_data |= self.is_data;
                 continue;
             }
             self.header.push(first);
@@ -91,9 +99,12 @@ impl Frames {
             if let Some(length) = payload_length(&self.header) {
                 self.closed |= self.header[0] & 0x0f == CLOSE;
                 self.left = length;
+                self.is_data = self.header[0] & CONTROL == 0;
+                is_data |= self.is_data;
                 self.header.clear();
             }
         }
+        is_data
     }
 
     /// Whether another frame may begin here.
@@ -166,6 +177,20 @@ mod tests {
         fn no_bytes_harm(bytes in vec(any::<u8>(), 0..200)) {
             Frames::default().follow(&bytes);
         }
+    }
+
+    #[test]
+    fn messages_are_told_from_what_keeps_a_connection_alive() {
+        let followed = |frames: &[Vec<u8>]| -> Vec<bool> {
+            let mut follower = Frames::default();
+            frames.iter().map(|frame| follower.follow(frame)).collect()
+        };
+        let (text, binary, part) = (frame(1, true, b"x"), frame(2, true, b"x"), frame(0, true, b"x"));
+        let (ping, pong) = (frame(9, true, b"x"), frame(10, true, b""));
+        assert_eq!(followed(&[text, ping.clone(), binary, pong, part]), [true, false, true, false, true]);
+        let long = frame(2, true, &[0; 1000]);
+        assert_eq!(followed(&[long[..1].to_vec(), long[1..500].to_vec(), long[500..].to_vec()]), [false, true, true]);
+        assert_eq!(followed(&[ping[..3].to_vec(), ping[3..].to_vec()]), [false, false]);
     }
 
     #[test]

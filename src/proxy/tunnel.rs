@@ -37,7 +37,7 @@ pub(super) struct Tunnel {
     pub(super) lease: Lease,
     /// The session, if it is open on behalf of one.
     pub(super) guard: Option<StreamGuard>,
-    /// Client data is activity, unless the path is `untouched`.
+    /// Messages from the client are activity, unless the path is `untouched`.
     pub(super) pulse: Option<Pulse>,
     pub(super) idle: Option<Duration>,
     /// A tunnel has no natural end that a drain could wait for.
@@ -113,13 +113,14 @@ async fn copy(
             return Ok(());
         }
         *moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        if let Some(pulse) = &mut pulse {
+        progress.is_writing = true;
+        if progress.frames.follow(&bytes)
+            && let Some(pulse) = &mut pulse
+        {
             pulse.beat();
         }
-        progress.is_writing = true;
         to.write_all(&bytes).await?;
         to.flush().await?;
-        progress.frames.follow(&bytes);
         progress.is_writing = false;
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::SinkExt;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
@@ -107,6 +108,24 @@ async fn what_the_client_sends_is_activity() {
     }
 
     assert_eq!(browser.fetch("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_browsers_send_by_themselves_is_none() {
+    // S38: an application that pings keeps nobody logged in.
+    let (app, proxy, mut browser) = logged_in(SITE).await;
+    let (mut socket, _) = open(&browser, "/ws", &[]).await.unwrap();
+    for control in [Message::Ping("x".into()), Message::Pong("x".into())] {
+        proxy.advance(10 * MINUTE);
+        socket.send(control).await.unwrap();
+    }
+    while !matches!(next(&mut socket).await, Ok(Message::Pong(_))) {}
+    let mut sockets = [socket];
+
+    proxy.advance(10 * MINUTE);
+
+    assert_ended(&app, &mut sockets, 1).await;
+    assert_eq!(browser.fetch("/").await.status, 401);
 }
 
 #[tokio::test]
