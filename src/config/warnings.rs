@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::policy::access::AmbiguousPaths;
+use crate::policy::admit;
 use crate::policy::binding::Bind;
 use crate::policy::binding::OnMismatch;
 use crate::policy::csrf::CsrfMode;
@@ -96,6 +97,7 @@ fn about_rules(site: &Site, warn: &mut dyn FnMut(&str)) {
     }
     for (index, rule) in site.login.iter().enumerate() {
         about_login(index + 1, rule, warn);
+        about_verify(index + 1, rule, site, warn);
     }
     if site.logout.iter().any(|rule| rule.clear_site_data.is_empty()) {
         warn(
@@ -129,6 +131,17 @@ fn about_login(number: usize, rule: &LoginRule, warn: &mut dyn FnMut(&str)) {
                 glob.trim_start_matches('*')
             ));
         }
+    }
+}
+
+fn about_verify(number: usize, rule: &LoginRule, site: &Site, warn: &mut dyn FnMut(&str)) {
+    let Some(verify) = rule.verify.as_ref().filter(|verify| verify.criteria.is_empty()) else { return };
+    let Some(path) = &verify.path else { return };
+    if admit::is_for_everyone(site, &path::Target::parse(path, site.paths)) {
+        warn(&format!(
+            "login rule {number} verifies with {path:?}, which everyone gets, and has no criteria for it: no login will \
+             be recognised; say what is different for those who are in, such as body_contains = \"Log out\"."
+        ));
     }
 }
 

@@ -10,6 +10,7 @@ use http::header;
 
 use crate::clock::Timestamp;
 use crate::policy::access::Access;
+use crate::policy::admit;
 use crate::policy::cookie::CookiePair;
 use crate::policy::cookie::SetCookie;
 use crate::policy::headers;
@@ -142,9 +143,10 @@ impl Exchange<'_> {
                     None
                 }
             };
-            trial.add(
-                asked.as_ref().map(|verified| login::judge_verify(rule, self.view(&verified.answer, &verified.target))),
-            );
+            trial.add(asked.as_ref().map(|verified| {
+                let is_for_everyone = admit::is_for_everyone(&self.site.site, &verified.target);
+                login::judge_verify(rule, self.view(&verified.answer, &verified.target), is_for_everyone)
+            }));
             verified = asked;
         }
         if let Some(verified) = &verified {

@@ -258,3 +258,27 @@ async fn a_failed_login_is_not_asked_about() {
     assert_eq!(app.received().len(), 1);
     assert_eq!(browser.session(), None);
 }
+
+#[tokio::test]
+async fn a_page_that_everyone_gets_proves_no_login() {
+    // The wrong password leads back to the form, which is there for everyone.
+    let script = |request: &Received| match request.path() {
+        "/app/login" if request.body.contains("right") => Reply::redirect("/home"),
+        "/app/login" => Reply::redirect("/form?error=1"),
+        _ => Reply::text("<form>"),
+    };
+    for (rule, wrong, right) in [
+        ("verify = {}", false, true),
+        ("verify = { path = \"/form?x\" }", false, false),
+        ("verify = { path = \"/open/x\" }", false, false),
+        ("verify = { path = \"/open/x\", body_contains = \"form\" }", true, true),
+    ] {
+        let rule = format!("user = \"form:u\"\n{rule}\n[site.access]\npublic = \"/open/*\"");
+        let (_proxy, browser, _app) = site(&rule, script).await;
+        for (password, expected) in [("wrong", wrong), ("right", right)] {
+            let mut browser = browser.clone();
+            browser.post("/app/login", &[("u", "admin"), ("p", password)]).await;
+            assert_eq!(browser.session().is_some(), expected, "{rule} {password}");
+        }
+    }
+}

@@ -433,14 +433,20 @@ pub fn verify_target(rule: &LoginRule, answer: Answer<'_>) -> Option<String> {
     }
 }
 
-/// Judges the answer to the verifying GET. Without criteria, or without `status`, only 2xx is success.
-pub fn judge_verify(rule: &LoginRule, answer: Answer<'_>) -> Trial {
+/// Judges the answer to the verifying GET. Without criteria, or without `status`, only 2xx is success;
+/// without any criteria not even that, if everyone gets this page.
+pub fn judge_verify(rule: &LoginRule, answer: Answer<'_>, is_for_everyone: bool) -> Trial {
     let mut trial = Trial { outcome: Outcome::Failure, criteria: Vec::new() };
     let Some(verify) = &rule.verify else { return trial };
     let wanted = &verify.criteria;
     let can_be = !wanted.status.is_empty() || answer.status.is_success();
     if answer.status.is_server_error() && !wanted.status.contains(&answer.status) {
         trial.outcome = Outcome::Undetermined;
+    } else if is_for_everyone && wanted.is_empty() && can_be {
+        let found = "a page for everyone, and no criteria".into();
+        trial.criteria.push(Criterion { name: "verify.path".into(), matched: false, found });
+        trial.outcome = Outcome::Undetermined;
+        return trial;
     } else if criteria::all(wanted, "verify", answer, &mut trial.criteria) && can_be {
         trial.outcome = Outcome::Success;
     }

@@ -143,11 +143,13 @@ fn only_the_next_page_tells() {
     assert_eq!(target("/home?a=b#c").as_deref(), Some("/home?a=b"));
     assert_eq!(target("https://evil.test/"), None);
     let verdict = |status, lines: &[(&'static str, &str)]| {
-        with(&answered(status, lines, ""), |answer| judge_verify(&rule, answer).outcome)
+        with(&answered(status, lines, ""), |answer| judge_verify(&rule, answer, false).outcome)
     };
     assert_eq!(verdict(200, &[]), Outcome::Success);
     assert_eq!(verdict(302, &[("location", "/login")]), Outcome::Failure);
     assert_eq!(verdict(503, &[]), Outcome::Undetermined);
+    let for_everyone = |status| with(&answered(status, &[], ""), |answer| judge_verify(&rule, answer, true).outcome);
+    assert_eq!([for_everyone(200), for_everyone(401)], [Outcome::Undetermined, Outcome::Failure]);
 }
 
 #[test]
