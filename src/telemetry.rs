@@ -10,6 +10,7 @@ mod sink;
 use std::io;
 use std::io::IsTerminal;
 use std::net::IpAddr;
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
@@ -78,7 +79,7 @@ fn is_json(settings: &LogSettings) -> bool {
     }
 }
 
-/// Sends logs to standard error. A second call changes nothing.
+/// Sends logs to standard error, panics too. A second call changes nothing.
 ///
 /// # Errors
 /// When the system has no thread left for the writer.
@@ -88,8 +89,16 @@ pub fn init(settings: &LogSettings) -> io::Result<Guard> {
     let (sink, writer) = Sink::start(io::stderr(), move |lines| format::lost(lines, Style::of(&style)))?;
     let (filter, level) = reload::Layer::new(LevelFilter::from_level(settings.level));
     let lines = format::Lines::new(sink, Arc::clone(&json));
-    let _first_wins = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
+        std::panic::set_hook(Box::new(|panic| say_panic(panic.location())));
+    }
     Ok(Guard { levels: Levels { level, json }, _writer: writer })
+}
+
+/// A line like all others instead of several that no log reader understands. The message stays out:
+/// it can quote what was being read, a cookie or a password (S161).
+fn say_panic(place: Option<&Location<'_>>) {
+    tracing::error!(event = "panic", place = place.map(tracing::field::display));
 }
 
 /// What a log line says about the request it belongs to.

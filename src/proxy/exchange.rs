@@ -128,7 +128,8 @@ impl Trace {
         let event = match (failure.blame(), failure) {
             (Blame::Us, Failure::Store(error)) => Audit::StoreFailed { error },
             (Blame::Client, _) => Audit::RequestRefused { error: failure },
-            (Blame::Upstream | Blame::Us, _) => Audit::ExchangeFailed { error: failure },
+            (Blame::Upstream, _) => Audit::ExchangeFailed { error: failure },
+            (Blame::Us, _) => Audit::InternalFailure { error: failure },
         };
         telemetry::audit(&self.context, &event);
     }

@@ -59,6 +59,9 @@ pub(super) enum Failure {
     /// A write that had to finish did not.
     #[error("a session change was not carried out")]
     Unfinished,
+    /// A bug of ours.
+    #[error("the request panicked")]
+    Panicked,
     /// The application did not answer.
     #[error(transparent)]
     Upstream(#[from] UpstreamFailure),
@@ -89,6 +92,7 @@ impl Failure {
             Self::TooLarge | Self::Truncated(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Store(_) | Self::NoId | Self::Unfinished => StatusCode::SERVICE_UNAVAILABLE,
             Self::Paused => StatusCode::REQUEST_TIMEOUT,
+            Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Upstream(failure) => match failure.cause {
                 UpstreamError::FirstByteTimeout | UpstreamError::ConnectTimeout => StatusCode::GATEWAY_TIMEOUT,
                 UpstreamError::Busy => StatusCode::SERVICE_UNAVAILABLE,
@@ -115,7 +119,7 @@ impl Failure {
             | Self::Body(_)
             | Self::Paused => Blame::Client,
             Self::Upstream(_) | Self::NoUser(_) => Blame::Upstream,
-            Self::Store(_) | Self::NoId | Self::Unfinished => Blame::Us,
+            Self::Store(_) | Self::NoId | Self::Unfinished | Self::Panicked => Blame::Us,
         }
     }
 
@@ -165,6 +169,7 @@ impl Failure {
             StatusCode::MISDIRECTED_REQUEST => "No such site here.",
             StatusCode::REQUEST_TIMEOUT => "The request did not arrive in time.",
             StatusCode::PAYLOAD_TOO_LARGE => "The request is too large, or not complete.",
+            StatusCode::INTERNAL_SERVER_ERROR => "Something went wrong. Try again later.",
             StatusCode::BAD_GATEWAY => "The application did not answer properly. Try again later.",
             StatusCode::GATEWAY_TIMEOUT => "The application did not answer in time. Try again later.",
             StatusCode::SERVICE_UNAVAILABLE => "The service is not available at the moment. Try again later.",

@@ -23,10 +23,16 @@ mod tunnel;
 mod upstream;
 
 use std::collections::HashSet;
+use std::future::Future;
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -286,7 +292,8 @@ impl Worker {
         let started = Instant::now();
         let is_head = request.method() == Method::HEAD;
         let mut trace = Trace::begin(&self.gate, peer, &request);
-        let mut response = match self.exchange(peer, request, &mut trace).await {
+        let answered = caught(self.exchange(peer, request, &mut trace)).await;
+        let mut response = match answered.unwrap_or(Err(Failure::Panicked)) {
             Ok(response) => response,
             Err(failure) => trace.answer(&failure),
         };
@@ -337,6 +344,19 @@ impl Worker {
         exchange.touch().await?;
         exchange.pass().await
     }
+}
+
+/// A request that panics ends with an answer: on a connection that only closes, browsers ask again,
+/// and others' requests may be on it (S168). `None`: it panicked.
+async fn caught<T>(request: impl Future<Output = T>) -> Option<T> {
+    let mut request = pin!(request);
+    // What it has broken is never seen again: it is not polled any more, and owns all that it changes
+    // but the trace, which is only added to.
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| request.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Some),
+        Err(_said_by_the_hook) => Poll::Ready(None),
+    })
+    .await
 }
 
 /// What a request was refused for, as a response.

@@ -203,8 +203,13 @@ pub enum Audit<'a> {
         /// What was wrong.
         error: &'a dyn Error,
     },
-    /// The application's fault, or ours.
+    /// The application's fault, or that of the way to it.
     ExchangeFailed {
+        /// What was wrong.
+        error: &'a dyn Error,
+    },
+    /// Our own fault.
+    InternalFailure {
         /// What was wrong.
         error: &'a dyn Error,
     },
@@ -318,6 +323,7 @@ pub fn audit(context: &Context, event: &Audit<'_>) {
         }
         Audit::RequestRefused { .. }
         | Audit::ExchangeFailed { .. }
+        | Audit::InternalFailure { .. }
         | Audit::AnswerBroken { .. }
         | Audit::UpstreamDown { .. }
         | Audit::UpstreamUp { .. }
@@ -360,6 +366,9 @@ fn service_event(context: &Context, event: &Audit<'_>) {
         }
         Audit::ExchangeFailed { error } => {
             emit!(warn, context, "upstream.failed", error = ErrorChain(*error).to_string());
+        }
+        Audit::InternalFailure { error } => {
+            emit!(error, context, "internal.failed", error = ErrorChain(*error).to_string());
         }
         Audit::AnswerBroken { upstream, error } => {
             let error = format!("upstream {upstream}: its answer broke off: {}", ErrorChain(*error));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::support::BrokenStore;
 use crate::support::Browser;
+use crate::support::OURS;
 use crate::support::Reply;
 use crate::support::SITE;
 use crate::support::Upstream;
@@ -17,6 +18,7 @@ async fn logged_in() -> (Upstream, Vestibule, Browser, Arc<BrokenStore>) {
     let app = Upstream::start(|request| match request.path() {
         "/login" if request.method == "POST" => Reply::redirect("/").header("set-cookie", "PHPSESSID=fresh"),
         "/logout" => Reply::redirect("/login"),
+        "/public/plain" => Reply::text("plain"),
         _ => Reply::text("page").header("set-cookie", "PHPSESSID=1").header("set-cookie", "theme=dark"),
     })
     .await;
@@ -114,5 +116,32 @@ async fn a_store_that_fails_in_the_midst_of_a_request_gives_nothing_away() {
         assert!(answer.set_cookies().is_empty() && !answer.body.contains("page"), "{answer:?}");
         store.works();
         assert_eq!(browser.get("/").await.status, 200, "{path}: the session that was is still there");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_panics_harms_no_other() {
+    // S168
+    let (app, proxy, mut alice, store) = logged_in().await;
+    let cookie = format!("{OURS}={}", alice.session().unwrap());
+    let two = format!(
+        "GET /private HTTP/1.1\r\nHost: app.test\r\nCookie: {cookie}\r\n\r\n\
+         GET /public/plain HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n"
+    );
+    for http2 in [false, true] {
+        store.panics();
+        let before = app.received().len();
+        let answer = alice.clone().over(http2).get("/private").await;
+        assert_eq!(answer.status, 500);
+        assert!(answer.set_cookies().is_empty() && answer.body.len() < 200, "{answer:?}");
+        assert!(answer.header("strict-transport-security").is_some());
+        assert_eq!(app.received().len(), before);
+        let answers = alice.raw(two.as_bytes()).await;
+        assert!(answers.starts_with("HTTP/1.1 500 ") && answers.contains("HTTP/1.1 200 "), "{answers}");
+        let login = proxy.browser().over(http2).post("/login", &[("username", "bob"), ("password", "secret")]).await;
+        assert!(login.status.is_server_error() && login.set_cookies().is_empty(), "no half-made session: {login:?}");
+
+        store.works();
+        assert_eq!(alice.get("/private").await.status, 200);
     }
 }
