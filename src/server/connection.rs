@@ -23,13 +23,13 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use crate::policy::site::Limits;
-use crate::policy::site::Timeouts;
 use crate::proxy::Peer;
 use crate::proxy::Worker;
 use crate::server::Shared;
 use crate::server::activity::Activity;
+use crate::server::activity::Overdue;
+use crate::server::activity::Patience;
 use crate::server::activity::Sending;
-use crate::server::activity::Why;
 use crate::server::door::Admitted;
 use crate::server::door::Permit;
 use crate::server::entrance;
@@ -94,10 +94,12 @@ async fn serve(
     let peer = Arc::new(Peer { address, hosts });
     let stop = worker.stopping().clone();
     let service = service(worker, peer, activity.clone());
+    let header = (!is_http2).then_some(timeouts.header);
+    let patience = Patience { keep_alive: timeouts.keep_alive, header, body_idle: timeouts.body_idle };
     if is_http2 {
-        serve_http2(&stop, stream, service, &activity, &timeouts, &limits).await;
+        serve_http2(&stop, stream, service, &activity, patience, &limits).await;
     } else {
-        serve_http1(&stop, stream, service, &activity, &timeouts, &limits).await;
+        serve_http1(&stop, stream, service, &activity, patience, &limits).await;
     }
 }
 
@@ -119,7 +121,7 @@ async fn serve_http1(
     stream: TlsStream<Admitted<Connection>>,
     service: impl Serve,
     activity: &Activity,
-    timeouts: &Timeouts,
+    patience: Patience,
     limits: &Limits,
 ) {
     let connection = http1::Builder::new()
@@ -134,15 +136,12 @@ async fn serve_http1(
     tokio::select! {
         _ended = connection.as_mut() => return,
         () = stop.cancelled() => {}
-        why = activity.no_request(timeouts.keep_alive, timeouts.header) => match why {
-            Why::Silent => {}
-            Why::Slow => return,
-        }
+        overdue = activity.overdue(patience) => if overdue != Overdue::Silent { return },
     }
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         _ended = connection => {}
-        () = activity.idle(LEAVE_TIME) => {}
+        _overdue = activity.overdue(Patience { keep_alive: LEAVE_TIME, ..patience }) => {}
     }
 }
 
@@ -151,7 +150,7 @@ async fn serve_http2(
     stream: TlsStream<Admitted<Connection>>,
     service: impl Serve,
     activity: &Activity,
-    timeouts: &Timeouts,
+    patience: Patience,
     limits: &Limits,
 ) {
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -170,12 +169,12 @@ async fn serve_http2(
     tokio::select! {
         _ended = connection.as_mut() => return,
         () = stop.cancelled() => {}
-        () = activity.idle(timeouts.keep_alive) => {}
+        overdue = activity.overdue(patience) => if overdue != Overdue::Silent { return },
     }
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         _ended = connection => {}
         // A client that says neither hello nor goodbye is not waited for.
-        () = activity.idle(LEAVE_TIME) => {}
+        _overdue = activity.overdue(Patience { keep_alive: LEAVE_TIME, ..patience }) => {}
     }
 }

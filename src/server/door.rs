@@ -87,6 +87,12 @@ impl<S> Admitted<S> {
         Self { stream, activity: Activity::new(), _permit: permit }
     }
 
+    fn count(&self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.activity.took(*bytes);
+        }
+    }
+
     /// What happens on it.
     pub(super) fn activity(&self) -> &Activity {
         &self.activity
@@ -106,7 +112,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Admitted<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Admitted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.count(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -114,7 +122,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Admitted<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.count(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

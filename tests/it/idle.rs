@@ -36,10 +36,19 @@ async fn start(header: &str, keep_alive: &str) -> (Upstream, Vestibule, Arc<Noti
     let held = Arc::clone(&release);
     let app = Upstream::start(move |request| match request.path() {
         "/public/slow" => Reply::text("at last").held(&held),
+        "/public/endless" => {
+            let (mut sender, body) = http_body_util::channel::Channel::<Bytes, std::io::Error>::new(1);
+            let given_up = Arc::clone(&held);
+            tokio::spawn(async move {
+                while sender.send_data(Bytes::from_static(&[b'x'; 65_536])).await.is_ok() {}
+                given_up.notify_one();
+            });
+            Reply::status(200).stream(body)
+        }
         _ => Reply::text("private"),
     })
     .await;
-    let timeouts = format!("[timeouts]\nheader = \"{header}\"\nkeep_alive = \"{keep_alive}\"\n");
+    let timeouts = format!("[timeouts]\nbody_idle = \"400ms\"\nheader = \"{header}\"\nkeep_alive = \"{keep_alive}\"\n");
     let (proxy, _) = Vestibule::of(parse(&format!("{}\n{timeouts}", file(&app.url(), SITE)))).await;
     (app, proxy, release)
 }
@@ -140,4 +149,34 @@ async fn http_2_connections_with_something_under_way_stay() {
     let answer = slow.await.unwrap().unwrap().into_body().collect().await.unwrap();
 
     assert_eq!(answer.to_bytes(), "at last");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_not_waited_for() {
+    // S115, S172: the connection to the application is not held for it.
+    let (_app, proxy, given_up) = start("1m", "1m").await;
+    let mut http1 = handshake(proxy.https, &Arc::new(client(BOTH, &[])), "app.test").await.unwrap();
+    let begun = Instant::now();
+    http1.write_all(b"GET /public/endless HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), given_up.notified()).await.expect("still waiting");
+    assert!(begun.elapsed() >= SHORT.mul_f32(0.9), "{:?}", begun.elapsed());
+
+    // It reads and answers pings, but opens no window.
+    let (mut http2, _connection) = http2(&proxy).await;
+    let begun = Instant::now();
+    let _unread = http2.send_request(request("/public/endless")).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), given_up.notified()).await.expect("still waiting");
+    assert!(begun.elapsed() >= SHORT.mul_f32(0.9), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_response_that_goes_on_is_not_cut() {
+    let (_app, proxy, _) = start("1m", "1m").await;
+    let (mut sender, _connection) = http2(&proxy).await;
+    let mut body = sender.send_request(request("/public/endless")).await.unwrap().into_body();
+
+    let begun = Instant::now();
+    while begun.elapsed() < 3 * SHORT {
+        body.frame().await.expect("ended").expect("cut");
+    }
 }
