@@ -120,7 +120,7 @@ impl Context {
     /// For what happens to a session, by this request or outside any.
     pub fn about(&self, session: &Outline) -> Self {
         Self {
-            request_id: self.request_id.clone(),
+            request_id: self.request_id,
             site: Some(Arc::clone(&session.site)),
             client: self.client.or(Some(session.binding.address)),
             session_ref: Some(Arc::clone(&session.session_ref)),
