@@ -33,6 +33,7 @@ mod login_page;
 mod login_styles;
 mod logout;
 mod logs;
+mod memory;
 mod messages;
 mod outages;
 mod own;
