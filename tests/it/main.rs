@@ -44,7 +44,6 @@ mod readme;
 mod rotation;
 mod signals;
 mod sites;
-mod store;
 mod streaming;
 #[allow(dead_code, unused_imports)] // The harness is ahead of the tests that use it.
 mod support;
