@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Buf;
 use bytes::Bytes;
 use http::HeaderMap;
+use http::Version;
 use http::header;
 use http_body::Frame;
 use http_body::SizeHint;
@@ -368,9 +369,10 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    /// The body of a request with these headers.
-    pub(super) fn new(body: Incoming, headers: &HeaderMap) -> Self {
-        Self { body: Some(body), held_back: headers.contains_key(header::EXPECT) }
+    /// The body of a request of this version with these headers. Over HTTP/2, where nobody is asked for
+    /// it, the client sends it after a while.
+    pub(super) fn new(body: Incoming, version: Version, headers: &HeaderMap) -> Self {
+        Self { body: Some(body), held_back: version < Version::HTTP_2 && headers.contains_key(header::EXPECT) }
     }
 
     /// Its length, if that is known.

@@ -219,7 +219,7 @@ impl<'a> Exchange<'a> {
         let snapshot = Arc::clone(&trace.snapshot);
         let upgrade = request.extensions().get::<OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
-        let body = Upload::new(body, &parts.headers);
+        let body = Upload::new(body, parts.version, &parts.headers);
         let authority = message::authority(parts.version, &parts.uri, &parts.headers)?;
         let place = snapshot.place(&authority);
         if let Some(Place::Site(site) | Place::Alias(site)) = place {
