@@ -1,6 +1,7 @@
 //! Login styles of real applications, each as a rule and what it makes of the application's answers.
 
 use http::HeaderValue;
+use http::StatusCode;
 
 use super::*;
 use crate::clock::Timestamp;
