@@ -76,6 +76,8 @@ use self::streams::Streams;
 
 /// How often open streams are checked against their sessions: ends are seen within a second (S46).
 const WATCH_EVERY: Duration = Duration::from_millis(500);
+/// How many changed clients are remembered; when there are more, some things are said again.
+const CHANGED_CLIENTS: usize = 16 * 1024;
 /// How often expired records are freed.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
@@ -107,6 +109,8 @@ pub struct Gate {
     learned: DashMap<String, Arc<Learned>>,
     /// What was said once and need not be said again.
     said: DashSet<String>,
+    /// Which clients were seen with sessions that began elsewhere.
+    changed_clients: DashSet<(SessionKey, u64)>,
     /// Anonymous sessions begun in the current minute, by address prefix.
     begun: DashMap<(Arc<str>, IpAddr), (u64, u32)>,
     request_ids: telemetry::RequestIds,
@@ -130,6 +134,7 @@ impl Gate {
             writes: TaskTracker::new(),
             learned,
             said: DashSet::new(),
+            changed_clients: DashSet::new(),
             begun: DashMap::new(),
             request_ids: telemetry::RequestIds::default(),
             stopping: CancellationToken::new(),
@@ -196,6 +201,9 @@ impl Gate {
                 }
             }
             Err(error) => telemetry::audit(&Context::default(), &Audit::StoreFailed { error: &error }),
+        }
+        if self.changed_clients.len() > CHANGED_CLIENTS {
+            self.changed_clients.clear();
         }
         let minute = now.as_secs() / 60;
         self.begun.retain(|_, (started, _)| *started == minute);

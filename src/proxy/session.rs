@@ -1,7 +1,12 @@
 //! Carries the session decisions out: look up, confirm, create, rotate, end, keep cookies.
 
 use std::future::Future;
+use std::hash::DefaultHasher;
+use std::hash::Hash;
+use std::hash::Hasher;
 use std::sync::Arc;
+
+use http::HeaderValue;
 
 use crate::policy::binding::Binding;
 use crate::policy::chain::Chain;
@@ -124,6 +129,15 @@ impl Exchange<'_> {
         lifecycle::judge(record, id, presenter, &self.site.rules, self.now)
     }
 
+    /// Whether this client presents the session for the first time: what differs is said once, not with
+    /// every request.
+    fn is_news(&self, key: &SessionKey) -> bool {
+        let mut hasher = DefaultHasher::new();
+        self.client.address.hash(&mut hasher);
+        self.user_agent.as_ref().map(HeaderValue::as_bytes).hash(&mut hasher);
+        self.worker.gate.changed_clients.insert((*key, hasher.finish()))
+    }
+
     async fn adopt(&mut self, handle: Handle, id: SessionId, record: Record, verdict: Verdict) -> Result<(), Failure> {
         let key = *handle.key();
         match verdict {
@@ -131,7 +145,9 @@ impl Exchange<'_> {
                 self.trace.context.session_ref = Some(session_ref(&key, &record));
                 self.trace.context.user = record.identity.as_ref().map(|identity| identity.user.clone());
                 self.trace.authenticated = record.identity.is_some();
-                if let Some(mismatch) = signal {
+                if let Some(mismatch) = signal
+                    && self.is_news(&key)
+                {
                     telemetry::audit(&self.trace.context, &Audit::BindingSignal { mismatch });
                 }
                 self.session = Session::Live(Box::new(Live { handle, id, record }));
