@@ -46,7 +46,12 @@ pub(super) async fn admit(
     if entrance.proxy_protocol && is_trusted {
         let header = proxy_protocol::read_header(stream);
         let handshake = shared.timeouts.load().handshake;
-        match tokio::time::timeout(handshake, header).await {
+        let read = tokio::select! {
+            read = tokio::time::timeout(handshake, header) => read,
+            // Nothing was asked yet.
+            () = shared.stop.cancelled() => return None,
+        };
+        match read {
             Ok(Ok(Some(source))) => client = Some(source),
             Ok(Ok(None)) => {}
             Ok(Err(error)) => {

@@ -304,3 +304,24 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_cannot_be_listened_on_has_a_remedy() {
+        let tcp = |port| ListenAddress::Tcp(([127, 0, 0, 1], port).into());
+        let unix = || ListenAddress::Unix("/run/app.sock".into());
+        for (address, kind, expected) in [
+            (tcp(443), io::ErrorKind::PermissionDenied, "CAP_NET_BIND_SERVICE"),
+            (tcp(8443), io::ErrorKind::AddrInUse, "another program listens there"),
+            (tcp(8443), io::ErrorKind::AddrNotAvailable, "does not have that address"),
+            (unix(), io::ErrorKind::NotFound, "its directory does not exist"),
+        ] {
+            let error = BindError { address, source: kind.into() }.to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        assert_eq!(remedy(&io::ErrorKind::PermissionDenied.into(), &unix()), "", "no port, no capability");
+    }
+}

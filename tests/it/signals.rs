@@ -107,6 +107,23 @@ async fn a_stop_lets_requests_finish_and_nobody_else_wait() {
 }
 
 #[tokio::test]
+async fn a_balancer_that_has_said_nothing_does_not_hold_up_a_stop() {
+    let (app, _) = slow_app().await;
+    let balanced = "trusted_proxies = \"127.0.0.1\"\nproxy_protocol = true\nworkers = 1";
+    let text = format!("{}\n[timeouts]\nhandshake = \"1m\"\n", file(&app.url(), SITE));
+    let mut program = Program::start(&text.replace("workers = 1", balanced)).await;
+    let mut silent = TcpStream::connect(program.https).await.unwrap();
+    let mut plain = TcpStream::connect(program.http).await.unwrap();
+
+    program.signal("TERM");
+
+    assert_eq!(silent.read(&mut [0; 1]).await.unwrap(), 0);
+    assert_eq!(plain.read(&mut [0; 1]).await.unwrap(), 0);
+    assert_eq!(program.ended().await.code(), Some(0));
+    assert!(program.events("drain.cut").is_empty());
+}
+
+#[tokio::test]
 async fn http_2_streams_finish_and_the_connection_says_goodbye() {
     // S116
     let (app, release) = slow_app().await;
@@ -260,6 +277,7 @@ async fn a_file_that_is_wrong_changes_nothing_and_all_that_is_wrong_is_logged() 
         (open.replace("server.pem", "ca.pem"), &["does not fit"]),
         (open.replace("workers = 1", "workers = 2"), &["listen.workers", "restart"]),
         (open.replacen("127.0.0.1:0", "127.0.0.1:1", 1), &["listen.https", "restart"]),
+        (open.replace("memory:", "file:other"), &["store.url", "restart"]),
     ] {
         let already = program.lines().len();
         fs::write(program.file(), broken).unwrap();
@@ -275,7 +293,7 @@ async fn a_file_that_is_wrong_changes_nothing_and_all_that_is_wrong_is_logged() 
     }
     fs::remove_file(program.file()).unwrap();
     program.signal("HUP");
-    eventually("a refusal", || program.lines().iter().filter(|line| line["event"] == "config.refused").count() == 7)
+    eventually("a refusal", || program.lines().iter().filter(|line| line["event"] == "config.refused").count() == 8)
         .await;
     fs::write(program.file(), &open).unwrap();
     program.signal("HUP");
