@@ -83,6 +83,22 @@ async fn tunnels_end_with_their_session() {
 }
 
 #[tokio::test]
+async fn a_tunnel_that_opens_after_its_session_has_ended_is_closed() {
+    // S46: the application takes its time to answer the handshake.
+    let (app, proxy, mut browser) = logged_in(SITE).await;
+    let waiting = browser.clone();
+    let opening = tokio::spawn(async move { open(&waiting, "/held/ws", &[]).await });
+    eventually("the application is asked", || app.upstream.last().path() == "/held/ws").await;
+
+    browser.get("/logout").await;
+    app.release.notify_one();
+    let (socket, _) = opening.await.unwrap().unwrap();
+    proxy.advance(Duration::from_millis(500));
+
+    assert_ended(&app, &mut [socket], 1).await;
+}
+
+#[tokio::test]
 async fn another_users_tunnels_stay() {
     let (_app, proxy, mut browser) = logged_in(SITE).await;
     let mut other = proxy.browser();

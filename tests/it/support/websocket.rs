@@ -12,6 +12,7 @@ use http::Response;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::client_async;
@@ -31,6 +32,8 @@ use super::eventually;
 /// An application with a login and an echo at every path that ends in `/ws`.
 pub struct EchoApp {
     pub upstream: Upstream,
+    /// Lets the answer to a handshake at `/held/ws` go.
+    pub release: Arc<Notify>,
     seen: Arc<Mutex<Vec<String>>>,
 }
 
@@ -38,15 +41,18 @@ impl EchoApp {
     pub async fn start() -> Self {
         let seen: Arc<Mutex<Vec<String>>> = Arc::default();
         let log = Arc::clone(&seen);
+        let release = Arc::new(Notify::new());
+        let hold = Arc::clone(&release);
         let upstream = Upstream::start(move |request| match request.path() {
             "/login" | "/logout" => Reply::redirect("/"),
+            "/held/ws" => accept(request, &log).held(&hold),
             path if path.ends_with("/ws") => accept(request, &log),
             "/other/protocol" => Reply::status(101).header("connection", "upgrade").header("upgrade", "foo"),
             "/not/found" => Reply::status(404).body("no WebSocket here"),
             "/moved" => Reply::redirect("/elsewhere").header("set-cookie", "PHPSESSID=moved"),
             _ => Reply::text("private"),
         });
-        Self { upstream: upstream.await, seen }
+        Self { upstream: upstream.await, release, seen }
     }
 
     /// Everything that happened on its WebSockets.
