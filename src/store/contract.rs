@@ -6,53 +6,23 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::policy::binding::Bind;
 use crate::policy::binding::Binding;
-use crate::policy::binding::BindingRules;
-use crate::policy::binding::OnMismatch;
-use crate::policy::session::Identity;
-use crate::policy::session::SessionId;
-use crate::policy::session::SessionRules;
-use crate::policy::session::UserName;
 use crate::policy::vault::VaultCookie;
+use crate::store::fixtures::SITE;
+use crate::store::fixtures::at;
+use crate::store::fixtures::handle;
+use crate::store::fixtures::of;
+use crate::store::fixtures::rules;
 
 const IDLE: Duration = Duration::from_secs(1800);
-const SITE: &str = "https://app.test";
-
-fn at(seconds: u64) -> Timestamp {
-    Timestamp::from_millis(seconds * 1000)
-}
-
-fn handle(number: u8) -> Handle {
-    SessionId::from_random([number; 32]).handle()
-}
 
 fn key(number: u8) -> SessionKey {
     *handle(number).key()
 }
 
-fn rules() -> SessionRules {
-    SessionRules {
-        idle: Duration::from_secs(1800),
-        absolute: Duration::from_secs(8 * 3600),
-        anonymous: Duration::from_secs(1800),
-        rotate_every: None,
-        rotation_grace: Duration::from_secs(30),
-        max_per_user: None,
-        binding: BindingRules { bind: Bind::Off, on_mismatch: OnMismatch::Log, on_user_agent_change: OnMismatch::Log },
-    }
-}
-
 fn anonymous(now: Timestamp) -> Record {
     let binding = Binding::new([127, 0, 0, 1].into(), None);
     Record::anonymous(Arc::from(SITE), binding, Chain::begin(&[0; 16], now), Arc::default(), &rules(), now)
-}
-
-fn of(user: &str) -> Record {
-    let identity = Identity::new(UserName::parse(user).unwrap(), at(0), Arc::from("ref"));
-    let binding = Binding::new([127, 0, 0, 1].into(), None);
-    let chain = Chain::begin(&[0; 16], at(0));
-    Record::authenticated(Arc::from(SITE), Arc::new(identity), binding, chain, Arc::default(), &rules(), at(0))
 }
 
 fn put(name: &str) -> VaultChange {

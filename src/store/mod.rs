@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod contract;
 pub mod file;
+#[cfg(test)]
+mod fixtures;
 mod journal;
 pub mod memory;
 pub mod sealed;

@@ -1,0 +1,131 @@
+//! Sealed records: what can be read, opened and forged.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::fixtures::SITE;
+use crate::store::fixtures::at;
+use crate::store::fixtures::handle;
+use crate::store::fixtures::rules;
+
+fn cookie(name: &str, value: &str) -> VaultCookie {
+    VaultCookie {
+        name: Bytes::copy_from_slice(name.as_bytes()),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+        path: "/app".into(),
+        domain: Some("app.test".into()),
+        expires: Some(at(9_000_000)),
+        same_site: Some(SameSite::Strict),
+        created: at(5),
+        used: at(6),
+    }
+}
+
+fn record(user: Option<&str>, cookies: Vec<VaultCookie>) -> Record {
+    let chain = Chain::begin(&[1; 16], at(0)).offer(&[1; 16], &[2; 16], at(1));
+    let (binding, vault) = (Binding::new([192, 0, 2, 1].into(), Some("Test/1.0")), Arc::new(Vault::of(cookies)));
+    let site = Arc::from(SITE);
+    match user {
+        Some(user) => {
+            let identity = Identity::new(UserName::parse(user).unwrap(), at(7), Arc::from("ref"));
+            Record::authenticated(site, Arc::new(identity), binding, chain, vault, &rules(), at(7))
+        }
+        None => Record::anonymous(site, binding, chain, vault, &rules(), at(7)),
+    }
+}
+
+fn stored(user: Option<&str>) -> Sealed {
+    seal(&handle(1), &record(user, vec![cookie("sid", "secret-one"), cookie("other", "secret-two")])).unwrap()
+}
+
+fn refused(stored: &Sealed) -> Unusable {
+    open(&handle(1), stored).map(|_| ()).unwrap_err()
+}
+
+#[test]
+fn what_was_sealed_is_opened() {
+    for user in [Some("alice"), None] {
+        let before = record(user, vec![cookie("sid", "v")]);
+        let after = open(&handle(1), &seal(&handle(1), &before).unwrap()).unwrap();
+        assert_eq!(after.identity, before.identity);
+        assert_eq!(after.vault, before.vault);
+        assert_eq!(after.chain, before.chain);
+        assert_eq!(after.outline(handle(1).key()), before.outline(handle(1).key()));
+    }
+}
+
+#[test]
+fn nothing_secret_can_be_read() {
+    // S18, S25
+    let sealed = stored(Some("alice"));
+    let cookies = sealed.cookies.iter().flat_map(|cookie| [&cookie.field[..], &cookie.sealed].concat());
+    let bytes: Vec<u8> = sealed
+        .readable
+        .iter()
+        .chain(&sealed.chain)
+        .chain(sealed.identity.iter().flatten())
+        .copied()
+        .chain(cookies)
+        .collect();
+    for secret in [&b"secret-one"[..], b"secret-two", b"sid", handle(1).selector(), &[2; 16]] {
+        assert!(!bytes.windows(secret.len()).any(|window| window == secret), "{secret:?}");
+    }
+}
+
+#[test]
+fn only_the_selector_opens_it() {
+    assert_eq!(open(&handle(2), &stored(Some("alice"))).map(|_| ()), Err(Unusable::Forged));
+}
+
+#[test]
+fn nobody_forges_a_user() {
+    // S184: with every field of other records at hand.
+    let (alice, bob) = (stored(Some("alice")), stored(Some("bob")));
+    let other = seal(&handle(2), &record(Some("root"), Vec::new())).unwrap();
+    assert_eq!(refused(&Sealed { readable: bob.readable.clone(), ..alice.clone() }), Unusable::Forged);
+    assert_eq!(refused(&Sealed { identity: other.identity, ..alice.clone() }), Unusable::Forged);
+    assert_eq!(refused(&Sealed { identity: bob.identity, ..alice.clone() }), Unusable::Forged);
+    assert_eq!(refused(&Sealed { identity: None, ..alice.clone() }), Unusable::Forged);
+    assert_eq!(refused(&Sealed { identity: alice.identity, ..stored(None) }), Unusable::Forged);
+}
+
+#[test]
+fn cookies_stay_in_their_place() {
+    let mut swapped = stored(Some("alice"));
+    let first = swapped.cookies[0].sealed.clone();
+    swapped.cookies[0].sealed = std::mem::replace(&mut swapped.cookies[1].sealed, first);
+    assert_eq!(refused(&swapped), Unusable::Forged);
+}
+
+#[test]
+fn another_version_is_told_from_damage() {
+    // VR-28
+    let mut newer = stored(Some("alice"));
+    newer.readable[0] = VERSION + 1;
+    assert_eq!(refused(&newer), Unusable::Version);
+    assert_eq!(read_outline(&[], at(0)), Err(Unusable::Damaged));
+}
+
+proptest! {
+    #[test]
+    fn every_changed_bit_is_noticed(at in any::<prop::sample::Index>(), bit in 0..8_u8) {
+        let mut edited = stored(Some("alice"));
+        let readable = edited.readable.len();
+        let identity = edited.identity.as_ref().map_or(0, Vec::len);
+        let at = at.index(readable + identity);
+        let byte = match at.checked_sub(readable) {
+            None => &mut edited.readable[at],
+            Some(at) => &mut edited.identity.as_mut().unwrap()[at],
+        };
+        *byte ^= 1_u8 << bit;
+        prop_assert!(open(&handle(1), &edited).is_err());
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(readable in any::<Vec<u8>>(), chain in any::<Vec<u8>>(), sealed in any::<Vec<u8>>()) {
+        let identity = Some(sealed.clone());
+        let cookies = vec![SealedCookie { field: [0; 16], sealed }];
+        let garbage = Sealed { readable: [vec![VERSION], readable].concat(), identity, chain, cookies, revision: 0, seen: at(0) };
+        prop_assert!(open(&handle(1), &garbage).is_err());
+    }
+}
