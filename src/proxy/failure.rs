@@ -129,7 +129,7 @@ impl Failure {
             BodyError::Idle => Self::Paused,
             BodyError::TooLarge => Self::TooLarge,
             BodyError::SessionEnded => Self::SessionEnded,
-            BodyError::Broken(_) | BodyError::Stopping => Self::Body(Box::new(error)),
+            BodyError::Broken(_) | BodyError::Stalled | BodyError::Stopping => Self::Body(Box::new(error)),
         }
     }
 
@@ -137,9 +137,11 @@ impl Failure {
     pub(super) fn of_login_body(error: BodyError) -> Self {
         match error {
             BodyError::Broken(_) => Self::Truncated(error),
-            BodyError::Idle | BodyError::TooLarge | BodyError::SessionEnded | BodyError::Stopping => {
-                Self::of_request_body(error)
-            }
+            BodyError::Idle
+            | BodyError::TooLarge
+            | BodyError::SessionEnded
+            | BodyError::Stalled
+            | BodyError::Stopping => Self::of_request_body(error),
         }
     }
 
@@ -151,7 +153,9 @@ impl Failure {
                 Some(BodyError::Idle) => return Self::Paused,
                 Some(BodyError::TooLarge) => return Self::TooLarge,
                 Some(BodyError::SessionEnded) => return Self::SessionEnded,
-                Some(BodyError::Broken(_) | BodyError::Stopping) => return Self::Body(Box::new(failure)),
+                Some(BodyError::Broken(_) | BodyError::Stalled | BodyError::Stopping) => {
+                    return Self::Body(Box::new(failure));
+                }
                 None => source = cause.source(),
             }
         }

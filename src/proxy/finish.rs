@@ -2,18 +2,19 @@
 
 use http::HeaderMap;
 use http::Response;
+use http::Version;
 use http::header;
 
 use crate::policy::access::Access;
 use crate::policy::csrf::RequestKind;
 use crate::policy::headers;
 use crate::proxy::body::Body;
-use crate::proxy::body::Source;
-use crate::proxy::body::Stream;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::Failure;
+use crate::proxy::flow::Stream;
 use crate::proxy::forward::Answer;
 use crate::proxy::forward::AnswerBody;
+use crate::proxy::source::Source;
 
 const EVENTS: &[u8] = b"text/event-stream";
 
@@ -35,18 +36,28 @@ impl Exchange<'_> {
         self.rotate(&head.headers, eligible).await?;
         let body = match body {
             AnswerBody::Unread(body, lease) => {
-                let stream = self.response_stream(body, &head.headers);
-                Body::stream(stream.with_lease(lease, &self.trace.context))
+                let stream = self.response_stream(body, &head.headers).with_lease(lease, &self.trace.context);
+                self.response_body(stream.begin().await)
             }
             AnswerBody::Begun(bytes, rest, lease) => {
-                let stream = self.response_stream(rest, &head.headers);
-                Body::stream(stream.with_prefix(bytes).with_lease(lease, &self.trace.context))
+                let stream = self.response_stream(rest, &head.headers).with_prefix(bytes);
+                self.response_body(stream.with_lease(lease, &self.trace.context))
             }
             AnswerBody::Whole(bytes) => Body::bytes(bytes),
         };
         let mut response = Response::from_parts(head, body);
-        *response.version_mut() = http::Version::HTTP_11;
+        *response.version_mut() = Version::HTTP_11;
         Ok(response)
+    }
+
+    fn response_body(&self, stream: Stream) -> Body {
+        if let Some(bytes) = stream.whole() {
+            return Body::bytes(bytes);
+        }
+        match self.snapshot.timeouts.body_idle {
+            Some(limit) if self.version == Version::HTTP_2 => Body::watched(stream, limit, &self.trace.context),
+            Some(_) | None => Body::stream(stream),
+        }
     }
 
     fn response_stream(&self, body: impl Into<Source>, headers: &HeaderMap) -> Stream {

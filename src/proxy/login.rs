@@ -32,13 +32,13 @@ use crate::policy::vault::Fate;
 use crate::policy::vault::Vault;
 use crate::policy::vault::VaultChange;
 use crate::policy::vault::VaultCookie;
-use crate::proxy::body;
 use crate::proxy::body::Body;
-use crate::proxy::body::ReadAhead;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::Failure;
 use crate::proxy::forward::Answer;
 use crate::proxy::forward::AnswerBody;
+use crate::proxy::source;
+use crate::proxy::source::ReadAhead;
 use crate::proxy::upstream::UpstreamError;
 use crate::telemetry;
 use crate::telemetry::Audit;
@@ -108,7 +108,7 @@ impl Exchange<'_> {
         }
         let Some(body) = self.body.take() else { return Ok(true) };
         let idle = self.snapshot.timeouts.body_idle;
-        let ahead = body::read_ahead(body, BODY_LIMIT, idle).await.map_err(Failure::of_login_body)?;
+        let ahead = source::read_ahead(body, BODY_LIMIT, idle).await.map_err(Failure::of_login_body)?;
         match ahead.rest {
             Some(_) if !authenticated => Err(Failure::TooLarge),
             rest => {
@@ -195,7 +195,7 @@ impl Exchange<'_> {
             AnswerBody::Unread(body, lease) => {
                 let idle = self.snapshot.timeouts.body_idle;
                 let broken = |error| lease.upstream.failure(UpstreamError::Answer(error));
-                let ahead = body::read_ahead(body, BODY_LIMIT, idle).await.map_err(broken)?;
+                let ahead = source::read_ahead(body, BODY_LIMIT, idle).await.map_err(broken)?;
                 match ahead.rest {
                     Some(rest) => AnswerBody::Begun(ahead.bytes, rest, lease),
                     None => {

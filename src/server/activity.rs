@@ -139,8 +139,12 @@ impl Activity {
 
 impl Exchange {
     /// Goes on until the response has been sent, or given up.
-    pub(super) fn until_sent(self, response: Response<Body>) -> Response<Sending> {
-        response.map(|body| Sending { body, exchange: self })
+    pub(super) fn until_sent(mut self, response: Response<Body>) -> Response<Sending> {
+        response.map(|body| {
+            // Over HTTP/2 a body is not polled before there is a window for it.
+            self.stall(!body.is_empty());
+            Sending { body, exchange: self }
+        })
     }
 
     fn stall(&mut self, is_stalled: bool) {

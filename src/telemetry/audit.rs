@@ -220,6 +220,8 @@ pub enum Audit<'a> {
         /// How.
         error: &'a dyn Error,
     },
+    /// A client took nothing of its answer for the `body_idle` timeout.
+    ClientStalled,
     /// One of several upstreams cannot be connected to; others are asked instead.
     UpstreamDown {
         /// Which, and why.
@@ -325,6 +327,7 @@ pub fn audit(context: &Context, event: &Audit<'_>) {
         | Audit::ExchangeFailed { .. }
         | Audit::InternalFailure { .. }
         | Audit::AnswerBroken { .. }
+        | Audit::ClientStalled
         | Audit::UpstreamDown { .. }
         | Audit::UpstreamUp { .. }
         | Audit::StoreFailed { .. }
@@ -374,6 +377,7 @@ fn service_event(context: &Context, event: &Audit<'_>) {
             let error = format!("upstream {upstream}: its answer broke off: {}", ErrorChain(*error));
             emit!(warn, context, "upstream.failed", error = error);
         }
+        Audit::ClientStalled => emit!(info, context, "client.stalled"),
         Audit::UpstreamDown { error } => {
             emit!(warn, context, "upstream.down", error = ErrorChain(*error).to_string());
         }

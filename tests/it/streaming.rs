@@ -403,3 +403,96 @@ async fn a_long_upload_is_not_taken_for_a_slow_application() {
         assert_eq!(app.last().body, "piece ".repeat(8));
     }
 }
+
+/// An application that sends without end.
+async fn endless() -> Wire {
+    Wire::start(move |_, mut stream: TcpStream| async move {
+        let block = format!("4000\r\n{}\r\n", "x".repeat(0x4000));
+        while read_head(&mut stream).await.starts_with("GET /public/small ") {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nsmall").await.unwrap();
+        }
+        let _closed = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        while stream.write_all(block.as_bytes()).await.is_ok() {}
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_does_not_keep_others_out() {
+    // S115, S172
+    let wire = endless().await;
+    let site =
+        format!("{SITE}[limits]\nupstream_connections = 1\n[timeouts]\nbody_idle = \"300ms\"\nconnect = \"5s\"\n");
+    let (_proxy, browser) = Vestibule::at(&wire.url(), &site).await;
+    for http2 in [false, true] {
+        let stalled = soon("the head", browser.clone().over(http2).open(get("/public/large"))).await;
+        let answer = soon("another client's answer", browser.clone().get("/public/small")).await;
+        assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, "small"));
+        let rest = soon("its end", stalled.into_body().collect()).await;
+        assert!(rest.is_err(), "it is cut, not completed");
+    }
+}
+
+#[tokio::test]
+async fn a_client_without_a_window_does_not_keep_others_out() {
+    // S115: not even one piece can be sent to it.
+    let wire = endless().await;
+    let timeouts = "[timeouts]\nbody_idle = \"300ms\"\nconnect = \"5s\"\nkeep_alive = \"300ms\"\n";
+    let site = format!("{SITE}[limits]\nupstream_connections = 1\n{timeouts}");
+    let (_proxy, browser) = Vestibule::at(&wire.url(), &site).await;
+    for path in ["/public/small", "/public/large"] {
+        let stream = browser.connect(b"h2").await;
+        let handshake = hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+            .initial_stream_window_size(0)
+            .handshake(hyper_util::rt::TokioIo::new(stream));
+        let (mut sender, connection) = handshake.await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = Request::get(format!("https://app.test{path}")).body(Full::<Bytes>::default()).unwrap();
+        let response = soon("the head", sender.send_request(request)).await.unwrap();
+        assert_eq!(response.status(), 200);
+
+        let answer = soon("another client's answer", browser.clone().get("/public/small")).await;
+        assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, "small"), "{path}");
+        if path == "/public/large" {
+            let _closed = soon("a connection on which nothing moves is closed", connection).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slow_client_is_served_as_long_as_it_takes_something() {
+    let wire = endless().await;
+    let (_proxy, browser) = Vestibule::at(&wire.url(), &format!("{SITE}[timeouts]\nbody_idle = \"300ms\"\n")).await;
+    for http2 in [false, true] {
+        let mut response = browser.clone().over(http2).open(get("/public/large")).await;
+        for _ in 0..8 {
+            let mut taken = 0;
+            while taken < 1024 * 1024 {
+                taken += piece(&mut response).await.unwrap().unwrap().len();
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn nor_does_one_that_takes_another_answer_on_the_same_connection() {
+    // S115
+    let wire = endless().await;
+    let timeouts = "[timeouts]\nbody_idle = \"300ms\"\nconnect = \"5s\"\n";
+    let site = format!("{SITE}[limits]\nupstream_connections = 2\n{timeouts}");
+    let (_proxy, browser) = Vestibule::at(&wire.url(), &site).await;
+    let stream = hyper_util::rt::TokioIo::new(browser.connect(b"h2").await);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = || Request::get("https://app.test/public/large").body(Full::<Bytes>::default()).unwrap();
+    let _unread = soon("the head", sender.send_request(request())).await.unwrap();
+    let mut read = soon("the head", sender.send_request(request())).await.unwrap();
+    let reading = tokio::spawn(async move { while piece(&mut read).await.unwrap().is_ok() {} });
+
+    let answer = soon("another client's answer", browser.clone().get("/public/small")).await;
+
+    assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, "small"));
+    assert!(!reading.is_finished(), "what is taken goes on");
+}
