@@ -8,6 +8,7 @@ mod activity;
 mod apps;
 mod audit;
 mod binding;
+mod bodies;
 mod certificates;
 mod cli;
 mod cookies;
