@@ -122,8 +122,27 @@ pub enum GateError {
         #[source]
         source: rustls::pki_types::pem::Error,
     },
-    /// The client certificate and its key, or the authorities.
-    #[error("the TLS settings for the upstream {upstream} do not work")]
+    /// A file without a certificate that can be read.
+    #[error(
+        "there is no usable certificate in {path}: `ca` of [site.upstream_tls] wants PEM certificates of authorities"
+    )]
+    NoAuthority {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The client certificate and its key.
+    #[error("the key {key} does not fit the certificate {certificate} of [site.upstream_tls]")]
+    Mismatch {
+        /// The certificate.
+        certificate: PathBuf,
+        /// The key.
+        key: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+    /// The TLS library refuses the settings.
+    #[error("TLS to the upstream {upstream} cannot be set up")]
     Tls {
         /// The upstream.
         upstream: String,
@@ -235,20 +254,26 @@ fn authority(address: &UpstreamAddress) -> Option<String> {
 fn tls(host: &str, settings: &UpstreamTls) -> Result<(TlsConnector, ServerName<'static>), GateError> {
     let named = |source| GateError::Tls { upstream: host.to_owned(), source };
     let roots = match &settings.ca {
-        Some(path) => roots_from(path).map_err(|error| error.unwrap_or_else(|| GateError::NoAuthorities))?,
+        Some(path) => roots_from(path)?,
         None => system_roots()?,
     };
-    let builder = rustls::ClientConfig::builder().with_root_certificates(roots);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(named)?
+        .with_root_certificates(roots);
     let config = match &settings.client {
         None => builder.with_no_client_auth(),
-        Some((certificate, key)) => {
+        Some((certificate, key_path)) => {
             let pem = |path: &Path| {
                 let path = path.to_owned();
                 move |source| GateError::Pem { path, source }
             };
             let chain = certificates(certificate)?;
-            let key = PrivateKeyDer::from_pem_file(key).map_err(pem(key))?;
-            builder.with_client_auth_cert(chain, key).map_err(named)?
+            let key = PrivateKeyDer::from_pem_file(key_path).map_err(pem(key_path))?;
+            let (certificate, key_path) = (certificate.clone(), key_path.clone());
+            let mismatch = |source| GateError::Mismatch { certificate, key: key_path, source };
+            builder.with_client_auth_cert(chain, key).map_err(mismatch)?
         }
     };
     let name = settings.server_name.as_deref().unwrap_or(host).trim_start_matches('[').trim_end_matches(']');
@@ -261,11 +286,10 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, GateError> 
     CertificateDer::pem_file_iter(path).map_err(pem)?.collect::<Result<_, _>>().map_err(pem)
 }
 
-/// The authorities in a file; `Err(None)` when there is none in it.
-fn roots_from(path: &Path) -> Result<RootCertStore, Option<GateError>> {
+fn roots_from(path: &Path) -> Result<RootCertStore, GateError> {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certificates(path).map_err(Some)?);
-    if roots.is_empty() { Err(None) } else { Ok(roots) }
+    roots.add_parsable_certificates(certificates(path)?);
+    if roots.is_empty() { Err(GateError::NoAuthority { path: path.to_owned() }) } else { Ok(roots) }
 }
 
 fn system_roots() -> Result<RootCertStore, GateError> {

@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use vestibule::cert;
 
+use crate::support::Certificates;
 use crate::support::Received;
 use crate::support::Reply;
 use crate::support::SITE;
@@ -29,6 +30,7 @@ use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::Wire;
 use crate::support::certificates;
+use crate::support::configure;
 use crate::support::eventually;
 use crate::support::file;
 use crate::support::program::Program;
@@ -96,6 +98,36 @@ async fn why_an_application_is_not_trusted_is_in_the_log() {
     let cause = failures[0]["error"].as_str().unwrap();
     assert!(cause.contains(&app.url()) && cause.contains("invalid peer certificate"), "{cause}");
     assert!(app.received().is_empty());
+}
+
+#[test]
+fn files_that_cannot_be_used_are_named() {
+    let directory = TempDir::new().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let garbage = write("garbage.pem", "garbage");
+    let broken = write("broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let other = write("other.key", &KeyPair::generate().unwrap().serialize_pem());
+    let Certificates { ca, certificate, key, .. } = certificates();
+    let client = |certificate: &Path, key: &Path| {
+        format!("ca = {ca:?}\nclient_certificate = {certificate:?}\nclient_key = {key:?}\n")
+    };
+    for (keys, expected) in [
+        (format!("ca = {garbage:?}"), vec!["no usable certificate", "garbage.pem"]),
+        (format!("ca = {broken:?}"), vec!["no usable certificate", "broken.pem"]),
+        (format!("ca = {key:?}"), vec!["no usable certificate", "server.key"]),
+        (client(certificate, &other), vec!["does not fit", "other.key", "server.pem"]),
+        (client(certificate, &garbage), vec!["cannot use", "garbage.pem"]),
+        (client(&garbage, key), vec!["garbage.pem"]),
+    ] {
+        let config = configure("https://localhost", &format!("{SITE}[site.upstream_tls]\n{keys}\n"));
+        let error = vestibule::app::check(&config).unwrap_err();
+        let text = vestibule::telemetry::ErrorChain(&error).to_string();
+        assert!(expected.iter().all(|word| text.contains(word)), "{text}");
+    }
 }
 
 #[tokio::test]
