@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::Method;
 use http::Request;
 use http::Response;
@@ -38,7 +39,7 @@ const IDLE_LIMIT: usize = 64;
 
 struct Idle {
     sender: SendRequest<Body>,
-    since: Timestamp,
+    until: Timestamp,
 }
 
 /// The idle connections of one worker.
@@ -54,6 +55,8 @@ pub(super) struct Lease {
     sender: SendRequest<Body>,
     /// Whether the application knows the connection, not only the request, as some user's.
     personal: bool,
+    /// How long it may idle.
+    lifetime: Duration,
     sending: Arc<Sending>,
 }
 
@@ -62,7 +65,7 @@ impl Lease {
     /// being sent. Then it is left to end by itself: nobody may have to wait for a slow upload.
     pub(super) fn give_back(self) {
         if self.sending.is_done() && !self.personal {
-            self.pool.put(self.upstream.id, self.sender);
+            self.pool.put(self.upstream.id, self.sender, self.lifetime);
         }
     }
 }
@@ -91,14 +94,14 @@ impl Pool {
         }
     }
 
-    fn put(&self, upstream: usize, sender: SendRequest<Body>) {
+    fn put(&self, upstream: usize, sender: SendRequest<Body>, lifetime: Duration) {
         if sender.is_closed() {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = idle.entry(upstream).or_default();
         if idle.len() < IDLE_LIMIT {
-            idle.push(Idle { sender, since: self.clock.now() });
+            idle.push(Idle { sender, until: self.clock.now().plus(lifetime) });
         }
     }
 
@@ -182,7 +185,8 @@ impl Pool {
             let mut error = match answer.ok_or((UpstreamError::FirstByteTimeout, None))? {
                 Ok(response) => {
                     let (pool, upstream) = (Arc::clone(self), Arc::clone(upstream));
-                    return Ok((response, Lease { pool, upstream, sender, personal, sending }));
+                    let lifetime = lifetime(response.headers());
+                    return Ok((response, Lease { pool, upstream, sender, personal, lifetime, sending }));
                 }
                 Err(error) => error,
             };
@@ -200,7 +204,7 @@ impl Pool {
 
 impl Idle {
     fn is_usable(&self, now: Timestamp) -> bool {
-        now.since(self.since) < IDLE_LIFETIME && !self.sender.is_closed()
+        now < self.until && !self.sender.is_closed()
     }
 }
 
@@ -230,6 +234,15 @@ async fn first_byte<T>(answer: impl Future<Output = T>, sending: &Sending, limit
     }
 }
 
+/// How long a connection may idle: a second less than the application says it keeps it, or a form could
+/// be sent into a connection that is just being closed.
+fn lifetime(headers: &HeaderMap) -> Duration {
+    let Some(line) = headers.get("keep-alive").and_then(|value| value.to_str().ok()) else { return IDLE_LIFETIME };
+    let timeout = line.split(',').find_map(|part| part.trim().strip_prefix("timeout=")?.parse().ok());
+    let timeout = timeout.map(|seconds: u64| Duration::from_secs(seconds.saturating_sub(1)));
+    timeout.map_or(IDLE_LIFETIME, |timeout| timeout.min(IDLE_LIFETIME))
+}
+
 /// A copy of the request, if it may be sent twice.
 fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) || !request.body().is_empty() {
@@ -240,4 +253,27 @@ fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
     Some(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_application_says_how_long_it_keeps_a_connection() {
+        for (line, seconds) in [
+            ("timeout=5", 4),
+            ("timeout=5, max=100", 4),
+            ("max=100,timeout=15", 14),
+            ("timeout=1", 0),
+            ("timeout=0", 0),
+            ("timeout=600", 60),
+            ("timeout=x", 60),
+            ("max=100", 60),
+        ] {
+            let headers = HeaderMap::from_iter([("keep-alive".parse().unwrap(), line.parse().unwrap())]);
+            assert_eq!(lifetime(&headers), Duration::from_secs(seconds), "{line}");
+        }
+        assert_eq!(lifetime(&HeaderMap::new()), IDLE_LIFETIME);
+    }
 }

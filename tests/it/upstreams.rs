@@ -326,6 +326,17 @@ async fn an_application_that_returns_is_used_again() {
 }
 
 #[tokio::test]
+async fn a_connection_is_not_used_when_the_application_is_about_to_close_it() {
+    let app = Upstream::start(|_| Reply::text("page").header("keep-alive", "timeout=5, max=100")).await;
+    let (proxy, mut browser) = Vestibule::in_front_of(&app).await;
+    for (advance, connections) in [(0, 1), (3900, 1), (4100, 2)] {
+        proxy.advance(Duration::from_millis(advance));
+        assert_eq!(browser.post("/public/x", &[("a", "b")]).await.status, 200);
+        assert_eq!(app.connections(), connections, "after {advance} ms");
+    }
+}
+
+#[tokio::test]
 async fn idle_connections_are_given_up() {
     // Applications with one process per connection are starved by proxies that hold on to idle ones.
     let app = Upstream::legacy().await;
