@@ -73,6 +73,7 @@ use self::exchange::Exchange;
 use self::exchange::Trace;
 use self::failure::Failure;
 use self::pool::Pool;
+use self::pool::Pools;
 use self::snapshot::Learned;
 use self::snapshot::Snapshot;
 use self::streams::Streams;
@@ -107,6 +108,7 @@ pub struct Gate {
     store: Arc<dyn SessionStore>,
     clock: Arc<dyn Clock>,
     streams: Arc<Streams>,
+    pools: Arc<Pools>,
     /// Writes that must finish although the client has left.
     writes: TaskTracker,
     learned: DashMap<String, Arc<Learned>>,
@@ -134,6 +136,7 @@ impl Gate {
             store,
             clock,
             streams: Arc::default(),
+            pools: Arc::default(),
             writes: TaskTracker::new(),
             learned,
             said: DashSet::new(),
@@ -158,7 +161,8 @@ impl Gate {
     /// When an upstream's TLS files cannot be used; nothing was changed then.
     pub fn reload(&self, config: &Config) -> Result<(), GateError> {
         let snapshot = Snapshot::build(config, &|site| learned_of(&self.learned, site))?;
-        self.current.store(Arc::new(snapshot));
+        let before = self.current.swap(Arc::new(snapshot));
+        self.pools.forget(before.upstreams());
         Ok(())
     }
 
@@ -265,7 +269,7 @@ impl Gate {
 
     /// One per worker thread: its own upstream connections.
     pub fn worker(self: &Arc<Self>) -> Arc<Worker> {
-        let (pool, stopping) = (Pool::new(Arc::clone(&self.clock)), self.stopping.child_token());
+        let (pool, stopping) = (self.pools.add(Arc::clone(&self.clock)), self.stopping.child_token());
         Arc::new(Worker { gate: Arc::clone(self), pool, stopping })
     }
 

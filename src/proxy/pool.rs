@@ -6,7 +6,9 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::Weak;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -45,7 +47,37 @@ struct Idle {
 /// The idle connections of one worker.
 pub(super) struct Pool {
     idle: Mutex<HashMap<usize, Vec<Idle>>>,
+    all: Arc<Pools>,
     clock: Arc<dyn Clock>,
+}
+
+/// Those of all workers.
+#[derive(Default)]
+pub(super) struct Pools(Mutex<Vec<Weak<Pool>>>);
+
+impl Pools {
+    /// One more, empty.
+    pub(super) fn add(self: &Arc<Self>, clock: Arc<dyn Clock>) -> Arc<Pool> {
+        let pool = Arc::new(Pool { idle: Mutex::default(), all: Arc::clone(self), clock });
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&pool));
+        pool
+    }
+
+    /// Closes one idle connection to this upstream, on whichever worker it is: it was in nobody's way
+    /// until there were too many.
+    fn make_room(&self, upstream: usize) {
+        let pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _closed_one = pools.iter().filter_map(Weak::upgrade).any(|pool| pool.take(upstream).is_some());
+    }
+
+    /// Closes all that idle, and keeps no further ones, to upstreams that are no more.
+    pub(super) fn forget<'a>(&self, upstreams: impl Iterator<Item = &'a Arc<Upstream>>) {
+        let pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for upstream in upstreams {
+            upstream.retire();
+            pools.iter().filter_map(Weak::upgrade).for_each(|pool| pool.drop_all(upstream.id));
+        }
+    }
 }
 
 /// A connection that is in use. Dropping it closes the connection and so cancels the request (S177).
@@ -65,7 +97,7 @@ impl Lease {
     /// being sent. Then it is left to end by itself: nobody may have to wait for a slow upload.
     pub(super) fn give_back(self) {
         if self.sending.is_done() && !self.personal {
-            self.pool.put(self.upstream.id, self.sender, self.lifetime);
+            self.pool.put(&self.upstream, self.sender, self.lifetime);
         }
     }
 }
@@ -74,32 +106,27 @@ impl Lease {
 type Unsent = Option<Box<Request<Body>>>;
 
 impl Pool {
-    /// An empty pool.
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { idle: Mutex::default(), clock })
-    }
-
     /// Runs forever: closes connections that have been idle for too long.
     pub(super) async fn tidy(self: Arc<Self>) {
         loop {
             let now = self.clock.now();
             self.clock.sleep_until(now.plus(TIDY_EVERY)).await;
             let now = self.clock.now();
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut idle = self.lock();
             for connections in idle.values_mut() {
                 connections.retain(|idle| idle.is_usable(now));
             }
-            // What a reload left behind, for one.
             idle.retain(|_, connections| !connections.is_empty());
         }
     }
 
-    fn put(&self, upstream: usize, sender: SendRequest<Body>, lifetime: Duration) {
-        if sender.is_closed() {
+    fn put(&self, upstream: &Upstream, sender: SendRequest<Body>, lifetime: Duration) {
+        let mut idle = self.lock();
+        // Asked under the lock, so that whoever waits finds it here or is seen to wait.
+        if sender.is_closed() || !upstream.may_idle() {
             return;
         }
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = idle.entry(upstream).or_default();
+        let idle = idle.entry(upstream.id).or_default();
         if idle.len() < IDLE_LIMIT {
             idle.push(Idle { sender, until: self.clock.now().plus(lifetime) });
         }
@@ -107,9 +134,17 @@ impl Pool {
 
     fn take(&self, upstream: usize) -> Option<SendRequest<Body>> {
         let now = self.clock.now();
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.lock();
         let idle = idle.get_mut(&upstream)?;
         std::iter::from_fn(|| idle.pop()).find(|idle| idle.is_usable(now)).map(|idle| idle.sender)
+    }
+
+    fn drop_all(&self, upstream: usize) {
+        self.lock().remove(&upstream);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, Vec<Idle>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a request to the first upstream that can be connected to, in the order given; those that
@@ -159,12 +194,8 @@ impl Pool {
         mut request: Request<Body>,
         timeouts: &Timeouts,
     ) -> Result<(Response<Incoming>, Lease), (UpstreamError, Unsent)> {
-        let slot = match upstream.slot(timeouts.connect).await {
-            Ok(slot) => slot,
-            Err(error) => return Err((error, Some(Box::new(request)))),
-        };
         let personal = headers::authenticates_connection(request.headers());
-        let sending = Sending::new(slot);
+        let sending = Sending::new();
         request.body_mut().report_to(&sending);
         let mut reuse = true;
         loop {
@@ -172,7 +203,7 @@ impl Pool {
             let was_idle = reused.is_some();
             let mut sender = match reused {
                 Some(sender) => sender,
-                None => match upstream.connect(timeouts.connect).await {
+                None => match upstream.connect(timeouts.connect, || self.all.make_room(upstream.id)).await {
                     Ok(sender) => sender,
                     Err(error) => return Err((error, Some(Box::new(request)))),
                 },

@@ -4,13 +4,10 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-/// One request on its way to the application. Its slot stays taken until both the answer has been
-/// read and the body has been sent.
+/// One request on its way to the application.
 pub(super) struct Sending {
-    _slot: OwnedSemaphorePermit,
     state: Mutex<State>,
 }
 
@@ -26,8 +23,8 @@ enum State {
 
 impl Sending {
     /// A request without a body, or whose body is there already.
-    pub(super) fn new(slot: OwnedSemaphorePermit) -> Arc<Self> {
-        Arc::new(Self { _slot: slot, state: Mutex::new(State::Done(Instant::now())) })
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State::Done(Instant::now())) })
     }
 
     /// Whether everything has been sent.

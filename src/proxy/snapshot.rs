@@ -193,6 +193,14 @@ impl Snapshot {
         }
     }
 
+    /// Those of all sites.
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.sites.values().flat_map(|place| match place {
+            Place::Site(site) => site.upstreams.as_slice(),
+            Place::Alias(_) => &[],
+        })
+    }
+
     pub(super) fn place(&self, authority: &str) -> Option<&Place> {
         self.sites.get(authority)
     }

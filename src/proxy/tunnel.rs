@@ -33,7 +33,7 @@ const CLOSE_TIME: Duration = Duration::from_millis(500);
 pub(super) struct Tunnel {
     pub(super) client: OnUpgrade,
     pub(super) upstream: OnUpgrade,
-    /// Keeps the upstream slot taken as long as the tunnel is open.
+    /// The connection that has become the tunnel.
     pub(super) lease: Lease,
     /// The session, if it is open on behalf of one.
     pub(super) guard: Option<StreamGuard>,

@@ -41,7 +41,12 @@ pub(super) struct Upstream {
     pub(super) name: Arc<str>,
     address: UpstreamAddress,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// One for each connection that there may be.
     slots: Arc<Semaphore>,
+    /// Requests that wait for one.
+    waiting: AtomicUsize,
+    /// Whether a reload has put another in its place.
+    is_retired: AtomicBool,
     down_until: AtomicU64,
     is_down: AtomicBool,
 }
@@ -49,7 +54,7 @@ pub(super) struct Upstream {
 static NEXT_ID: AtomicUsize = AtomicUsize::new(0);
 
 impl Upstream {
-    /// An upstream with at most `connections` requests under way.
+    /// An upstream with at most `connections` connections.
     pub(super) fn new(
         address: UpstreamAddress,
         tls: Option<(TlsConnector, ServerName<'static>)>,
@@ -61,13 +66,22 @@ impl Upstream {
             address,
             tls,
             slots: Arc::new(Semaphore::new(connections)),
+            waiting: AtomicUsize::new(0),
+            is_retired: AtomicBool::new(false),
             down_until: AtomicU64::new(0),
             is_down: AtomicBool::new(false),
         })
     }
 
-    /// Room for one request; waits for it no longer than `limit`.
-    pub(super) async fn slot(&self, limit: Duration) -> Result<OwnedSemaphorePermit, UpstreamError> {
+    /// Room for one connection. When there is none, `make_room` is to close one that idles; it is waited
+    /// for no longer than `limit`.
+    async fn slot(&self, limit: Duration, make_room: impl FnOnce()) -> Result<OwnedSemaphorePermit, UpstreamError> {
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            return Ok(slot);
+        }
+        // Before the look at what idles: what is given back afterwards is closed, see `may_idle`.
+        let _waiting = Waiting::begin(&self.waiting);
+        make_room();
         let slot = Arc::clone(&self.slots).acquire_owned();
         match tokio::time::timeout(limit, slot).await {
             Ok(Ok(slot)) => Ok(slot),
@@ -76,23 +90,39 @@ impl Upstream {
     }
 
     /// A new connection, made no later than `limit`.
-    pub(super) async fn connect(&self, limit: Duration) -> Result<SendRequest<Body>, UpstreamError> {
-        tokio::time::timeout(limit, self.open()).await.unwrap_or(Err(UpstreamError::ConnectTimeout))
+    pub(super) async fn connect(
+        &self,
+        limit: Duration,
+        make_room: impl FnOnce(),
+    ) -> Result<SendRequest<Body>, UpstreamError> {
+        let slot = self.slot(limit, make_room).await?;
+        tokio::time::timeout(limit, self.open(slot)).await.unwrap_or(Err(UpstreamError::ConnectTimeout))
     }
 
-    async fn open(&self) -> Result<SendRequest<Body>, UpstreamError> {
+    async fn open(&self, slot: OwnedSemaphorePermit) -> Result<SendRequest<Body>, UpstreamError> {
         match &self.address {
-            UpstreamAddress::Http { host, port } => handshake(tcp(host, *port).await?).await,
-            UpstreamAddress::Unix(path) => handshake(unix(path).await?).await,
+            UpstreamAddress::Http { host, port } => handshake(tcp(host, *port).await?, slot).await,
+            UpstreamAddress::Unix(path) => handshake(unix(path).await?, slot).await,
             UpstreamAddress::Https { host, port } => {
                 let stream = tcp(host, *port).await?;
                 let Some((connector, name)) = &self.tls else {
                     return Err(UpstreamError::Connect(io::Error::other("no TLS settings for an https upstream")));
                 };
                 let stream = connector.connect(name.clone(), stream).await.map_err(UpstreamError::Tls)?;
-                handshake(stream).await
+                handshake(stream, slot).await
             }
         }
+    }
+
+    /// Whether a connection may be kept for later: not while somebody waits for one, perhaps on another
+    /// worker.
+    pub(super) fn may_idle(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) == 0 && !self.is_retired.load(Ordering::SeqCst)
+    }
+
+    /// Another has taken its place.
+    pub(super) fn retire(&self) {
+        self.is_retired.store(true, Ordering::SeqCst);
     }
 
     /// Whether it is worth asking before those that are not.
@@ -120,6 +150,22 @@ impl Upstream {
     }
 }
 
+/// Somebody waits for a slot.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 async fn tcp(host: &str, port: u16) -> Result<TcpStream, UpstreamError> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let stream = TcpStream::connect((host, port)).await.map_err(UpstreamError::Connect)?;
@@ -132,11 +178,11 @@ async fn unix(path: &Path) -> Result<UnixStream, UpstreamError> {
     UnixStream::connect(path).await.map_err(UpstreamError::Connect)
 }
 
-async fn handshake<S>(stream: S) -> Result<SendRequest<Body>, UpstreamError>
+async fn handshake<S>(stream: S, slot: OwnedSemaphorePermit) -> Result<SendRequest<Body>, UpstreamError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let leg = Leg { stream, deaf: false };
+    let leg = Leg { stream, deaf: false, _slot: slot };
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(256 * 1024)
         .max_headers(200)
@@ -156,6 +202,8 @@ struct Leg<S> {
     stream: S,
     /// Nothing that is written arrives any more.
     deaf: bool,
+    /// Taken as long as there is the connection: in use, idle, or become a tunnel.
+    _slot: OwnedSemaphorePermit,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Leg<S> {

@@ -33,6 +33,7 @@ use crate::support::certificates;
 use crate::support::configure;
 use crate::support::eventually;
 use crate::support::file;
+use crate::support::parse;
 use crate::support::program::Program;
 use crate::support::read_head;
 
@@ -321,6 +322,56 @@ async fn an_application_that_returns_is_used_again() {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
         read_head(&mut stream).await;
     });
+
+    assert_eq!(browser.get("/public/x").await.status, 200);
+}
+
+/// An application that serves one connection until it is closed, and only then the next.
+fn single_minded() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while std::io::Read::read(&mut stream, &mut byte).is_ok_and(|read| read == 1) {
+                head.push(byte[0]);
+                if head.ends_with(b"\r\n\r\n") {
+                    head.clear();
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                    std::io::Write::write_all(&mut stream, answer).unwrap();
+                }
+            }
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn there_are_no_more_connections_than_allowed_not_even_idle_ones() {
+    // S174, VR-43: else one worker's idle connection keeps the other worker out.
+    let text = file(&single_minded(), &format!("{SITE}[limits]\nupstream_connections = 1\n"));
+    let (proxy, browser) = Vestibule::of(parse(&text.replace("workers = 1", "workers = 2"))).await;
+
+    for _ in 0..20 {
+        assert_eq!(browser.clone().get("/public/x").await.status, 200);
+    }
+    let at_once =
+        (0..50).map(|_| proxy.browser()).map(|mut browser| async move { browser.get("/public/x").await.status });
+    let at_once: Vec<_> = at_once.map(tokio::spawn).collect();
+    for answer in at_once {
+        assert_eq!(answer.await.unwrap(), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_reload_lets_go_of_idle_connections() {
+    let url = single_minded();
+    let (proxy, mut browser) = Vestibule::at(&url, SITE).await;
+    assert_eq!(browser.get("/public/x").await.status, 200);
+
+    proxy.reload(SITE);
 
     assert_eq!(browser.get("/public/x").await.status, 200);
 }
