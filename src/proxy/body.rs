@@ -71,13 +71,13 @@ impl Body {
         Self { kind: Kind::Watched(Watched::new(stream, limit, context.clone())) }
     }
 
-    /// Says from now on how the sending gets on.
-    pub(super) fn report_to(&mut self, sending: &Arc<Sending>) {
+    /// How the sending gets on from now on; `None`: all of it goes along with the head.
+    pub(super) fn report(&mut self) -> Option<Arc<Sending>> {
         match &mut self.kind {
-            Kind::Bytes(_) => {}
-            Kind::Stream(stream) => stream.report_to(sending),
+            Kind::Bytes(_) => None,
+            Kind::Stream(stream) => Some(stream.report()),
             // Requests are not watched: what an application does not take, it does not answer either.
-            Kind::Watched(_) => {}
+            Kind::Watched(_) => None,
         }
     }
 

@@ -95,9 +95,11 @@ impl Stream {
         self
     }
 
-    /// Says from now on how the sending gets on.
-    pub(super) fn report_to(&mut self, sending: &Arc<Sending>) {
-        self.reporter = Some(Reporter::new(sending));
+    /// How the sending gets on from now on.
+    pub(super) fn report(&mut self) -> Arc<Sending> {
+        let (sending, reporter) = Sending::begin();
+        self.reporter = Some(reporter);
+        sending
     }
 
     /// Takes what is there without waiting, which is all of most answers: then the connection is free

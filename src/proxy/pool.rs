@@ -89,14 +89,14 @@ pub(super) struct Lease {
     personal: bool,
     /// How long it may idle.
     lifetime: Duration,
-    sending: Arc<Sending>,
+    sending: Option<Arc<Sending>>,
 }
 
 impl Lease {
     /// The response is complete: the connection can carry the next request, unless this one is still
     /// being sent. Then it is left to end by itself: nobody may have to wait for a slow upload.
     pub(super) fn give_back(self) {
-        if self.sending.is_done() && !self.personal {
+        if self.sending.is_none_or(|sending| sending.is_done()) && !self.personal {
             self.pool.put(&self.upstream, self.sender, self.lifetime);
         }
     }
@@ -164,6 +164,9 @@ impl Pool {
         timeouts: &Timeouts,
         context: &telemetry::Context,
     ) -> Result<(Response<Incoming>, Lease), UpstreamFailure> {
+        if let [upstream] = upstreams {
+            return self.send_to(upstream, request, timeouts).await.map_err(|(cause, _)| upstream.failure(cause));
+        }
         let mut order = in_turn(upstreams, first, self.clock.now());
         loop {
             let upstream = order.remove(0);
@@ -195,8 +198,7 @@ impl Pool {
         timeouts: &Timeouts,
     ) -> Result<(Response<Incoming>, Lease), (UpstreamError, Unsent)> {
         let personal = headers::authenticates_connection(request.headers());
-        let sending = Sending::new();
-        request.body_mut().report_to(&sending);
+        let sending = request.body_mut().report();
         let mut reuse = true;
         loop {
             let reused = if reuse { self.take(upstream.id) } else { None };
@@ -212,7 +214,7 @@ impl Pool {
             if was_idle && !is_ready(&mut sender, timeouts.connect).await {
                 continue;
             }
-            let answer = first_byte(sender.try_send_request(request), &sending, timeouts.first_byte).await;
+            let answer = first_byte(sender.try_send_request(request), sending.as_deref(), timeouts.first_byte).await;
             let mut error = match answer.ok_or((UpstreamError::FirstByteTimeout, None))? {
                 Ok(response) => {
                     let (pool, upstream) = (Arc::clone(self), Arc::clone(upstream));
@@ -252,14 +254,20 @@ async fn is_ready(sender: &mut SendRequest<Body>, limit: Duration) -> bool {
 
 /// Waits for the answer; `None` when nothing has come `limit` after the request went out, or after
 /// the application stopped taking it.
-async fn first_byte<T>(answer: impl Future<Output = T>, sending: &Sending, limit: Option<Duration>) -> Option<T> {
+async fn first_byte<T>(
+    answer: impl Future<Output = T>,
+    sending: Option<&Sending>,
+    limit: Option<Duration>,
+) -> Option<T> {
     let Some(limit) = limit else { return Some(answer.await) };
+    let begun = Instant::now();
+    let deadline = || sending.map_or(begun, Sending::quiet_since) + limit;
     let mut answer = pin!(answer);
     loop {
-        if let Ok(answer) = tokio::time::timeout_at(sending.quiet_since() + limit, answer.as_mut()).await {
+        if let Ok(answer) = tokio::time::timeout_at(deadline(), answer.as_mut()).await {
             return Some(answer);
         }
-        if sending.quiet_since() + limit <= Instant::now() {
+        if deadline() <= Instant::now() {
             return None;
         }
     }

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 
 use tokio::time::Instant;
 
-/// One request on its way to the application.
+/// One request on its way to the application, with a body that does not go along with its head.
 pub(super) struct Sending {
     state: Mutex<State>,
 }
@@ -22,9 +22,10 @@ enum State {
 }
 
 impl Sending {
-    /// A request without a body, or whose body is there already.
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State::Done(Instant::now())) })
+    /// A request whose body is yet to come, and what says how it gets on.
+    pub(super) fn begin() -> (Arc<Self>, Reporter) {
+        let sending = Arc::new(Self { state: Mutex::new(State::Moving(Instant::now())) });
+        (Arc::clone(&sending), Reporter(sending))
     }
 
     /// Whether everything has been sent.
@@ -53,11 +54,6 @@ impl Sending {
 pub(super) struct Reporter(Arc<Sending>);
 
 impl Reporter {
-    pub(super) fn new(sending: &Arc<Sending>) -> Self {
-        sending.set(State::Moving(Instant::now()));
-        Self(Arc::clone(sending))
-    }
-
     /// The application took a piece.
     pub(super) fn moved(&self) {
         self.0.set(State::Moving(Instant::now()));
