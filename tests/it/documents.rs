@@ -324,3 +324,39 @@ fn the_picture_names_functions_that_exist() {
     }
     assert!(count > 15);
 }
+
+/// The numbered requirements that docs/http.md accounts for.
+fn requirements() -> impl Iterator<Item = u32> {
+    (76..=135).chain(154..=158).chain(165..=179)
+}
+
+/// The file of a test and its name: `module::test` is in tests/it, `src/file.rs::test` beside the code.
+fn place_of(test: &str) -> (String, &str) {
+    let (place, name) = test.rsplit_once("::").unwrap_or_else(|| panic!("{test} names no test"));
+    if place.starts_with("src/") {
+        return (place.to_owned(), name);
+    }
+    (format!("tests/it/{}.rs", place.replace("::", "/")), name)
+}
+
+#[test]
+fn every_requirement_about_messages_has_its_test_or_a_reason() {
+    let text = read("docs/http.md");
+    let row = Regex::new(r"(?m)^\| S(\d+) \| [^|]+ \| ([^|]+) \|$").unwrap();
+    let rows: Vec<(u32, String)> =
+        row.captures_iter(&text).map(|row| (row[1].parse().unwrap(), row[2].to_owned())).collect();
+
+    let numbers: Vec<u32> = rows.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, requirements().collect::<Vec<_>>(), "each number once, in order");
+    for (number, cell) in rows {
+        let tests = code(&cell);
+        assert!(!tests.is_empty() || cell == "not yet" || cell.starts_with("not met: "), "S{number}: {cell}");
+        for test in tests {
+            let (file, name) = place_of(test);
+            let source = read(&file);
+            assert!(source.contains(&format!("fn {name}(")), "S{number}: {file} has no test {name}");
+            let cites = Regex::new(&format!(r"\bS{number}\b")).unwrap();
+            assert!(cites.is_match(&source), "S{number}: {file} does not cite it");
+        }
+    }
+}
