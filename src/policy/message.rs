@@ -44,6 +44,9 @@ pub enum Malformed {
     /// An expectation other than `100-continue` (RFC 9110 10.1.1, S94).
     #[error("expect")]
     Expectation,
+    /// It has been here before: an upstream leads back here (S87).
+    #[error("loop")]
+    Loop,
 }
 
 impl Malformed {
@@ -55,9 +58,13 @@ impl Malformed {
             Self::HeaderCount | Self::HeaderBytes => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UriLength => StatusCode::URI_TOO_LONG,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::Loop => StatusCode::LOOP_DETECTED,
         }
     }
 }
+
+/// Through how many of our kind a request may have come.
+const MOST_HOPS: usize = 4;
 
 /// Methods that pass: those of RFC 9110 and 5789, and of WebDAV (RFC 4918, 3253, 5323).
 pub const METHODS: [&str; 16] = [
@@ -163,7 +170,18 @@ pub fn check(
     if !headers.get_all(header::EXPECT).iter().all(is_known) {
         return Err(Malformed::Expectation);
     }
+    if is_loop(headers) {
+        return Err(Malformed::Loop);
+    }
     check_framing(version, headers)
+}
+
+/// Whether it has come through so many of our kind that an upstream must lead back here. One behind the
+/// other is a design; all have the same name in `Via`, so a few are let pass.
+fn is_loop(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::VIA).iter().filter_map(|value| value.to_str().ok());
+    let hops = lines.flat_map(|line| line.split(','));
+    hops.filter(|hop| hop.split_ascii_whitespace().nth(1) == Some("vestibule")).count() > MOST_HOPS
 }
 
 fn check_target(method: &Method, version: Version, uri: &Uri, limits: &Limits) -> Result<(), Malformed> {
@@ -260,6 +278,13 @@ mod tests {
             ("GET", "/", &[][..], None),
             ("PROPFIND", "/", &[], None),
             ("OPTIONS", "*", &[], None),
+            ("GET", "/", &[("via", "1.1 a, 1.1 vestibule, 2.0 vestibule"), ("via", "1.1 vestibule (x)")], None),
+            (
+                "GET",
+                "/",
+                &[("via", "1.1 vestibule, 1.1 vestibule,1.1 vestibule"), ("via", "1.1 vestibule, 1.1 vestibule")],
+                Some(Malformed::Loop),
+            ),
             ("GET", "*", &[], Some(Malformed::Target)),
             ("TRACE", "/", &[], Some(Malformed::Method)),
             ("CONNECT", "/", &[], Some(Malformed::Method)),

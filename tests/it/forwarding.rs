@@ -13,6 +13,7 @@ use crate::support::Reply;
 use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
+use crate::support::certificates;
 use crate::support::configure;
 use crate::support::navigation;
 
@@ -183,6 +184,18 @@ async fn where_the_client_is_comes_from_us() {
         assert_eq!(seen(&received, &gone), [None; 4]);
         assert_eq!(seen(&received, &["x-http-method-override", "client-cert", "remote-user", "proxy"]), [None; 4]);
     }
+}
+
+#[tokio::test]
+async fn an_upstream_that_leads_back_here_is_noticed() {
+    // S87: instead of a connection to itself for every connection there is.
+    let tls = format!("[site.upstream_tls]\nca = {:?}\nserver_name = \"app.test\"\n", certificates().ca);
+    let site = format!("{SITE}{tls}");
+    let (proxy, mut browser) = Vestibule::at("https://127.0.0.1:1", &site).await;
+    let itself = format!("https://{}", proxy.https);
+    proxy.remote.reload(&configure(&itself, &site)).unwrap();
+
+    assert_eq!(browser.get("/public/x").await.status, 508);
 }
 
 #[tokio::test]
