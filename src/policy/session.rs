@@ -238,7 +238,7 @@ pub struct Record {
     pub binding: Binding,
     /// The application's cookies.
     pub vault: Arc<Vault>,
-    /// Grows with each change but `seen`: for compare-and-swap.
+    /// Grows with each change of the chain: for compare-and-swap.
     pub revision: u64,
 }
 

@@ -93,6 +93,16 @@ async fn a_chain_is_swapped_only_at_its_revision(store: Arc<dyn SessionStore>) {
     assert_eq!(store.swap_chain(&key(2), 0, chain).await.unwrap(), Swap::Gone);
 }
 
+async fn a_vault_that_changes_stands_in_no_rotations_way(store: Arc<dyn SessionStore>) {
+    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
+    let before = record(&*store, 1).await.unwrap();
+    assert_eq!(store.change_vault(&handle(1), &[put("a")], at(1)).await.unwrap(), Presence::Present);
+    let chain = before.chain.offer(&[0; 16], &[1; 16], at(1));
+    assert_eq!(store.swap_chain(&key(1), before.revision, chain.clone()).await.unwrap(), Swap::Swapped);
+    let after = record(&*store, 1).await.unwrap();
+    assert_eq!((after.chain, after.vault.cookies().len()), (chain, 1));
+}
+
 async fn a_tombstone_lasts_a_minute(store: Arc<dyn SessionStore>) {
     assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
     assert!(store.remove(&key(1), true, at(100)).await.unwrap().is_some());
@@ -205,6 +215,7 @@ contract! {
     a_touch_moves_forward_and_revives_nothing
     a_touch_revives_nothing_that_has_expired
     a_chain_is_swapped_only_at_its_revision
+    a_vault_that_changes_stands_in_no_rotations_way
     a_tombstone_lasts_a_minute
     exactly_one_caller_gets_what_was_removed
     parallel_cookies_are_never_lost

@@ -366,7 +366,6 @@ impl SessionStore for MemoryStore {
         let changed = self.with(handle.key(), |record| {
             if let Some(vault) = record.vault.changed(changes, now) {
                 record.vault = Arc::new(vault);
-                record.revision += 1;
             }
         });
         Box::pin(ready(Ok(if changed.is_some() { Presence::Present } else { Presence::Gone })))

@@ -96,7 +96,8 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Moves `seen` forward, never back, and only if the record is there and has neither been without
     /// activity for `idle` nor reached its absolute end at `seen`: nothing revives it.
     fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp, idle: Duration) -> Reply<'a, Presence>;
-    /// Replaces the chain if the record still has this revision.
+    /// Replaces the chain if the record still has this revision. Only that makes a new revision: changes
+    /// to the vault, of which there may be many at once, stand in no rotation's way.
     fn swap_chain<'a>(&'a self, key: &'a SessionKey, revision: u64, chain: Chain) -> Reply<'a, Swap>;
     /// Applies changes to the vault of whatever the record then is; parallel changes are never lost.
     fn change_vault<'a>(

@@ -135,3 +135,31 @@ async fn crumbs_are_joined_for_the_application() {
     assert_eq!(received.headers.get_all("cookie").iter().count(), 1);
     assert!(received.header("cookie").unwrap().ends_with("a=1; b=2"));
 }
+
+#[tokio::test]
+async fn our_cookie_is_as_the_file_says() {
+    // S1, S3, S5, S8
+    let app = Upstream::legacy().await;
+    let session = "\n[site.session]\ncookie = \"__Host-app\"\nsame_site = \"strict\"\npersistent = false";
+    let (proxy, browser) = Vestibule::with(&app, &format!("{SITE}{session}")).await;
+    for mut browser in [browser, proxy.browser().over_http2()] {
+        let login = browser.post("/login", &[("username", "alice"), ("password", "secret")]).await;
+        let line = login.set_cookies()[0].to_owned();
+        let value = browser.cookies["__Host-app"].clone();
+        let attributes = "; HttpOnly; SameSite=Strict; Secure; Path=/";
+        assert_eq!(line, format!("__Host-app={value}{attributes}"), "no Max-Age");
+        assert_eq!(value.len(), 43);
+        assert_eq!(browser.fetch("/").await.status, 200);
+        assert!(!app.last().header("cookie").unwrap().contains("__Host-"), "S10");
+
+        let logout = browser.get("/logout").await;
+
+        let line = logout.set_cookies()[0].to_owned();
+        assert_eq!(
+            line,
+            format!("__Host-app={attributes}; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"),
+            "VR-49: identical but for its end"
+        );
+        assert!(!browser.cookies.contains_key("__Host-app"));
+    }
+}

@@ -85,6 +85,36 @@ async fn fifty_parallel_requests_over_a_rotation_all_pass() {
 }
 
 #[tokio::test]
+async fn a_rotation_and_many_new_cookies_at_once_all_stay() {
+    // VR-01, VR-44
+    let app = Upstream::start(|request| match request.target.strip_prefix("/set?") {
+        Some(name) => Reply::text("set").header("set-cookie", &format!("{name}=1; HttpOnly; Path=/")),
+        None => page(request),
+    })
+    .await;
+    let (proxy, mut browser) = Vestibule::in_front_of(&app).await;
+    browser.log_in("alice").await;
+    proxy.advance(16 * MINUTE);
+
+    let requests: Vec<_> = (0..50)
+        .map(|number| {
+            let mut tab = browser.clone();
+            tokio::spawn(async move { (tab.fetch(&format!("/set?c{number}")).await.status, tab.session().unwrap()) })
+        })
+        .collect();
+    let mut sessions = BTreeSet::from([browser.session().unwrap()]);
+    for request in requests {
+        let (status, session) = request.await.unwrap();
+        assert_eq!(status, 200);
+        sessions.insert(session);
+    }
+
+    assert_eq!(sessions.len(), 2, "one rotation");
+    browser.get("/").await;
+    assert_eq!(app.last().header("cookie").unwrap().split("; ").count(), 50);
+}
+
+#[tokio::test]
 async fn a_lost_response_costs_nothing() {
     let app = Upstream::legacy().await;
     let (proxy, mut browser) = Vestibule::in_front_of(&app).await;
