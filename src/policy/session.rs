@@ -1,5 +1,6 @@
 //! Sessions as values: the ID (selector and verifier), the key a store sees, the record it keeps.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,10 +53,23 @@ impl SessionKey {
     /// The public short handle of the session for logs and the admin API: 16 characters of
     /// base64url, from a second hash so that it says nothing about the key.
     pub fn session_ref(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.ref_bytes())
+    }
+
+    /// Whether that is its public handle: compares without allocating, for stores that look for one.
+    pub fn is_called(&self, session_ref: &str) -> bool {
+        let mut bytes = [0; 12];
+        // The engine decodes canonical text only: one text per handle.
+        URL_SAFE_NO_PAD.decode_slice(session_ref, &mut bytes) == Ok(bytes.len()) && bytes == self.ref_bytes()
+    }
+
+    fn ref_bytes(&self) -> [u8; 12] {
         let mut hash = digest::Context::new(&digest::SHA256);
         hash.update(b"vestibule session ref");
         hash.update(&self.0);
-        URL_SAFE_NO_PAD.encode(&hash.finish().as_ref()[..12])
+        let mut bytes = [0; 12];
+        bytes.copy_from_slice(&hash.finish().as_ref()[..12]);
+        bytes
     }
 }
 
@@ -190,6 +204,13 @@ impl UserName {
         }
         // Only visible ASCII and spaces are left: this cannot fail, and if it did, nobody is nobody.
         HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static(""))
+    }
+}
+
+/// Equal names are equal texts: an index may be asked by text.
+impl Borrow<str> for UserName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -426,6 +447,10 @@ mod tests {
         assert_eq!(id.key(), id.with_verifier([9; 16]).key());
         assert_ne!(id.key(), SessionId::from_random([2; 32]).key());
         assert_eq!(id.key().session_ref().len(), 16);
+        assert!(id.key().is_called(&id.key().session_ref()));
+        for other in ["", "x", &SessionId::from_random([2; 32]).key().session_ref(), &id.expose()] {
+            assert!(!id.key().is_called(other), "{other}");
+        }
     }
 
     #[test]

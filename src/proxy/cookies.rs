@@ -189,7 +189,7 @@ impl Exchange<'_> {
 
     async fn begin_anonymous(&mut self, vault: Vault) -> Result<(), Failure> {
         let gate = Arc::clone(&self.worker.gate);
-        while gate.store.anonymous(&self.site.name).await? >= self.site.site.limits.anonymous_sessions {
+        while gate.store.population(&self.site.name).await?.anonymous >= self.site.site.limits.anonymous_sessions {
             let Some((key, session)) = gate.store.evict_anonymous(&self.site.name).await? else { break };
             gate.ended(&key, &session, EndReason::Displaced, &self.trace.context);
         }

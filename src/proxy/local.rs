@@ -55,7 +55,7 @@ impl Exchange<'_> {
             let (gate, site, now) = (Arc::clone(&self.worker.gate), Arc::clone(&self.site.name), self.now);
             let by = self.trace.context.clone();
             let end_all = async move {
-                for key in gate.store.by_user(&site, identity.user.as_str()).await? {
+                for key in gate.store.by_user(identity.user.as_str(), Some(&site)).await? {
                     gate.end(&key, EndReason::Logout, true, now, &by).await?;
                 }
                 Ok::<_, Failure>(())

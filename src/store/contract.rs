@@ -1,5 +1,6 @@
 //! The sentences of [`SessionStore`] as tests, run against every store.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::store::fixtures::handle;
 use crate::store::fixtures::of;
 use crate::store::fixtures::rules;
 
+const OTHER: &str = "https://other.test";
 const IDLE: Duration = Duration::from_secs(1800);
 
 fn key(number: u8) -> SessionKey {
@@ -147,12 +149,100 @@ async fn parallel_cookies_are_never_lost(store: Arc<dyn SessionStore>) {
 async fn the_sessions_of_a_user_are_known(store: Arc<dyn SessionStore>) {
     // VR-24: several values, pruned one by one.
     for (number, user) in [(1, "alice"), (2, "alice"), (3, "bob")] {
+        let record = Record { created: at(10 - u64::from(number)), ..of(user) };
+        assert_eq!(store.create(&handle(number), record).await.unwrap(), Presence::Present);
+    }
+    let elsewhere = Record { site: Arc::from(OTHER), created: at(20), ..of("alice") };
+    assert_eq!(store.create(&handle(4), elsewhere).await.unwrap(), Presence::Present);
+    assert_eq!(store.by_user("alice", Some(SITE)).await.unwrap(), [key(2), key(1)], "the oldest first");
+    assert_eq!(store.by_user("alice", None).await.unwrap(), [key(2), key(1), key(4)]);
+    assert!(store.remove(&key(1), true, at(1)).await.unwrap().is_some());
+    assert_eq!(store.by_user("alice", Some(SITE)).await.unwrap(), [key(2)]);
+    assert_eq!(store.by_user("alice", Some("https://third.test")).await.unwrap(), []);
+}
+
+/// All pages of a list, each of about `limit`.
+async fn listed(store: &dyn SessionStore, user: Option<&str>, limit: usize) -> BTreeSet<SessionKey> {
+    let mut page = store.list(user, None, limit).await.unwrap().unwrap();
+    let mut keys = BTreeSet::new();
+    loop {
+        keys.extend(page.sessions.iter().map(|(key, _)| *key));
+        let Some(next) = page.next else { return keys };
+        assert!(next.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)), "{next}");
+        page = store.list(user, Some(&next), limit).await.unwrap().unwrap();
+    }
+}
+
+async fn a_list_has_every_session_and_nothing_else(store: Arc<dyn SessionStore>) {
+    for number in 1..=9 {
+        let user = if number % 2 == 0 { "alice" } else { "bob" };
         assert_eq!(store.create(&handle(number), of(user)).await.unwrap(), Presence::Present);
     }
-    assert_eq!(store.by_user(SITE, "alice").await.unwrap(), [key(1), key(2)]);
+    let elsewhere = Record { site: Arc::from(OTHER), ..of("alice") };
+    assert_eq!(store.create(&handle(10), elsewhere).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(11), anonymous(at(0))).await.unwrap(), Presence::Present);
     assert!(store.remove(&key(1), true, at(1)).await.unwrap().is_some());
-    assert_eq!(store.by_user(SITE, "alice").await.unwrap(), [key(2)]);
-    assert_eq!(store.by_user("https://other.test", "alice").await.unwrap(), []);
+    assert_eq!(store.touch(&key(2), at(5), IDLE).await.unwrap(), Presence::Present);
+
+    for limit in [1, 2, 3, 10, 100] {
+        assert_eq!(listed(&*store, None, limit).await, (2..=11).map(key).collect(), "{limit}");
+        assert_eq!(listed(&*store, Some("alice"), limit).await, BTreeSet::from([2, 4, 6, 8, 10].map(key)), "{limit}");
+        assert_eq!(listed(&*store, Some("carol"), limit).await, BTreeSet::new());
+    }
+    let page = store.list(None, None, 100).await.unwrap().unwrap();
+    let (_, touched) = page.sessions.into_iter().find(|(found, _)| *found == key(2)).unwrap();
+    assert_eq!((touched.user.unwrap().as_str(), &*touched.site, touched.seen), ("alice", SITE, at(5)));
+    assert!(store.list(None, Some("nothing-that-it-said"), 10).await.unwrap().is_none());
+}
+
+async fn a_list_leaves_nothing_out_while_others_come_and_go(store: Arc<dyn SessionStore>) {
+    for number in 1..=40 {
+        assert_eq!(store.create(&handle(number), of("alice")).await.unwrap(), Presence::Present);
+    }
+    let (mut from, mut seen, mut round) = (None, BTreeSet::new(), 0);
+    loop {
+        let page = store.list(None, from.as_deref(), 5).await.unwrap().unwrap();
+        seen.extend(page.sessions.iter().map(|(key, _)| *key));
+        round += 1;
+        assert_eq!(store.create(&handle(100 + round), of("bob")).await.unwrap(), Presence::Present);
+        store.remove(&key(round), false, at(1)).await.unwrap();
+        from = page.next;
+        if from.is_none() {
+            break;
+        }
+    }
+    let stayed: BTreeSet<_> = (round + 1..=40).map(key).collect();
+    assert!(seen.is_superset(&stayed));
+}
+
+async fn a_session_is_found_by_its_public_handle(store: Arc<dyn SessionStore>) {
+    // S190
+    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(2), anonymous(at(0))).await.unwrap(), Presence::Present);
+    for number in [1, 2] {
+        assert_eq!(store.find(&key(number).session_ref()).await.unwrap(), Some(key(number)));
+    }
+    assert!(store.remove(&key(1), true, at(1)).await.unwrap().is_some());
+    for unknown in [&key(1).session_ref(), &key(3).session_ref(), "", "*", "ref"] {
+        assert_eq!(store.find(unknown).await.unwrap(), None, "{unknown}");
+    }
+}
+
+async fn sessions_are_counted_by_site_and_kind(store: Arc<dyn SessionStore>) {
+    for number in 1..=3 {
+        assert_eq!(store.create(&handle(number), of("alice")).await.unwrap(), Presence::Present);
+    }
+    let elsewhere = Record { site: Arc::from(OTHER), ..of("bob") };
+    assert_eq!(store.create(&handle(4), elsewhere).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(5), anonymous(at(0))).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(5), anonymous(at(0))).await.unwrap(), Presence::Gone);
+    assert!(store.remove(&key(1), true, at(1)).await.unwrap().is_some());
+    assert!(store.take(&handle(2), at(1)).await.unwrap().is_some());
+    assert_eq!(store.population(SITE).await.unwrap(), Population { authenticated: 1, anonymous: 1 });
+    assert_eq!(store.population(OTHER).await.unwrap(), Population { authenticated: 1, anonymous: 0 });
+    assert!(store.evict_anonymous(SITE).await.unwrap().is_some());
+    assert_eq!(store.population(SITE).await.unwrap(), Population { authenticated: 1, anonymous: 0 });
+    assert_eq!(store.population("https://third.test").await.unwrap(), Population::default());
 }
 
 async fn the_least_recently_used_anonymous_session_goes(store: Arc<dyn SessionStore>) {
@@ -162,9 +252,9 @@ async fn the_least_recently_used_anonymous_session_goes(store: Arc<dyn SessionSt
     }
     assert_eq!(store.create(&handle(9), of("alice")).await.unwrap(), Presence::Present);
     assert_eq!(store.touch(&key(1), at(10), IDLE).await.unwrap(), Presence::Present);
-    assert_eq!(store.anonymous(SITE).await.unwrap(), 3);
+    assert_eq!(store.population(SITE).await.unwrap().anonymous, 3);
     assert_eq!(store.evict_anonymous(SITE).await.unwrap().map(|(evicted, _)| evicted), Some(key(2)));
-    assert_eq!(store.anonymous(SITE).await.unwrap(), 2);
+    assert_eq!(store.population(SITE).await.unwrap().anonymous, 2);
     assert!(record(&*store, 9).await.is_some());
 }
 
@@ -176,7 +266,7 @@ async fn a_sweep_frees_what_has_expired(store: Arc<dyn SessionStore>) {
     let ended = store.sweep(&judge, at(10)).await.unwrap();
     assert_eq!(ended.iter().map(|(key, _, reason)| (*key, *reason)).collect::<Vec<_>>(), [(key(1), EndReason::Idle)]);
     assert!(record(&*store, 2).await.is_some());
-    assert_eq!(store.by_user(SITE, "alice").await.unwrap(), []);
+    assert_eq!(store.by_user("alice", Some(SITE)).await.unwrap(), []);
 }
 
 /// Every sentence, for every way to open an empty store.
@@ -220,6 +310,10 @@ contract! {
     exactly_one_caller_gets_what_was_removed
     parallel_cookies_are_never_lost
     the_sessions_of_a_user_are_known
+    a_list_has_every_session_and_nothing_else
+    a_list_leaves_nothing_out_while_others_come_and_go
+    a_session_is_found_by_its_public_handle
+    sessions_are_counted_by_site_and_kind
     the_least_recently_used_anonymous_session_goes
     a_sweep_frees_what_has_expired
 }

@@ -16,6 +16,8 @@ use crate::policy::session::SessionKey;
 use crate::policy::vault::VaultChange;
 use crate::store::Found;
 use crate::store::Judge;
+use crate::store::Page;
+use crate::store::Population;
 use crate::store::Presence;
 use crate::store::Reply;
 use crate::store::SessionStore;
@@ -135,12 +137,20 @@ impl SessionStore for FileStore {
         })
     }
 
-    fn by_user<'a>(&'a self, site: &'a str, user: &'a str) -> Reply<'a, Vec<SessionKey>> {
-        self.memory.by_user(site, user)
+    fn by_user<'a>(&'a self, user: &'a str, site: Option<&'a str>) -> Reply<'a, Vec<SessionKey>> {
+        self.memory.by_user(user, site)
     }
 
-    fn anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, usize> {
-        self.memory.anonymous(site)
+    fn list<'a>(&'a self, user: Option<&'a str>, from: Option<&'a str>, limit: usize) -> Reply<'a, Option<Page>> {
+        self.memory.list(user, from, limit)
+    }
+
+    fn find<'a>(&'a self, session_ref: &'a str) -> Reply<'a, Option<SessionKey>> {
+        self.memory.find(session_ref)
+    }
+
+    fn population<'a>(&'a self, site: &'a str) -> Reply<'a, Population> {
+        self.memory.population(site)
     }
 
     fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<(SessionKey, Outline)>> {
@@ -217,7 +227,7 @@ mod tests {
 
         let outline = store.peek(handle(1).key()).await.unwrap().expect("its outline is known before it is opened");
         assert_eq!((outline.user.unwrap().as_str(), outline.seen), ("alice", at(50)));
-        assert_eq!(store.by_user(SITE, "alice").await.unwrap().len(), 2);
+        assert_eq!(store.by_user("alice", Some(SITE)).await.unwrap().len(), 2);
         let found = record(&store, 1).await.unwrap();
         assert_eq!(found.identity.unwrap().user.as_str(), "alice");
         assert_eq!((found.chain, found.seen, found.vault.cookies().len()), (chain, at(50), 1));
@@ -243,7 +253,7 @@ mod tests {
         drop(store);
 
         let store = FileStore::open(&path).unwrap();
-        assert_eq!(store.by_user(SITE, "alice").await.unwrap(), [*handle(1).key()]);
+        assert_eq!(store.by_user("alice", Some(SITE)).await.unwrap(), [*handle(1).key()]);
         assert_eq!(record(&store, 1).await.unwrap().seen, at(60));
     }
 

@@ -1,18 +1,16 @@
 //! Sessions in memory: they end with the process.
 
-use std::collections::BTreeSet;
-use std::collections::HashMap;
+use std::collections::BinaryHeap;
 use std::future::ready;
 use std::hash::BuildHasherDefault;
 use std::hash::Hasher;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use dashmap::DashMap;
 use dashmap::Entry;
 
@@ -27,11 +25,14 @@ use crate::policy::session::SessionKey;
 use crate::policy::vault::VaultChange;
 use crate::store::Found;
 use crate::store::Judge;
+use crate::store::Page;
+use crate::store::Population;
 use crate::store::Presence;
 use crate::store::Reply;
 use crate::store::SessionStore;
 use crate::store::Swap;
 use crate::store::TOMBSTONE;
+use crate::store::index::Index;
 use crate::store::sealed;
 use crate::store::sealed::Sealed;
 use crate::store::sealed::Unusable;
@@ -116,70 +117,32 @@ enum Slot {
     Tombstone(Timestamp),
 }
 
-/// What is known of sessions beside their keys. Changed only while the session's shard is held, so
-/// that it never disagrees with the sessions for long.
-#[derive(Default)]
-struct Index {
-    users: HashMap<(Arc<str>, Arc<str>), Vec<SessionKey>>,
-    /// Anonymous sessions by site, oldest first.
-    anonymous: HashMap<Arc<str>, BTreeSet<(Timestamp, SessionKey)>>,
+impl Slot {
+    fn is_session(&self) -> bool {
+        match self {
+            Self::Session(_) => true,
+            Self::Tombstone(_) => false,
+        }
+    }
 }
 
 /// Sessions in memory.
 pub struct MemoryStore {
     slots: DashMap<SessionKey, Slot, BuildHasherDefault<KeyHasher>>,
-    index: Mutex<Index>,
+    index: Index,
 }
 
 impl Default for MemoryStore {
     fn default() -> Self {
         Self {
             slots: DashMap::with_hasher_and_shard_amount(BuildHasherDefault::default(), SHARDS),
-            index: Mutex::default(),
+            index: Index::default(),
         }
     }
 }
 
 impl MemoryStore {
-    fn index(&self) -> MutexGuard<'_, Index> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn enter(&self, key: SessionKey, outline: &Outline) {
-        let mut index = self.index();
-        match &outline.user {
-            Some(user) => {
-                let user = (Arc::clone(&outline.site), Arc::from(user.as_str()));
-                index.users.entry(user).or_default().push(key);
-            }
-            None => {
-                let site = index.anonymous.entry(Arc::clone(&outline.site)).or_default();
-                site.insert((outline.created, key));
-            }
-        }
-    }
-
-    fn leave(&self, key: &SessionKey, outline: &Outline) {
-        let mut index = self.index();
-        match &outline.user {
-            Some(user) => {
-                let user = (Arc::clone(&outline.site), Arc::from(user.as_str()));
-                if let Some(keys) = index.users.get_mut(&user) {
-                    keys.retain(|known| known != key);
-                    if keys.is_empty() {
-                        index.users.remove(&user);
-                    }
-                }
-            }
-            None => {
-                if let Some(site) = index.anonymous.get_mut(&outline.site) {
-                    site.remove(&(outline.created, *key));
-                }
-            }
-        }
-    }
-
-    fn find(&self, key: &SessionKey, now: Timestamp) -> Found {
+    fn found(&self, key: &SessionKey, now: Timestamp) -> Found {
         match self.slots.get(key).as_deref() {
             Some(Slot::Session(session)) => {
                 session.record().map_or(Found::Absent, |record| Found::Record(Box::new(record)))
@@ -193,7 +156,7 @@ impl MemoryStore {
         match self.slots.entry(*key) {
             Entry::Occupied(_) => Presence::Gone,
             Entry::Vacant(vacant) => {
-                self.enter(*key, &record.outline(key));
+                self.index.enter(*key, &record.outline(key));
                 let seen = record.seen;
                 let _held_until_indexed =
                     vacant.insert(Slot::Session(Box::new(Entered::new(Kept::Open(record), seen))));
@@ -204,7 +167,7 @@ impl MemoryStore {
 
     /// Adds what a store outside the process had when it was opened.
     pub(super) fn add_sealed(&self, key: SessionKey, outline: Outline, stored: Sealed) {
-        self.enter(key, &outline);
+        self.index.enter(key, &outline);
         let seen = stored.seen;
         self.slots.insert(key, Slot::Session(Box::new(Entered::new(Kept::Sealed(outline, stored), seen))));
     }
@@ -227,7 +190,7 @@ impl MemoryStore {
                 Ok(())
             }
             Err(error) => {
-                self.leave(handle.key(), outline);
+                self.index.leave(handle.key(), outline);
                 slot.remove();
                 Err(error)
             }
@@ -248,7 +211,7 @@ impl MemoryStore {
         let Entry::Occupied(mut slot) = self.slots.entry(*key) else { return None };
         let Slot::Session(session) = slot.get() else { return None };
         let (outline, record) = (session.outline(key), session.record());
-        self.leave(key, &outline);
+        self.index.leave(key, &outline);
         if tombstone {
             slot.insert(Slot::Tombstone(now));
         } else {
@@ -282,12 +245,46 @@ impl MemoryStore {
     /// The least recently used of the oldest few: an exact order would cost a write per request.
     fn least_used(&self, site: &str) -> Option<SessionKey> {
         const LOOKED_AT: usize = 16;
-        let oldest: Vec<SessionKey> =
-            self.index().anonymous.get(site)?.iter().take(LOOKED_AT).map(|(_, key)| *key).collect();
-        oldest.into_iter().min_by_key(|key| match self.slots.get(key).as_deref() {
-            Some(Slot::Session(session)) => session.seen.load(Ordering::Relaxed),
-            Some(Slot::Tombstone(_)) | None => 0,
+        self.index.oldest_anonymous(site, LOOKED_AT).into_iter().min_by_key(|key| {
+            match self.slots.get(key).as_deref() {
+                Some(Slot::Session(session)) => session.seen.load(Ordering::Relaxed),
+                Some(Slot::Tombstone(_)) | None => 0,
+            }
         })
+    }
+
+    fn outline(&self, key: &SessionKey) -> Option<Outline> {
+        match self.slots.get(key).as_deref() {
+            Some(Slot::Session(session)) => Some(session.outline(key)),
+            Some(Slot::Tombstone(_)) | None => None,
+        }
+    }
+
+    /// The first keys after that one: a total order, so that no session is left out or comes twice
+    /// whatever comes and goes meanwhile.
+    fn page(&self, user: Option<&str>, after: Option<SessionKey>, limit: usize) -> Page {
+        // One more than is asked for tells whether this is all.
+        let mut first = BinaryHeap::new();
+        let mut consider = |key: SessionKey| {
+            let is_full = first.len() > limit;
+            if after.is_some_and(|after| key <= after) || (is_full && first.peek() < Some(&key)) {
+                return;
+            }
+            first.push(key);
+            if is_full {
+                first.pop();
+            }
+        };
+        match user {
+            Some(user) => self.index.keys_of(user).into_iter().for_each(consider),
+            None => self.slots.iter().filter(|slot| slot.is_session()).for_each(|slot| consider(*slot.key())),
+        }
+        let mut keys = first.into_sorted_vec();
+        let is_all = keys.len() <= limit;
+        keys.truncate(limit);
+        let next = keys.last().filter(|_| !is_all).map(|last| URL_SAFE_NO_PAD.encode(last.0));
+        let sessions = keys.into_iter().filter_map(|key| Some((key, self.outline(&key)?))).collect();
+        Page { sessions, next }
     }
 
     fn expired(&self, judge: Judge<'_>, now: Timestamp) -> Vec<(SessionKey, Outline, EndReason)> {
@@ -313,7 +310,7 @@ impl MemoryStore {
                     // Judged again: it may have been used since it was listed.
                     if let Some(reason) = judge(session.site(), session.life()) {
                         let outline = session.outline(&key);
-                        self.leave(&key, &outline);
+                        self.index.leave(&key, &outline);
                         slot.remove();
                         ended.push((key, outline, reason));
                     }
@@ -324,17 +321,20 @@ impl MemoryStore {
     }
 }
 
+/// The key at which a page ended.
+fn place(next: &str) -> Option<SessionKey> {
+    let mut key = [0; 32];
+    let length = URL_SAFE_NO_PAD.decode_slice(next, &mut key).ok()?;
+    (length == key.len()).then_some(SessionKey(key))
+}
+
 impl SessionStore for MemoryStore {
     fn load<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found> {
-        Box::pin(ready(Ok(self.find(handle.key(), now))))
+        Box::pin(ready(Ok(self.found(handle.key(), now))))
     }
 
     fn peek<'a>(&'a self, key: &'a SessionKey) -> Reply<'a, Option<Outline>> {
-        let outline = match self.slots.get(key).as_deref() {
-            Some(Slot::Session(session)) => Some(session.outline(key)),
-            Some(Slot::Tombstone(_)) | None => None,
-        };
-        Box::pin(ready(Ok(outline)))
+        Box::pin(ready(Ok(self.outline(key))))
     }
 
     fn create<'a>(&'a self, handle: &'a Handle, record: Record) -> Reply<'a, Presence> {
@@ -379,14 +379,32 @@ impl SessionStore for MemoryStore {
         Box::pin(ready(Ok(self.end(key, tombstone, now).map(|(outline, _)| outline))))
     }
 
-    fn by_user<'a>(&'a self, site: &'a str, user: &'a str) -> Reply<'a, Vec<SessionKey>> {
-        let keys = self.index().users.get(&(Arc::from(site), Arc::from(user))).cloned();
-        Box::pin(ready(Ok(keys.unwrap_or_default())))
+    fn by_user<'a>(&'a self, user: &'a str, site: Option<&'a str>) -> Reply<'a, Vec<SessionKey>> {
+        let mut outlines: Vec<_> = self
+            .index
+            .keys_of(user)
+            .into_iter()
+            .filter_map(|key| Some((self.outline(&key)?, key)))
+            .filter(|(outline, _)| site.is_none_or(|site| *outline.site == *site))
+            .map(|(outline, key)| (outline.created, key))
+            .collect();
+        outlines.sort_unstable();
+        Box::pin(ready(Ok(outlines.into_iter().map(|(_, key)| key).collect())))
     }
 
-    fn anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, usize> {
-        let count = self.index().anonymous.get(site).map_or(0, BTreeSet::len);
-        Box::pin(ready(Ok(count)))
+    fn list<'a>(&'a self, user: Option<&'a str>, from: Option<&'a str>, limit: usize) -> Reply<'a, Option<Page>> {
+        let after = from.map(place);
+        let page = (after != Some(None)).then(|| self.page(user, after.flatten(), limit));
+        Box::pin(ready(Ok(page)))
+    }
+
+    fn find<'a>(&'a self, session_ref: &'a str) -> Reply<'a, Option<SessionKey>> {
+        let found = self.slots.iter().find(|slot| slot.is_session() && slot.key().is_called(session_ref));
+        Box::pin(ready(Ok(found.map(|slot| *slot.key()))))
+    }
+
+    fn population<'a>(&'a self, site: &'a str) -> Reply<'a, Population> {
+        Box::pin(ready(Ok(self.index.population(site))))
     }
 
     fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<(SessionKey, Outline)>> {

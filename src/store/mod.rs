@@ -7,6 +7,7 @@ mod contract;
 pub mod file;
 #[cfg(test)]
 mod fixtures;
+mod index;
 mod journal;
 pub mod memory;
 pub mod sealed;
@@ -78,6 +79,25 @@ pub enum Swap {
     Gone,
 }
 
+/// A part of a list of sessions.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Expired ones among them: judging them is not the store's work.
+    pub sessions: Vec<(SessionKey, Outline)>,
+    /// Where the list goes on: letters, digits, `-`, `_` and `.`, which only the store reads. `None` when
+    /// this was all.
+    pub next: Option<String>,
+}
+
+/// How many sessions a site has, those included that have expired and were not freed yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Population {
+    /// Of users.
+    pub authenticated: usize,
+    /// Of nobody.
+    pub anonymous: usize,
+}
+
 /// How long an ended selector is remembered.
 pub const TOMBSTONE: Duration = Duration::from_secs(60);
 
@@ -111,10 +131,17 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Removes a record; `tombstone` leaves one in its place. Exactly one caller is told what it was;
     /// removing what is not there is fine.
     fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Outline>>;
-    /// The keys of all sessions of a user on a site.
-    fn by_user<'a>(&'a self, site: &'a str, user: &'a str) -> Reply<'a, Vec<SessionKey>>;
-    /// The number of anonymous sessions of a site.
-    fn anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, usize>;
+    /// The keys of all sessions of a user, on one site or on all, the oldest first.
+    fn by_user<'a>(&'a self, user: &'a str, site: Option<&'a str>) -> Reply<'a, Vec<SessionKey>>;
+    /// About `limit` sessions of a user, or of everybody, on all sites, in an order that means nothing; from
+    /// the start, or from where a former page said that the list goes on. A session that is there from the
+    /// first page to the last is on one of them at least. `None` when `from` is nothing that this store
+    /// said. May look at all sessions: never on the way of a request.
+    fn list<'a>(&'a self, user: Option<&'a str>, from: Option<&'a str>, limit: usize) -> Reply<'a, Option<Page>>;
+    /// The key of the session with this public handle. May look at all keys: never on the way of a request.
+    fn find<'a>(&'a self, session_ref: &'a str) -> Reply<'a, Option<SessionKey>>;
+    /// How many sessions a site has; cheap.
+    fn population<'a>(&'a self, site: &'a str) -> Reply<'a, Population>;
     /// Removes the least recently used anonymous session of a site and says what it was.
     fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<(SessionKey, Outline)>>;
     /// Frees the records that `judge` says are over, and old tombstones; returns what ended.

@@ -15,6 +15,8 @@ use vestibule::policy::session::SessionKey;
 use vestibule::policy::vault::VaultChange;
 use vestibule::store::Found;
 use vestibule::store::Judge;
+use vestibule::store::Page;
+use vestibule::store::Population;
 use vestibule::store::Presence;
 use vestibule::store::Reply;
 use vestibule::store::SessionStore;
@@ -100,12 +102,20 @@ impl SessionStore for BrokenStore {
         self.answer(|| self.inner.remove(key, tombstone, now))
     }
 
-    fn by_user<'a>(&'a self, site: &'a str, user: &'a str) -> Reply<'a, Vec<SessionKey>> {
-        self.answer(|| self.inner.by_user(site, user))
+    fn by_user<'a>(&'a self, user: &'a str, site: Option<&'a str>) -> Reply<'a, Vec<SessionKey>> {
+        self.answer(|| self.inner.by_user(user, site))
     }
 
-    fn anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, usize> {
-        self.answer(|| self.inner.anonymous(site))
+    fn list<'a>(&'a self, user: Option<&'a str>, from: Option<&'a str>, limit: usize) -> Reply<'a, Option<Page>> {
+        self.answer(|| self.inner.list(user, from, limit))
+    }
+
+    fn find<'a>(&'a self, session_ref: &'a str) -> Reply<'a, Option<SessionKey>> {
+        self.answer(|| self.inner.find(session_ref))
+    }
+
+    fn population<'a>(&'a self, site: &'a str) -> Reply<'a, Population> {
+        self.answer(|| self.inner.population(site))
     }
 
     fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<(SessionKey, Outline)>> {
