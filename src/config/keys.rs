@@ -26,6 +26,8 @@ pub(super) enum Kind {
     SizeOrOff,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// Names of rules about messages.
+    Rules,
     /// A table.
     Table,
     /// A table or an array of tables.

@@ -11,6 +11,7 @@ mod logout;
 mod reader;
 #[cfg(test)]
 mod reference_tests;
+mod rules;
 mod schema;
 mod section;
 mod session;

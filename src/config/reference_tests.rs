@@ -109,6 +109,7 @@ fn kind(kind: Kind) -> String {
         Kind::Size => "size".to_owned(),
         Kind::SizeOrOff => "size, or `\"off\"`".to_owned(),
         Kind::Choice(words) => words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(" "),
+        Kind::Rules => "rule, or list".to_owned(),
         Kind::Table | Kind::Free => "table".to_owned(),
         Kind::Tables => "table, or several".to_owned(),
         Kind::Any => "any".to_owned(),

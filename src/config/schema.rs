@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::config::keys;
 use crate::config::keys::Key;
 use crate::config::keys::Kind;
+use crate::config::rules;
 
 /// Draft 2020-12.
 pub(super) fn schema() -> Value {
@@ -66,6 +67,7 @@ fn of_kind(kind: Kind, inner: &str) -> Value {
         Kind::Size => size,
         Kind::SizeOrOff => json!({ "anyOf": [size, off] }),
         Kind::Choice(words) => json!({ "enum": words }),
+        Kind::Rules => one_or_more(&json!({ "enum": rules::relaxable() })),
         Kind::Table => inner_table(inner),
         Kind::Tables => one_or_more(&inner_table(inner)),
         Kind::Free => json!({ "type": "object", "additionalProperties": { "type": "string" } }),

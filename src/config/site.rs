@@ -9,6 +9,7 @@ use crate::config::headers::read_headers;
 use crate::config::headers::read_identity;
 use crate::config::login::read_login;
 use crate::config::logout::read_logout;
+use crate::config::rules::read_relax;
 use crate::config::section::Section;
 use crate::config::session::Lifetimes;
 use crate::config::session::pattern;
@@ -64,6 +65,7 @@ pub(super) fn read_site(section: &Section<'_>, shared: &Shared) -> Option<Site> 
             &[("exact", PathCase::Exact), ("ignore-case", PathCase::Ignore)],
             PathCase::Exact,
         ),
+        relax: read_relax(section),
         login: logins.iter().filter_map(|(_, rule)| rule.clone()).collect(),
         logout: logouts.iter().filter_map(|(_, rule)| rule.clone().map(Arc::new)).collect(),
         access: read_access(&section.section("access", "site.access")),

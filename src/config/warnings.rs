@@ -12,6 +12,7 @@ use crate::policy::glob::PathPattern;
 use crate::policy::login::LoginRule;
 use crate::policy::login::UserSource;
 use crate::policy::path;
+use crate::policy::relax::Relaxing;
 use crate::policy::site::Site;
 use crate::policy::site::UpstreamAddress;
 use crate::policy::vault::CookieMode;
@@ -228,6 +229,14 @@ fn about_messages(site: &Site, warn: &mut dyn FnMut(&str)) {
     }
     if site.cookies.mode == CookieMode::Pass {
         warn("cookies.mode is \"pass\": the application's cookies reach browsers as they are; set it to \"auto\".");
+    }
+    for rule in site.relax.rules() {
+        if let Relaxing::Can { passes, risk } = rule.relaxing() {
+            warn(&format!(
+                "relax has {:?}: {passes} pass, and {risk}; remove it if the application does without.",
+                rule.name()
+            ));
+        }
     }
     if site.limits.body.is_none() {
         warn("limits.body is off: a request may be of any size; set it to what the application needs.");

@@ -1,6 +1,9 @@
 //! Header fields: what is taken out of messages, what is added, and in which order (S64-S75, S86,
 //! S110, S133, S145, S165).
 
+mod names;
+
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::IpAddr;
 
@@ -12,9 +15,20 @@ use http::header;
 use http::header::HeaderName;
 
 use crate::policy::client::Client;
+use crate::policy::relax::Relaxed;
+use crate::policy::relax::Rule;
 use crate::policy::session::Identity;
 use crate::policy::site::HeaderField;
 use crate::policy::site::Origin;
+
+use self::names::folded;
+use self::names::folds_to;
+use self::names::is_end_to_end;
+use self::names::is_hop_by_hop;
+use self::names::is_kept_from_trusted;
+use self::names::is_method_override;
+use self::names::is_session_protocol;
+use self::names::is_trust;
 
 /// `[site.identity]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,109 +108,62 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// Fields between two neighbours, beside those that `Connection` nominates (RFC 9110 7.6.1).
-fn is_hop_by_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-authentication-info"
-            | "http2-settings"
-    )
-}
-
-/// Fields that `Connection` cannot take away, whatever it nominates: hiding them from us or from the
-/// application would change what the message means (S86, VR-52).
-fn is_end_to_end(name: &str) -> bool {
-    matches!(
-        name,
-        "host"
-            | "cookie"
-            | "set-cookie"
-            | "authorization"
-            | "content-length"
-            | "content-type"
-            | "content-encoding"
-            | "origin"
-            | "referer"
-            | "cache-control"
-            | "location"
-    ) || name.starts_with("sec-")
-}
-
-/// Fields that tell an application who the client is or what it asked for: never a client's to say
-/// (S68, S70, VR-53).
-fn is_trust(name: &str) -> bool {
-    matches!(
-        name,
-        "forwarded"
-            | "x-real-ip"
-            | "client-cert"
-            | "client-cert-chain"
-            | "remote-user"
-            | "remote-addr"
-            | "proxy"
-            | "session"
-            | "x-forwarded"
-            | "forwarded-for"
-            | "x-host"
-            | "x-http-method"
-            | "x-http-method-override"
-            | "x-method-override"
-            | "x-client-ip"
-            | "x-client-cert"
-            | "x-cluster-client-ip"
-            | "true-client-ip"
-            | "cf-connecting-ip"
-            | "fastly-client-ip"
-    ) || ["x-forwarded-", "x-original-", "x-originating-", "x-rewrite-", "x-remote-", "x-ssl-", "ssl-client-"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
-}
-
-/// Device-bound session fields are between the browser and us (S75).
-fn is_session_protocol(name: &str) -> bool {
-    name.starts_with("secure-session-") || name.starts_with("sec-secure-session-")
-}
-
-/// Forwarding fields that a trusted proxy's word is taken for.
-fn is_kept_from_trusted(name: &str) -> bool {
-    matches!(
-        name,
-        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" | "x-real-ip" | "forwarded"
-    )
-}
-
-/// Whether `name` is `ours` to a CGI-like application: case ignored, everything but letters and
-/// digits the same (VR-11).
-fn folds_to(name: &str, ours: &str) -> bool {
-    let fold = |byte: u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
-    name.len() == ours.len() && name.bytes().map(fold).eq(ours.bytes().map(fold))
+/// What becomes of a field of a request.
+enum Fate {
+    Stays,
+    Goes,
+    /// It goes by a rule that a site can be spared.
+    GoesBy(Rule),
 }
 
 /// Takes out of a request: hop-by-hop fields and all that `Connection` nominates, every identity or
 /// forwarding header in any spelling (case and `_`/`-` folded), every name with `_`,
 /// `Secure-Session-*`. Forwarding headers of a trusted proxy stay. `Upgrade` is removed too; a
-/// permitted one is put back by the caller. `Cookie` crumbs are joined by the caller.
-pub fn clean_request(headers: &mut HeaderMap, identity: &IdentityHeaders, client: Client) {
+/// permitted one is put back by the caller. `Cookie` crumbs are joined by the caller. Returns what went
+/// by a rule that the site could be spared.
+pub fn clean_request(
+    headers: &mut HeaderMap,
+    identity: &IdentityHeaders,
+    client: Client,
+    relaxed: &Relaxed,
+) -> Vec<(Rule, HeaderName)> {
     remove_nominated(headers);
-    remove_where(headers, |name| {
-        // Names of applications' own with an underscore cannot be told from aliases (S65).
-        name.contains('_')
-            || is_hop_by_hop(name)
-            || is_session_protocol(name)
-            || (is_trust(name) && !(client.via_trusted && is_kept_from_trusted(name)))
-            || identity.is_one(name)
-            // Characters other than letters, digits and `-` in a name are folded by CGI as well.
-            || name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-')
-    });
+    let mut going = Vec::new();
+    let mut by_rule = Vec::new();
+    for name in headers.keys() {
+        match fate(name.as_str(), headers, identity, client, relaxed) {
+            Fate::Stays => {}
+            Fate::Goes => going.push(name.clone()),
+            Fate::GoesBy(rule) => by_rule.push((rule, name.clone())),
+        }
+    }
+    for name in going.iter().chain(by_rule.iter().map(|(_, name)| name)) {
+        headers.remove(name);
+    }
+    by_rule
+}
+
+fn fate(name: &str, headers: &HeaderMap, identity: &IdentityHeaders, client: Client, relaxed: &Relaxed) -> Fate {
+    let plain = folded(name);
+    let is_odd = matches!(plain, Cow::Owned(_));
+    if is_hop_by_hop(&plain) || is_session_protocol(&plain) || identity.is_one(&plain) {
+        return Fate::Goes;
+    }
+    if is_trust(&plain) && (is_odd || !client.via_trusted || !is_kept_from_trusted(&plain)) {
+        return Fate::Goes;
+    }
+    // Names of applications' own with an underscore cannot be told from aliases (S65).
+    if is_odd && !relaxed.has(Rule::HeaderName) {
+        return Fate::GoesBy(Rule::HeaderName);
+    }
+    // However that is relaxed, none stands for a field that means something to us, or that is there too.
+    if is_odd && (is_end_to_end(&plain) || headers.contains_key(&*plain)) {
+        return Fate::Goes;
+    }
+    if is_method_override(&plain) && !relaxed.has(Rule::MethodOverride) {
+        return Fate::GoesBy(Rule::MethodOverride);
+    }
+    Fate::Stays
 }
 
 /// Takes out what asks for less than the whole answer: what is not there must not decide a login.

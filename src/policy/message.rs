@@ -2,6 +2,7 @@
 //! (S76-S92, S103-S108).
 
 use std::borrow::Cow;
+use std::fmt::Write;
 use std::net::Ipv6Addr;
 
 use http::HeaderMap;
@@ -12,44 +13,53 @@ use http::Uri;
 use http::Version;
 use http::header;
 
+use crate::policy::relax::Relaxed;
+use crate::policy::relax::Rule;
 use crate::policy::site::Limits;
 
 /// The rule a message broke. Its name is what an operator finds in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.name())]
 pub enum Malformed {
     /// No `Host`, several, or an invalid one (RFC 9112 3.2, S76).
-    #[error("host")]
     Host,
     /// `Host` differs from the authority of the target (S78, S106).
-    #[error("authority")]
     Authority,
     /// Anything but exactly one `chunked` (S79, S80).
-    #[error("transfer-encoding")]
     TransferEncoding,
     /// The target has characters that may not occur in one (S91, S107).
-    #[error("target")]
     Target,
     /// `TRACE`, `CONNECT` or a method that is not on the list (S88, S92).
-    #[error("method")]
     Method,
     /// Too many header fields (S170).
-    #[error("header-count")]
     HeaderCount,
     /// Header section too large (S170).
-    #[error("header-bytes")]
     HeaderBytes,
     /// Target too long (S170).
-    #[error("uri")]
     UriLength,
     /// An expectation other than `100-continue` (RFC 9110 10.1.1, S94).
-    #[error("expect")]
     Expectation,
     /// It has been here before: an upstream leads back here (S87).
-    #[error("loop")]
     Loop,
 }
 
 impl Malformed {
+    /// The name of the rule.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Authority => "authority",
+            Self::TransferEncoding => "transfer-encoding",
+            Self::Target => "target",
+            Self::Method => "method",
+            Self::HeaderCount => "header-count",
+            Self::HeaderBytes => "header-bytes",
+            Self::UriLength => "uri",
+            Self::Expectation => "expect",
+            Self::Loop => "loop",
+        }
+    }
+
     /// The status that says so.
     pub fn status(self) -> StatusCode {
         match self {
@@ -152,11 +162,10 @@ pub fn check(
     uri: &Uri,
     headers: &HeaderMap,
     limits: &Limits,
+    relaxed: &Relaxed,
 ) -> Result<(), Malformed> {
-    if !METHODS.contains(&method.as_str()) {
-        return Err(Malformed::Method);
-    }
-    check_target(method, version, uri, limits)?;
+    check_method(method, relaxed)?;
+    check_target(method, version, uri, limits, relaxed)?;
     // Browsers split cookies into as many fields as they like over HTTP/2 (RFC 9113 8.2.3).
     let crumbs = headers.get_all(header::COOKIE).iter().count();
     if headers.len() - crumbs.saturating_sub(1) > limits.header_count {
@@ -167,7 +176,7 @@ pub fn check(
         return Err(Malformed::HeaderBytes);
     }
     let is_known = |expectation: &HeaderValue| expectation.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if !headers.get_all(header::EXPECT).iter().all(is_known) {
+    if !headers.get_all(header::EXPECT).iter().all(is_known) && !relaxed.has(Rule::Head(Malformed::Expectation)) {
         return Err(Malformed::Expectation);
     }
     if is_loop(headers) {
@@ -184,7 +193,43 @@ fn is_loop(headers: &HeaderMap) -> bool {
     hops.filter(|hop| hop.split_ascii_whitespace().nth(1) == Some("vestibule")).count() > MOST_HOPS
 }
 
-fn check_target(method: &Method, version: Version, uri: &Uri, limits: &Limits) -> Result<(), Malformed> {
+/// What is listed, however the list is relaxed, has no other spelling: an application might take it for
+/// the method that a rule of the site is about.
+fn check_method(method: &Method, relaxed: &Relaxed) -> Result<(), Malformed> {
+    let name = method.as_str();
+    if METHODS.contains(&name) {
+        return Ok(());
+    }
+    let is_like = |known: &&str| known.eq_ignore_ascii_case(name);
+    let is_own = !METHODS.iter().chain(&["TRACE", "TRACK", "CONNECT"]).any(is_like);
+    if is_own && relaxed.has(Rule::Head(Malformed::Method)) { Ok(()) } else { Err(Malformed::Method) }
+}
+
+/// Path and query as they are judged and passed on: characters beyond ASCII, where a site may have them,
+/// are percent-encoded (RFC 3987 3.1).
+pub fn target(uri: &Uri) -> Cow<'_, str> {
+    let raw = uri.path_and_query().map_or("/", |target| target.as_str());
+    if raw.is_ascii() {
+        return Cow::Borrowed(raw);
+    }
+    let mut encoded = String::with_capacity(raw.len() * 2);
+    for byte in raw.bytes() {
+        if byte.is_ascii() {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    Cow::Owned(encoded)
+}
+
+fn check_target(
+    method: &Method,
+    version: Version,
+    uri: &Uri,
+    limits: &Limits,
+    relaxed: &Relaxed,
+) -> Result<(), Malformed> {
     let target = uri.path_and_query().map_or("", |target| target.as_str());
     if target.len() > limits.uri {
         return Err(Malformed::UriLength);
@@ -194,7 +239,9 @@ fn check_target(method: &Method, version: Version, uri: &Uri, limits: &Limits) -
         return Err(Malformed::Target);
     }
     let is_asterisk = target == "*" && *method == Method::OPTIONS;
-    let is_visible = target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    let may_be_international = relaxed.has(Rule::Head(Malformed::Target));
+    let may_stand = |byte: u8| (byte.is_ascii_graphic() && byte != b'#') || (byte >= 0x80 && may_be_international);
+    let is_visible = target.bytes().all(may_stand);
     if is_visible && (target.starts_with('/') || is_asterisk) { Ok(()) } else { Err(Malformed::Target) }
 }
 
@@ -207,118 +254,4 @@ fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Malformed>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            headers.append(*name, value.parse().unwrap());
-        }
-        headers
-    }
-
-    fn host(version: Version, uri: &str, hosts: &[&str]) -> Result<String, Malformed> {
-        let lines: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
-        authority(version, &uri.parse().unwrap(), &headers(&lines))
-    }
-
-    #[test]
-    fn http_1_needs_exactly_one_valid_host() {
-        // S76, S78
-        for (hosts, expected) in [
-            (&["App.Test"][..], Ok("app.test")),
-            (&["app.test:443"], Ok("app.test")),
-            (&["app.test:8443"], Ok("app.test:8443")),
-            (&["app.test."], Ok("app.test")),
-            (&["[::1]:8443"], Ok("[::1]:8443")),
-            (&[], Err(Malformed::Host)),
-            (&["a", "a"], Err(Malformed::Host)),
-            (&[""], Err(Malformed::Host)),
-            (&["a/b@c"], Err(Malformed::Host)),
-            (&["user@a"], Err(Malformed::Host)),
-            (&["a:x"], Err(Malformed::Host)),
-            (&["[::1"], Err(Malformed::Host)),
-            (&["[0:0::1]"], Ok("[::1]")),
-            (&["[::FFFF:127.0.0.1]"], Ok("[::ffff:7f00:1]")),
-            (&["app.test:0443"], Ok("app.test")),
-            (&["app.test:"], Ok("app.test")),
-            (&["app.test:65536"], Err(Malformed::Host)),
-            (&["app.test:443:443"], Err(Malformed::Host)),
-            (&["app.test.."], Ok("app.test.")),
-            (&["app.t\u{e9}st"], Err(Malformed::Host)),
-            (&["a, b"], Err(Malformed::Host)),
-        ] {
-            assert_eq!(host(Version::HTTP_11, "/", hosts), expected.map(str::to_owned), "{hosts:?}");
-        }
-    }
-
-    #[test]
-    fn the_authority_of_the_target_must_be_the_host() {
-        // S78, S106, S107
-        assert_eq!(host(Version::HTTP_2, "https://app.test/", &[]), Ok("app.test".into()));
-        assert_eq!(host(Version::HTTP_2, "https://app.test/", &["app.test:443"]), Ok("app.test".into()));
-        assert_eq!(host(Version::HTTP_2, "https://app.test/", &["evil"]), Err(Malformed::Authority));
-        assert_eq!(host(Version::HTTP_2, "https://u@app.test/", &[]), Err(Malformed::Authority));
-        assert_eq!(host(Version::HTTP_11, "http://evil/", &["app.test"]), Err(Malformed::Authority));
-        assert_eq!(host(Version::HTTP_11, "http://app.test/", &[]), Err(Malformed::Host));
-    }
-
-    fn broken(method: &str, version: Version, uri: &str, lines: &[(&'static str, &str)]) -> Option<Malformed> {
-        let method = Method::from_bytes(method.as_bytes()).unwrap();
-        check(&method, version, &uri.parse().unwrap(), &headers(lines), &Limits::default()).err()
-    }
-
-    #[test]
-    fn methods_targets_and_framing() {
-        // S79, S80, S88, S91, S92, S170
-        let long = format!("/{}", "x".repeat(8192));
-        let big = "x".repeat(33_000);
-        for (method, uri, lines, expected) in [
-            ("GET", "/", &[][..], None),
-            ("PROPFIND", "/", &[], None),
-            ("OPTIONS", "*", &[], None),
-            ("GET", "/", &[("via", "1.1 a, 1.1 vestibule, 2.0 vestibule"), ("via", "1.1 vestibule (x)")], None),
-            (
-                "GET",
-                "/",
-                &[("via", "1.1 vestibule, 1.1 vestibule,1.1 vestibule"), ("via", "1.1 vestibule, 1.1 vestibule")],
-                Some(Malformed::Loop),
-            ),
-            ("GET", "*", &[], Some(Malformed::Target)),
-            ("TRACE", "/", &[], Some(Malformed::Method)),
-            ("CONNECT", "/", &[], Some(Malformed::Method)),
-            ("get", "/", &[], Some(Malformed::Method)),
-            ("FOO", "/", &[], Some(Malformed::Method)),
-            ("GET", &long, &[], Some(Malformed::UriLength)),
-            ("GET", "ftp://app.test/", &[], Some(Malformed::Target)),
-            ("GET", "http://app.test/", &[], None),
-            ("PUT", "/", &[("expect", "100-Continue")], None),
-            ("PUT", "/", &[("expect", "a-miracle")], Some(Malformed::Expectation)),
-            ("GET", "/", &[("x", big.as_str())], Some(Malformed::HeaderBytes)),
-            ("POST", "/", &[("transfer-encoding", "chunked")], None),
-            ("POST", "/", &[("transfer-encoding", "gzip, chunked")], Some(Malformed::TransferEncoding)),
-            (
-                "POST",
-                "/",
-                &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
-                Some(Malformed::TransferEncoding),
-            ),
-            (
-                "POST",
-                "/",
-                &[("transfer-encoding", "chunked"), ("content-length", "3")],
-                Some(Malformed::TransferEncoding),
-            ),
-        ] {
-            assert_eq!(broken(method, Version::HTTP_11, uri, lines), expected, "{method} {lines:?}");
-        }
-        let chunked = [("transfer-encoding", "chunked")];
-        assert_eq!(broken("POST", Version::HTTP_10, "/", &chunked), Some(Malformed::TransferEncoding));
-        assert_eq!(broken("GET", Version::HTTP_2, "http://a/", &[]), Some(Malformed::Target));
-        let many: Vec<_> = (0..101).map(|_| ("x", "y")).collect();
-        assert_eq!(broken("GET", Version::HTTP_11, "/", &many), Some(Malformed::HeaderCount));
-        let crumbs: Vec<_> = (0..150).map(|_| ("cookie", "a=b")).collect();
-        assert_eq!(broken("GET", Version::HTTP_2, "https://a/", &crumbs), None);
-    }
-}
+mod tests;

@@ -17,6 +17,7 @@ pub mod login;
 pub mod logout;
 pub mod message;
 pub mod path;
+pub mod relax;
 pub mod route;
 pub mod session;
 pub mod site;

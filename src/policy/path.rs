@@ -48,6 +48,24 @@ pub enum Ambiguity {
     Overlong,
 }
 
+impl Ambiguity {
+    /// The name of the rule that refuses it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EncodedSlash => "encoded-slash",
+            Self::Backslash => "backslash",
+            Self::Nul => "nul",
+            Self::Control => "control",
+            Self::Escape => "escape",
+            Self::EmptySegment => "empty-segment",
+            Self::DotParameter => "dot-parameter",
+            Self::BadEncoding => "bad-encoding",
+            Self::DoubleEncoding => "double-encoding",
+            Self::Overlong => "overlong",
+        }
+    }
+}
+
 /// A target as an application may read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading<'a> {
@@ -66,7 +84,7 @@ pub struct Target {
     normal: Option<String>,
     /// With its detours, if it has any.
     unresolved: Option<String>,
-    ambiguity: Option<Ambiguity>,
+    doubts: Vec<Ambiguity>,
     case: PathCase,
 }
 
@@ -77,11 +95,11 @@ impl Target {
         let question = raw.find('?');
         let path = &raw[..question.unwrap_or(raw.len())];
         if is_plain(path) {
-            return Self { raw: raw.to_owned(), question, normal: None, unresolved: None, ambiguity: None, case };
+            return Self { raw: raw.to_owned(), question, normal: None, unresolved: None, doubts: Vec::new(), case };
         }
-        let Normalised { path: normal, unresolved, ambiguity } = normalise(path);
+        let Normalised { path: normal, unresolved, doubts } = normalise(path);
         let normal = (normal != path).then_some(normal);
-        Self { raw: raw.to_owned(), question, normal, unresolved, ambiguity, case }
+        Self { raw: raw.to_owned(), question, normal, unresolved, doubts, case }
     }
 
     /// Path and query as sent.
@@ -144,9 +162,14 @@ impl Target {
         }
     }
 
-    /// What makes this target ambiguous, if anything.
+    /// What makes this target ambiguous first, if anything.
     pub fn ambiguity(&self) -> Option<Ambiguity> {
-        self.ambiguity
+        self.doubts.first().copied()
+    }
+
+    /// Everything that makes it ambiguous.
+    pub fn doubts(&self) -> &[Ambiguity] {
+        &self.doubts
     }
 
     /// Whether the path leads where it is written: no dot segments, no empty ones, and no parameters but
@@ -175,7 +198,7 @@ impl Target {
     pub fn is_certainly(&self, other: &Self) -> bool {
         let is_same = |path: &str| self.case.equal(path, other.path());
         self.raw_path() == other.raw_path()
-            || (is_same(self.path()) && self.is_direct() && self.ambiguity.is_none() && is_same(&self.bare_path()))
+            || (is_same(self.path()) && self.is_direct() && self.doubts.is_empty() && is_same(&self.bare_path()))
     }
 }
 
@@ -200,14 +223,21 @@ struct Normalised {
     path: String,
     /// Before dot segments and empty ones were resolved, if there were any.
     unresolved: Option<String>,
-    /// The first thing about it that is in doubt.
-    ambiguity: Option<Ambiguity>,
+    /// What is in doubt about it, each kind once.
+    doubts: Vec<Ambiguity>,
 }
 
 fn normalise(path: &str) -> Normalised {
     let (bytes, malformed) = percent_decoded(path, |_| true);
-    let mut doubt = malformed.then_some(Ambiguity::BadEncoding).or_else(|| doubt_about(path, &bytes));
-    let mut note = |ambiguity| doubt = doubt.or(Some(ambiguity));
+    let mut doubts = doubts_about(path, &bytes);
+    let mut note = |ambiguity| {
+        if !doubts.contains(&ambiguity) {
+            doubts.push(ambiguity);
+        }
+    };
+    if malformed {
+        note(Ambiguity::BadEncoding);
+    }
     let decoded = text(bytes);
     let mut names: Vec<&str> = Vec::new();
     // Empty segments are kept until the end, to see a `..` that stands behind one.
@@ -235,7 +265,7 @@ fn normalise(path: &str) -> Normalised {
     }
     let written = |names: &[&str]| names.iter().flat_map(|name| ["/", *name]).collect::<String>();
     let unresolved = (names != kept).then(|| written(&names));
-    Normalised { path: written(&kept), unresolved, ambiguity: doubt }
+    Normalised { path: written(&kept), unresolved, doubts }
 }
 
 /// Whether a path parameter is one that `without_session_parameter` takes out.
@@ -248,17 +278,17 @@ fn is_dots(name: &str) -> bool {
 }
 
 /// What is in doubt about the characters of a path, encoded and decoded.
-fn doubt_about(path: &str, decoded: &[u8]) -> Option<Ambiguity> {
-    let mut found = None;
-    let mut note = |is_there: bool, ambiguity| found = if is_there { found.or(Some(ambiguity)) } else { found };
+fn doubts_about(path: &str, decoded: &[u8]) -> Vec<Ambiguity> {
     let count = |bytes: &[u8], wanted: u8| bytes.iter().filter(|byte| **byte == wanted).count();
-    note(count(decoded, b'/') > count(path.as_bytes(), b'/'), Ambiguity::EncodedSlash);
-    note(decoded.contains(&b'\\'), Ambiguity::Backslash);
-    note(decoded.contains(&0), Ambiguity::Nul);
-    note(decoded.iter().any(u8::is_ascii_control), Ambiguity::Control);
-    note(decoded.windows(3).any(decodes_again), Ambiguity::DoubleEncoding);
-    note(decoded.windows(2).any(is_overlong), Ambiguity::Overlong);
-    found
+    let found = [
+        (count(decoded, b'/') > count(path.as_bytes(), b'/'), Ambiguity::EncodedSlash),
+        (decoded.contains(&b'\\'), Ambiguity::Backslash),
+        (decoded.contains(&0), Ambiguity::Nul),
+        (decoded.iter().any(|byte| *byte != 0 && byte.is_ascii_control()), Ambiguity::Control),
+        (decoded.windows(3).any(decodes_again), Ambiguity::DoubleEncoding),
+        (decoded.windows(2).any(is_overlong), Ambiguity::Overlong),
+    ];
+    found.into_iter().filter(|(is_there, _)| *is_there).map(|(_, ambiguity)| ambiguity).collect()
 }
 
 /// `%2e` and the like, left over after decoding once.

@@ -16,6 +16,7 @@ use crate::policy::headers::SecurityHeaders;
 use crate::policy::login::LoginRule;
 use crate::policy::logout::LogoutRule;
 use crate::policy::path::PathCase;
+use crate::policy::relax::Relaxed;
 use crate::policy::session::SessionRules;
 use crate::policy::vault::CookieRules;
 
@@ -117,6 +118,8 @@ pub struct Site {
     pub upstream_tls: UpstreamTls,
     /// Whether paths are compared ignoring case.
     pub paths: PathCase,
+    /// Rules about messages that it is spared.
+    pub relax: Relaxed,
     /// `[site.login]`, in the order of the file.
     pub login: Vec<LoginRule>,
     /// `[site.logout]`, in the order of the file.

@@ -13,6 +13,7 @@ use http::Response;
 use http::StatusCode;
 use http::Version;
 use http::header;
+use http::header::HeaderName;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
@@ -34,7 +35,9 @@ use crate::policy::csrf::RequestKind;
 use crate::policy::hint;
 use crate::policy::location;
 use crate::policy::message;
+use crate::policy::path::Ambiguity;
 use crate::policy::path::Target;
+use crate::policy::relax::Rule;
 use crate::policy::route::Route;
 use crate::policy::site::Site;
 use crate::policy::websocket;
@@ -80,7 +83,7 @@ impl Settled {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
         if let Some(value) = self.clear.take() {
-            headers.insert(header::HeaderName::from_static("clear-site-data"), value);
+            headers.insert(HeaderName::from_static("clear-site-data"), value);
         }
         if self.vary {
             headers.append(header::VARY, HeaderValue::from_static("Sec-Fetch-Site, Origin, Referer"));
@@ -127,8 +130,8 @@ impl Trace {
     pub(super) fn report(&self, failure: &Failure) {
         let event = match (failure.blame(), failure) {
             (Blame::Us, Failure::Store(error)) => Audit::StoreFailed { error },
-            (Blame::Client, _) => Audit::RequestRefused { error: failure },
-            (Blame::Upstream, _) => Audit::ExchangeFailed { error: failure },
+            (Blame::Client, _) => Audit::RequestRefused { error: failure, rule: failure.rule() },
+            (Blame::Upstream, _) => Audit::ExchangeFailed { error: failure, rule: failure.rule() },
             (Blame::Us, _) => Audit::InternalFailure { error: failure },
         };
         telemetry::audit(&self.context, &event);
@@ -208,6 +211,13 @@ fn target_of(site: &Site, method: &Method, raw: &str) -> Target {
     if is_bare { bare } else { Target::parse(raw, site.paths) }
 }
 
+/// What makes the target one that this site does not take, if anything.
+fn doubt_about(site: &Site, target: &Target) -> Option<Ambiguity> {
+    let is_refused =
+        |doubt: &Ambiguity| site.access.ambiguous == AmbiguousPaths::Reject && !site.relax.has(Rule::Path(*doubt));
+    target.doubts().iter().copied().find(is_refused)
+}
+
 impl<'a> Exchange<'a> {
     /// Refuses what is ambiguous, finds the site, reads what the request presents.
     pub(super) fn open(
@@ -226,8 +236,9 @@ impl<'a> Exchange<'a> {
             trace.site = Some(Arc::clone(site));
             trace.context.site = Some(Arc::clone(&site.name));
         }
-        message::check(&parts.method, parts.version, &parts.uri, &parts.headers, snapshot.limits_of(place))?;
-        let raw = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        let (limits, relaxed) = snapshot.rules_of(place);
+        message::check(&parts.method, parts.version, &parts.uri, &parts.headers, limits, relaxed)?;
+        let raw = message::target(&parts.uri);
         let site = match place {
             Some(Place::Site(site)) => Arc::clone(site),
             Some(Place::Alias(site)) if matches!(parts.method, Method::GET | Method::HEAD) => {
@@ -238,13 +249,11 @@ impl<'a> Exchange<'a> {
         if !peer.hosts.contains(&site.site.origin.host) {
             return Err(Failure::Misdirected);
         }
-        let target = target_of(&site.site, &parts.method, raw);
+        let target = target_of(&site.site, &parts.method, &raw);
         let client = client::identify(peer.ip(), &parts.headers, &snapshot.trusted);
         trace.context.client = Some(client.address);
-        if let Some(ambiguity) = target.ambiguity()
-            && site.site.access.ambiguous == AmbiguousPaths::Reject
-        {
-            return Err(Failure::Ambiguous(ambiguity));
+        if let Some(doubt) = doubt_about(&site.site, &target) {
+            return Err(Failure::Ambiguous(doubt));
         }
         let cross_site = parts.headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
         let mut cookies = cookie::pairs(&parts.headers);
@@ -353,6 +362,13 @@ impl<'a> Exchange<'a> {
     pub(super) fn say_hint(&self, path: &str, pattern: &str, hint: Hint) {
         if self.worker.gate.says_first(format!("hint {} {pattern}", self.site.name)) {
             telemetry::audit(&self.trace.context, &Audit::PublicHint { path, pattern, hint });
+        }
+    }
+
+    /// Says once per rule that it took out a field which the application may need.
+    pub(super) fn say_header_dropped(&self, rule: Rule, name: &HeaderName) {
+        if self.worker.gate.says_first(format!("header {} {}", rule.name(), self.site.name)) {
+            telemetry::audit(&self.trace.context, &Audit::HeaderDropped { name: name.as_str(), rule });
         }
     }
 

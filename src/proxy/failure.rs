@@ -10,9 +10,9 @@ use http::header;
 
 use crate::policy::login::NoUser;
 use crate::policy::login::Unreadable;
-use crate::policy::message::METHODS;
 use crate::policy::message::Malformed;
 use crate::policy::path::Ambiguity;
+use crate::policy::relax::Rule;
 use crate::proxy::body::Body;
 use crate::proxy::body::BodyError;
 use crate::proxy::reply;
@@ -27,7 +27,7 @@ pub(super) enum Failure {
     #[error("the request is refused by a rule for messages")]
     Malformed(#[from] Malformed),
     /// The target could be read in two ways.
-    #[error("the request target is ambiguous: {0:?}")]
+    #[error("the request target is ambiguous: {}", .0.name())]
     Ambiguous(Ambiguity),
     /// No site has this authority.
     #[error("no site is configured for this authority")]
@@ -100,7 +100,8 @@ impl Failure {
                 | UpstreamError::Tls(_)
                 | UpstreamError::Exchange(_)
                 | UpstreamError::Answer(_)
-                | UpstreamError::UnaskedUpgrade => StatusCode::BAD_GATEWAY,
+                | UpstreamError::UnaskedUpgrade
+                | UpstreamError::Status(_) => StatusCode::BAD_GATEWAY,
             },
             Self::NoUser(_) => StatusCode::BAD_GATEWAY,
         }
@@ -120,6 +121,27 @@ impl Failure {
             | Self::Paused => Blame::Client,
             Self::Upstream(_) | Self::NoUser(_) => Blame::Upstream,
             Self::Store(_) | Self::NoId | Self::Unfinished | Self::Panicked => Blame::Us,
+        }
+    }
+
+    /// The rule about messages that was broken, if that is why.
+    pub(super) fn rule(&self) -> Option<Rule> {
+        match self {
+            Self::Malformed(rule) => Some(Rule::Head(*rule)),
+            Self::Ambiguous(ambiguity) => Some(Rule::Path(*ambiguity)),
+            Self::Upstream(failure) => matches!(failure.cause, UpstreamError::Status(_)).then_some(Rule::Status),
+            Self::Misdirected
+            | Self::Unreadable(_)
+            | Self::TooLarge
+            | Self::Body(_)
+            | Self::Truncated(_)
+            | Self::Paused
+            | Self::SessionEnded
+            | Self::Store(_)
+            | Self::NoId
+            | Self::Unfinished
+            | Self::Panicked
+            | Self::NoUser(_) => None,
         }
     }
 
@@ -180,10 +202,8 @@ impl Failure {
             _ => "The request was refused.",
         };
         let mut response = reply::text(status, says);
-        if status == StatusCode::METHOD_NOT_ALLOWED
-            && let Ok(methods) = HeaderValue::from_str(&METHODS.join(", "))
-        {
-            response.headers_mut().insert(header::ALLOW, methods);
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            reply::allow(&mut response);
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));

@@ -20,6 +20,7 @@ use crate::policy::headers::Forwarding;
 use crate::policy::hint;
 use crate::policy::location;
 use crate::policy::path::Target;
+use crate::policy::relax::Rule;
 use crate::policy::session::Identity;
 use crate::policy::vault;
 use crate::policy::vault::CookieContext;
@@ -111,9 +112,6 @@ impl Exchange<'_> {
         let headers = self.outgoing_headers(identity_coding, true);
         let request = self.request(self.method.clone(), headers, body);
         let answer = self.send(request).await.map_err(Failure::of_exchange)?;
-        if answer.0.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(answer.1.upstream.failure(UpstreamError::UnaskedUpgrade).into());
-        }
         Ok(self.answer(answer))
     }
 
@@ -135,14 +133,23 @@ impl Exchange<'_> {
         Answer { head, body: AnswerBody::Unread(body, lease) }
     }
 
-    /// Sends a request; what the answer changes is decided at the time when it is there.
+    /// Sends a request; what the answer changes is decided at the time when it is there. An answer with a
+    /// status that is none is none, and its connection is closed (S98, S121).
     pub(super) async fn send(
         &mut self,
         request: Request<Body>,
     ) -> Result<(Response<Incoming>, Lease), UpstreamFailure> {
         let (site, pool) = (&self.site, &self.worker.pool);
         let turn = site.turn();
+        let upgrades = request.headers().contains_key(header::UPGRADE);
         let answer = pool.send(&site.upstreams, turn, request, &self.snapshot.timeouts, &self.trace.context).await?;
+        let status = answer.0.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS && !upgrades {
+            return Err(answer.1.upstream.failure(UpstreamError::UnaskedUpgrade));
+        }
+        if status.as_u16() > 599 && !site.site.relax.has(Rule::Status) {
+            return Err(answer.1.upstream.failure(UpstreamError::Status(status.as_u16())));
+        }
         self.now = self.worker.gate.clock.now();
         Ok(answer)
     }
@@ -163,7 +170,9 @@ impl Exchange<'_> {
         let mut headers = std::mem::take(&mut self.headers);
         let cookies = std::mem::take(&mut self.cookies);
         let site = Arc::clone(&self.site);
-        headers::clean_request(&mut headers, &site.site.identity, self.client);
+        for (rule, name) in headers::clean_request(&mut headers, &site.site.identity, self.client, &site.site.relax) {
+            self.say_header_dropped(rule, &name);
+        }
         headers.remove(header::EXPECT);
         headers.remove(header::COOKIE);
         if with_cookies {

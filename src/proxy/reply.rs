@@ -6,6 +6,7 @@ use http::Response;
 use http::StatusCode;
 use http::header;
 
+use crate::policy::message::METHODS;
 use crate::proxy::body::Body;
 
 /// A plain-text answer.
@@ -58,6 +59,13 @@ pub(super) fn no_content() -> Response<Body> {
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Says which methods pass.
+pub(super) fn allow(response: &mut Response<Body>) {
+    if let Ok(methods) = HeaderValue::from_str(&METHODS.join(", ")) {
+        response.headers_mut().insert(header::ALLOW, methods);
+    }
 }
 
 /// What answers a HEAD: the length of what is left out, and nothing else (RFC 9110 9.3.2). hyper sees

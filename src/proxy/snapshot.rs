@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::policy::headers::PublicOrigin;
 use crate::policy::lifecycle;
 use crate::policy::location::InnerHost;
+use crate::policy::relax::Relaxed;
 use crate::policy::session::EndReason;
 use crate::policy::session::Life;
 use crate::policy::session::SessionRules;
@@ -205,11 +206,12 @@ impl Snapshot {
         self.sites.get(authority)
     }
 
-    /// The limits for messages to this place.
-    pub(super) fn limits_of<'a>(&'a self, place: Option<&'a Place>) -> &'a Limits {
+    /// The limits for messages to this place, and the rules it is spared.
+    pub(super) fn rules_of<'a>(&'a self, place: Option<&'a Place>) -> (&'a Limits, &'a Relaxed) {
+        static STRICT: Relaxed = Relaxed::NONE;
         match place {
-            Some(Place::Site(site) | Place::Alias(site)) => &site.site.limits,
-            None => &self.limits,
+            Some(Place::Site(site) | Place::Alias(site)) => (&site.site.limits, &site.site.relax),
+            None => (&self.limits, &STRICT),
         }
     }
 }

@@ -303,4 +303,7 @@ pub(super) enum UpstreamError {
     /// It switched protocols without being asked, or to another (S121).
     #[error("it switched protocols without being asked to")]
     UnaskedUpgrade,
+    /// Its status is none (RFC 9110 15).
+    #[error("its answer has the status {0}, and 599 is the highest")]
+    Status(u16),
 }

@@ -22,6 +22,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 
 use crate::policy::message;
+use crate::policy::relax::Relaxed;
 use crate::server::Shared;
 use crate::server::door::Permit;
 use crate::server::entrance;
@@ -65,7 +66,7 @@ pub(super) fn plain(shared: Arc<Shared>) -> impl Fn(Connection, Option<SocketAdd
 
 fn redirect(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let (method, version, uri, headers) = (request.method(), request.version(), request.uri(), request.headers());
-    let understood = message::check(method, version, uri, headers, &shared.limits.load());
+    let understood = message::check(method, version, uri, headers, &shared.limits.load(), &Relaxed::NONE);
     let authority = match understood.and_then(|()| message::authority(version, uri, headers)) {
         Ok(authority) => authority,
         Err(rule) => return refusal(rule.status(), "The request was refused.\n"),

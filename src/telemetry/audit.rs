@@ -12,6 +12,7 @@ use crate::policy::binding::Mismatch;
 use crate::policy::csrf::CrossSite;
 use crate::policy::login::Criterion;
 use crate::policy::login::Outcome;
+use crate::policy::relax::Rule;
 use crate::policy::session::EndReason;
 use crate::policy::session::UserName;
 use crate::store::StoreError;
@@ -202,11 +203,22 @@ pub enum Audit<'a> {
     RequestRefused {
         /// What was wrong.
         error: &'a dyn Error,
+        /// The rule about messages that it broke.
+        rule: Option<Rule>,
+    },
+    /// A rule took a header field out of a request that went on.
+    HeaderDropped {
+        /// Its name.
+        name: &'a str,
+        /// The rule.
+        rule: Rule,
     },
     /// The application's fault, or that of the way to it.
     ExchangeFailed {
         /// What was wrong.
         error: &'a dyn Error,
+        /// The rule about messages that the answer broke.
+        rule: Option<Rule>,
     },
     /// Our own fault.
     InternalFailure {
@@ -323,7 +335,8 @@ pub fn audit(context: &Context, event: &Audit<'_>) {
         Audit::CookieDropped { name, reason } => {
             emit!(warn, context, "cookie.dropped", cookie = name, help = reason.help());
         }
-        Audit::RequestRefused { .. }
+        Audit::HeaderDropped { .. }
+        | Audit::RequestRefused { .. }
         | Audit::ExchangeFailed { .. }
         | Audit::InternalFailure { .. }
         | Audit::AnswerBroken { .. }
@@ -361,15 +374,38 @@ fn session_event(context: &Context, event: &Audit<'_>) {
     }
 }
 
+/// What an operator can do about a broken rule, if it is a site's.
+fn remedy(context: &Context, rule: Option<Rule>) -> Option<String> {
+    context.site.as_ref().and(rule?.remedy())
+}
+
 #[allow(clippy::wildcard_enum_match_arm)] // The caller's match is the exhaustive one.
 fn service_event(context: &Context, event: &Audit<'_>) {
     match event {
-        Audit::RequestRefused { error } => {
-            emit!(info, context, "request.refused", error = ErrorChain(*error).to_string());
-        }
-        Audit::ExchangeFailed { error } => {
-            emit!(warn, context, "upstream.failed", error = ErrorChain(*error).to_string());
-        }
+        Audit::HeaderDropped { name, rule } => emit!(
+            warn,
+            context,
+            "header.dropped",
+            header = name,
+            rule = rule.name(),
+            help = remedy(context, Some(*rule))
+        ),
+        Audit::RequestRefused { error, rule } => emit!(
+            info,
+            context,
+            "request.refused",
+            error = ErrorChain(*error).to_string(),
+            rule = rule.map(Rule::name),
+            help = remedy(context, *rule)
+        ),
+        Audit::ExchangeFailed { error, rule } => emit!(
+            warn,
+            context,
+            "upstream.failed",
+            error = ErrorChain(*error).to_string(),
+            rule = rule.map(Rule::name),
+            help = remedy(context, *rule)
+        ),
         Audit::InternalFailure { error } => {
             emit!(error, context, "internal.failed", error = ErrorChain(*error).to_string());
         }

@@ -42,6 +42,7 @@ mod paths;
 mod plain;
 mod properties;
 mod readme;
+mod relaxing;
 mod rotation;
 mod signals;
 mod sites;

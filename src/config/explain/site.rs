@@ -16,6 +16,7 @@ use crate::policy::csrf::CsrfMode;
 use crate::policy::glob::Glob;
 use crate::policy::glob::PathPattern;
 use crate::policy::path::PathCase;
+use crate::policy::relax::Relaxing;
 use crate::policy::site::Limits;
 use crate::policy::site::Site;
 use crate::policy::site::UpstreamHost;
@@ -31,6 +32,7 @@ pub(super) fn lines(config: &Config, site: &Site) -> Vec<String> {
     all.extend(site.login.iter().enumerate().flat_map(|(index, rule)| login::login(index + 1, rule)));
     all.extend(site.logout.iter().flat_map(|rule| login::logout(rule, site.login_page())));
     all.extend(access(site));
+    all.extend(relaxed(site));
     all.extend(session(site));
     all.push(cookies(site));
     all.push(csrf(site));
@@ -96,6 +98,15 @@ fn access(site: &Site) -> Vec<String> {
         all.push("Ambiguous paths are forwarded, but never count as public.".to_owned());
     }
     all
+}
+
+fn relaxed(site: &Site) -> Option<String> {
+    let passes = site.relax.rules().filter_map(|rule| match rule.relaxing() {
+        Relaxing::Can { passes, .. } => Some(format!("{passes} ({})", rule.name())),
+        Relaxing::Raise(_) | Relaxing::Never(_) => None,
+    });
+    let passes: Vec<String> = passes.collect();
+    (!passes.is_empty()).then(|| format!("Refused or dropped elsewhere, but not here: {}.", passes.join("; ")))
 }
 
 fn session(site: &Site) -> Vec<String> {

@@ -28,6 +28,7 @@ fn every_weak_choice_is_warned_of() {
         ("[session]", "on_mismatch = \"log\"", "session.on_mismatch only logs"),
         ("[site.session]", "idle_timeout = \"2h\"", "session.idle_timeout is longer than an hour"),
         ("[site.access]", "default = \"public\"", "access.default is \"public\""),
+        ("[[site]]", "relax = \"encoded-slash\"", "relax has \"encoded-slash\": paths with %2F pass"),
         ("[site.access]", "protected = \"/x\"\nambiguous_paths = \"allow\"", "access.ambiguous_paths is \"allow\""),
         ("[csrf]", "mode = \"report\"", "csrf.mode is not \"enforce\""),
         ("[csrf]", "mode = \"off\"", "csrf.mode is not \"enforce\""),

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -33,7 +34,7 @@ fn alice() -> Identity {
 fn forwarded(lines: &[(&str, &str)], trusted: bool, identity: Option<&Identity>) -> HeaderMap {
     let mut headers = headers(lines);
     let origin = Origin { host: "app.test".into(), port: 443 };
-    clean_request(&mut headers, &names(), client(trusted));
+    clean_request(&mut headers, &names(), client(trusted), &Relaxed::NONE);
     let peer = if trusted { [10, 0, 0, 1].into() } else { client(trusted).address };
     let public = PublicOrigin::of(&origin);
     let forwarding = Forwarding { client: client(trusted), peer, public: &public, version: Version::HTTP_2, identity };
@@ -91,6 +92,42 @@ fn identity_is_set_last_and_only_for_users() {
     assert_eq!(forwarded(&lines, false, Some(&user))["x-auth-user"], "alice");
     assert_eq!(forwarded(&lines, false, Some(&user))["x-auth-time"], "5");
     assert!(!forwarded(&lines, false, None).contains_key("x-auth-user"));
+}
+
+#[test]
+fn a_site_that_takes_odd_names_takes_no_aliases() {
+    // S64, S65, S66, S70, VR-11, VR-22
+    let own = [("x_token", "1"), ("app.id", "2"), ("x-method-override", "PUT")];
+    let aliases = [
+        ("x_auth_user", "admin"),
+        ("x-forwarded_for", "6.6.6.6"),
+        ("remote_user", "admin"),
+        ("ssl_client_s_dn", "x"),
+        ("content_length", "5"),
+        ("transfer_encoding", "chunked"),
+        ("cookie_", "kept"),
+        ("host_", "kept"),
+        ("x_plain", "there is another"),
+        ("x-plain", "0"),
+        ("authorization", "Basic x"),
+        ("secure_session_response", "x"),
+    ];
+    let all: Vec<_> = own.into_iter().chain(aliases).collect();
+    let always = ["authorization", "x-plain"];
+    for (rules, kept, told) in [
+        (vec![], &[][..], &["app.id", "x-method-override", "x_token"][..]),
+        (vec![Rule::HeaderName], &["app.id", "cookie_", "host_", "x_token"], &["x-method-override"]),
+        (vec![Rule::MethodOverride], &["x-method-override"], &["app.id", "x_token"]),
+    ] {
+        for trusted in [false, true] {
+            let mut found = headers(&all);
+            let dropped = clean_request(&mut found, &names(), client(trusted), &Relaxed::new(rules.clone()));
+            let left: BTreeSet<_> = found.keys().map(HeaderName::as_str).collect();
+            assert_eq!(left, kept.iter().chain(&always).copied().collect(), "{rules:?}");
+            assert!(told.iter().all(|name| dropped.iter().any(|(_, dropped)| dropped == name)), "{dropped:?}");
+            assert!(dropped.iter().all(|(rule, _)| !rules.contains(rule)), "{dropped:?}");
+        }
+    }
 }
 
 #[test]

@@ -67,6 +67,19 @@ fn what_can_be_read_in_two_ways_is_ambiguous() {
 }
 
 #[test]
+fn every_doubt_is_told() {
+    // VR-22: a site that takes the one does not take the other.
+    for (raw, doubts) in [
+        ("/a%2f..;/b", &[Ambiguity::EncodedSlash, Ambiguity::DotParameter][..]),
+        ("/a%2f%00%0a", &[Ambiguity::EncodedSlash, Ambiguity::Nul, Ambiguity::Control]),
+        ("/..%2f..%5c%zz", &[Ambiguity::EncodedSlash, Ambiguity::Backslash, Ambiguity::BadEncoding, Ambiguity::Escape]),
+        ("/a/b", &[]),
+    ] {
+        assert_eq!(Target::parse(raw, PathCase::Exact).doubts(), doubts, "{raw}");
+    }
+}
+
+#[test]
 fn what_cannot_be_sent_plainly_is_written_in_one_way_only() {
     for (raw, written) in [
         ("/caf%C3%A9/%7Bx%7D%20y", "/caf\u{e9}/{x} y"),
