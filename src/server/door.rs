@@ -3,6 +3,7 @@
 use std::io;
 use std::io::IoSlice;
 use std::net::IpAddr;
+use std::net::Ipv6Addr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -63,11 +64,19 @@ impl Door {
 impl Permit {
     /// Counts the connection for this client; `false` when the client has too many.
     pub(super) fn count(&mut self, address: IpAddr, limits: &Limits) -> bool {
-        let address = address.to_canonical();
+        let address = counted_as(address);
         let mut count = self.inside.by_address.entry(address).or_insert(0);
         *count += 1;
         self.address = Some(address);
         *count <= limits.connections_per_address
+    }
+}
+
+/// Whoever has an IPv6 address has all of its /64 (RFC 8981).
+fn counted_as(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
     }
 }
 
@@ -164,5 +173,18 @@ mod tests {
         assert!(enter([10, 0, 0, 1]).is_some());
         assert!(door.inside.by_address.is_empty());
         assert!(connections.is_empty(), "nothing to wait for");
+    }
+
+    #[test]
+    fn a_network_counts_once() {
+        // S173
+        for (address, counted) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("::1", "::"),
+        ] {
+            assert_eq!(counted_as(address.parse().unwrap()).to_string(), counted);
+        }
     }
 }
