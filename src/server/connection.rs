@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::pin::pin;
@@ -17,7 +18,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
-use tokio_rustls::TlsAcceptor;
+use rustls::server::Acceptor;
+use tokio::io::AsyncWriteExt;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +37,7 @@ use crate::server::door::Admitted;
 use crate::server::door::Permit;
 use crate::server::entrance;
 use crate::server::listen::Connection;
+use crate::server::tls::Tls;
 
 type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Sending>, Infallible>> + Send>>;
@@ -69,9 +73,8 @@ async fn serve(
     if let Either::Left(tcp) = &stream {
         let _only_slower = tcp.set_nodelay(true);
     }
-    let handshake = TlsAcceptor::from(shared.tls.config()).accept(Admitted::new(stream, permit));
     let accepted = tokio::select! {
-        accepted = tokio::time::timeout(timeouts.handshake, handshake) => accepted,
+        accepted = tokio::time::timeout(timeouts.handshake, handshake(&shared.tls, Admitted::new(stream, permit))) => accepted,
         // Nothing was asked yet.
         () = worker.stopping().cancelled() => return,
     };
@@ -101,6 +104,23 @@ async fn serve(
     } else {
         serve_http1(&stop, stream, service, &activity, patience, &limits).await;
     }
+}
+
+/// A fatal alert, unrecognized_name (RFC 6066 3), as it is written before there are keys.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// Who asks for a name that nobody has here is told so (S129, RFC 9325 3.7); rustls would say
+/// access_denied.
+async fn handshake(tls: &Tls, stream: Admitted<Connection>) -> io::Result<TlsStream<Admitted<Connection>>> {
+    let mut begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let hello = begun.client_hello();
+    if let Some(name) = hello.server_name().filter(|name| !tls.serves(name)) {
+        let error = io::Error::other(format!("no certificate here is for {name}"));
+        begun.io.write_all(&UNRECOGNIZED_NAME).await?;
+        begun.io.shutdown().await?;
+        return Err(error);
+    }
+    begun.into_stream(tls.config()).await
 }
 
 trait Serve: HttpService<Incoming, ResBody = Sending, Error = Infallible, Future = Answering> {}

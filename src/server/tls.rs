@@ -92,6 +92,11 @@ impl Tls {
         self.config.load_full()
     }
 
+    /// Whether there is a certificate for a name (S129).
+    pub(super) fn serves(&self, name: &str) -> bool {
+        self.certificates.load().choose(Some(name)).is_some()
+    }
+
     /// The hosts of sites that share the certificate for a name (S111).
     pub(super) fn hosts_sharing(&self, name: Option<&str>) -> Arc<HashSet<String>> {
         self.certificates.load().sharing(name)

@@ -155,7 +155,7 @@ async fn the_certificate_is_chosen_by_name() {
     }
     for name in ["evil.test", "wild.test", "a.b.wild.test"] {
         let refused = handshake(proxy.https, &config, name).await.unwrap_err().to_string();
-        assert!(refused.contains("AccessDenied") || refused.contains("UnrecognisedName"), "{name}: {refused}");
+        assert!(refused.contains("Unrecogni"), "{name}: {refused}");
     }
     let mut nameless = client(BOTH, &[]);
     nameless.enable_sni = false;
