@@ -1,6 +1,7 @@
 //! One TLS connection: the handshake with its deadline, then HTTP/1.1 or HTTP/2 by ALPN.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ use crate::server::activity::Sending;
 use crate::server::door::Admitted;
 use crate::server::door::Permit;
 use crate::server::entrance;
+use crate::server::frames::Counted;
 use crate::server::listen::Connection;
 use crate::server::tls::Tls;
 
@@ -100,7 +102,7 @@ async fn serve(
     let header = (!is_http2).then_some(timeouts.header);
     let patience = Patience { keep_alive: timeouts.keep_alive, header, body_idle: timeouts.body_idle };
     if is_http2 {
-        serve_http2(&stop, stream, service, &activity, patience, &limits).await;
+        serve_http2(&stop, Counted::new(stream, address), service, &activity, patience, &limits, address).await;
     } else {
         serve_http1(&stop, stream, service, &activity, patience, &limits).await;
     }
@@ -167,18 +169,19 @@ async fn serve_http1(
 
 async fn serve_http2(
     stop: &CancellationToken,
-    stream: TlsStream<Admitted<Connection>>,
+    stream: Counted<TlsStream<Admitted<Connection>>>,
     service: impl Serve,
     activity: &Activity,
     patience: Patience,
     limits: &Limits,
+    address: Option<SocketAddr>,
 ) {
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(100)
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(4 * 1024 * 1024)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(header_list(limits))
         // Floods of resets end the connection (S113).
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(128)
@@ -187,7 +190,7 @@ async fn serve_http2(
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
-        _ended = connection.as_mut() => return,
+        ended = connection.as_mut() => return say_flood(ended, address),
         () = stop.cancelled() => {}
         overdue = activity.overdue(patience) => if overdue != Overdue::Silent { return },
     }
@@ -197,4 +200,22 @@ async fn serve_http2(
         // A client that says neither hello nor goodbye is not waited for.
         _overdue = activity.overdue(Patience { keep_alive: LEAVE_TIME, ..patience }) => {}
     }
+}
+
+/// Clients that h2 has told to calm down are in the log; how others end is their business.
+fn say_flood(ended: hyper::Result<()>, address: Option<SocketAddr>) {
+    let Err(error) = ended else { return };
+    let told = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    if let Some(flood) =
+        told.filter(|error| error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) && error.is_library())
+    {
+        let client = address.map(|address| tracing::field::display(address.ip()));
+        tracing::warn!(event = "connection.flooded", client, error = %flood);
+    }
+}
+
+/// What h2 refuses by itself, unlogged: more than our rules let pass, in its way of counting
+/// (RFC 9113 6.5.2: 32 bytes more for each field).
+fn header_list(limits: &Limits) -> u32 {
+    u32::try_from(limits.header_bytes + limits.uri + 32 * limits.header_count).unwrap_or(u32::MAX)
 }

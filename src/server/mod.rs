@@ -7,6 +7,7 @@ mod certificates;
 mod connection;
 mod door;
 mod entrance;
+mod frames;
 mod listen;
 mod proxy_protocol;
 mod redirect;

@@ -18,6 +18,7 @@ mod documents;
 mod durable;
 mod example;
 mod failures;
+mod floods;
 mod forwarding;
 mod headers;
 mod hints;

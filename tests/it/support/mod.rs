@@ -2,6 +2,7 @@
 
 mod browser;
 mod form;
+pub mod frames;
 mod process;
 pub mod program;
 mod relay;
