@@ -50,18 +50,19 @@ install_packages() {
     as_root DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# Django, with the wheels kept so that the worked example installs it again without a network.
-install_django() {
-    local wanted="tests/it/apps/requirements.txt"
-    cmp -s "$wanted" "$apps/django/requirements.txt" && return
-    echo "Installing Django"
-    rm -rf "$apps/django"
-    python3 -m venv "$apps/django/venv"
-    "$apps/django/venv/bin/pip" download -q --disable-pip-version-check --require-hashes --only-binary :all: \
-        -r "$wanted" -d "$apps/django/wheels"
-    "$apps/django/venv/bin/pip" install -q --disable-pip-version-check --no-index \
-        --find-links "$apps/django/wheels" -r "$wanted"
-    cp "$wanted" "$apps/django/requirements.txt"
+# A Python environment with what a list pins, with the wheels kept so that the worked example installs
+# Django again without a network.
+install_venv() {
+    local name="$1" wanted="$2" venv="$apps/$1/venv"
+    cmp -s "$wanted" "$apps/$name/requirements.txt" && return
+    echo "Installing $name"
+    rm -rf "${apps:?}/$name"
+    python3 -m venv "$venv"
+    "$venv/bin/python" -m pip download -q --disable-pip-version-check --require-hashes --only-binary :all: \
+        -r "$wanted" -d "$apps/$name/wheels"
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-index \
+        --find-links "$apps/$name/wheels" -r "$wanted"
+    cp "$wanted" "$apps/$name/requirements.txt"
 }
 
 # Fetches packages into a directory; the lists may be missing or old.
@@ -96,5 +97,6 @@ unpack_php_apps() {
 }
 
 install_packages
-install_django
+install_venv django tests/it/apps/requirements.txt
+install_venv grpc tests/it/apps/grpc-requirements.txt
 unpack_php_apps

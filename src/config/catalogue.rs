@@ -40,7 +40,7 @@ pub(super) const KEYS: &[Key] = &[
     key("site", "origin", Kind::Text, "", "What browsers see: https://host[:port]; required."),
     key("site", "aliases", Kind::Texts, "[]", "Further origins, which redirect to this one."),
     key("site", "upstream", Kind::Texts, "", "URLs of the application: http, https or unix:; required."),
-    later("site", "upstream_protocol", Kind::Choice(&["http1", "h2"]), "\"http1\"", "Protocol towards the application."),
+    key("site", "upstream_protocol", Kind::Choice(&["http1", "h2"]), "\"http1\"", "Protocol towards the application."),
     key("site", "upstream_client", Kind::Choice(&["native", "hyper"]), "\"native\"", "Which HTTP/1 client talks to the application."),
     key("site", "upstream_host", Kind::Text, "\"preserve\"", "Host the application gets: \"preserve\", \"upstream\" or a name."),
     key("site", "paths", Kind::Choice(&["exact", "ignore-case"]), "\"exact\"", "How the application compares paths."),

@@ -27,6 +27,7 @@ use crate::policy::site::Origin;
 use crate::policy::site::Site;
 use crate::policy::site::UpstreamAddress;
 use crate::policy::site::UpstreamHost;
+use crate::policy::site::UpstreamProtocol;
 use crate::policy::site::UpstreamTls;
 use crate::policy::vault::CookieMode;
 use crate::policy::vault::CookieRules;
@@ -58,6 +59,11 @@ pub(super) fn read_site(section: &Section<'_>, shared: &Shared) -> Option<Site> 
     let site = Site {
         aliases: aliases.into_iter().map(|(alias, _)| alias).collect(),
         upstreams,
+        upstream_protocol: section.choice(
+            "upstream_protocol",
+            &[("http1", UpstreamProtocol::Http1), ("h2", UpstreamProtocol::Http2)],
+            UpstreamProtocol::Http1,
+        ),
         upstream_host: read_upstream_host(section),
         upstream_tls: read_upstream_tls(&section.section("upstream_tls", "site.upstream_tls")),
         paths: section.choice(

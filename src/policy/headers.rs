@@ -166,6 +166,22 @@ fn fate(name: &str, headers: &HeaderMap, identity: &IdentityHeaders, client: Cli
     Fate::Stays
 }
 
+/// Whether a trailer of this name could pass for what is cleaned out of a head.
+pub(super) fn is_unfit_for_trailers(name: &str, identity: &IdentityHeaders) -> bool {
+    name.contains('_')
+        || is_hop_by_hop(name)
+        || is_session_protocol(name)
+        || is_trust(name)
+        || identity.is_one(name)
+        || name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-')
+}
+
+/// Whether whoever sent this reads trailers (RFC 9110 10.1.4): gRPC wants to know.
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|token| token.trim().eq_ignore_ascii_case("trailers"))
+}
+
 /// Takes out what asks for less than the whole answer: what is not there must not decide a login.
 pub fn ask_for_all(headers: &mut HeaderMap) {
     let partial = [header::RANGE, header::IF_RANGE];
@@ -209,7 +225,7 @@ fn remove_nominated(headers: &mut HeaderMap) {
 }
 
 /// Removes all fields whose name is to go; allocates only when there are any.
-fn remove_where(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
+pub(super) fn remove_where(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool) {
     let going: Vec<HeaderName> = headers.keys().filter(|name| goes(name.as_str())).cloned().collect();
     for name in going {
         headers.remove(name);

@@ -21,5 +21,6 @@ pub mod relax;
 pub mod route;
 pub mod session;
 pub mod site;
+pub mod trailers;
 pub mod vault;
 pub mod websocket;

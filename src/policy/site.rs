@@ -81,6 +81,15 @@ impl fmt::Display for UpstreamAddress {
     }
 }
 
+/// How the application is spoken to (`upstream_protocol`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, without TLS by prior knowledge (RFC 9113 3.3).
+    Http2,
+}
+
 /// What the application gets as `Host` (`upstream_host`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamHost {
@@ -112,6 +121,8 @@ pub struct Site {
     pub aliases: Vec<Origin>,
     /// At least one.
     pub upstreams: Vec<UpstreamAddress>,
+    /// How they are spoken to.
+    pub upstream_protocol: UpstreamProtocol,
     /// What `Host` the application gets.
     pub upstream_host: UpstreamHost,
     /// TLS towards an `https` upstream.

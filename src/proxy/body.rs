@@ -28,11 +28,11 @@ enum Kind {
 }
 
 /// Why a body ended before its end. The peer sees a broken message, never a clean end (S99).
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum BodyError {
     /// The sending side broke off.
     #[error("the sender broke off")]
-    Broken(#[from] hyper::Error),
+    Broken(#[source] Arc<hyper::Error>),
     /// Nothing came for the `body_idle` timeout.
     #[error("the sender paused for longer than the body_idle timeout")]
     Idle,
@@ -48,6 +48,12 @@ pub enum BodyError {
     /// The program stops, and the body has no end that could be waited for.
     #[error("the program stops")]
     Stopping,
+}
+
+impl From<hyper::Error> for BodyError {
+    fn from(error: hyper::Error) -> Self {
+        Self::Broken(Arc::new(error))
+    }
 }
 
 impl Body {
@@ -78,6 +84,14 @@ impl Body {
             Kind::Stream(stream) => Some(stream.report()),
             // Requests are not watched: what an application does not take, it does not answer either.
             Kind::Watched(_) => None,
+        }
+    }
+
+    /// The same once more, if it is at hand.
+    pub(super) fn again(&self) -> Option<Self> {
+        match &self.kind {
+            Kind::Bytes(bytes) => Some(Self::bytes(bytes.clone())),
+            Kind::Stream(_) | Kind::Watched(_) => None,
         }
     }
 

@@ -98,7 +98,9 @@ impl Failure {
                 UpstreamError::Busy => StatusCode::SERVICE_UNAVAILABLE,
                 UpstreamError::Connect(_)
                 | UpstreamError::Tls(_)
+                | UpstreamError::NotHttp2
                 | UpstreamError::Exchange(_)
+                | UpstreamError::Upload(_)
                 | UpstreamError::Answer(_)
                 | UpstreamError::UnaskedUpgrade
                 | UpstreamError::Status(_) => StatusCode::BAD_GATEWAY,

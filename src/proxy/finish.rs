@@ -68,6 +68,7 @@ impl Exchange<'_> {
         let idle = if events { None } else { self.snapshot.timeouts.body_idle };
         let exact = http_body::Body::size_hint(&body).exact();
         let stream = Stream::new(body, idle).with_bound(self.bound(exact, !events));
+        let stream = stream.with_trailers(self.site.trailers.as_ref());
         if events { stream.until(self.worker.stopping()) } else { stream }
     }
 

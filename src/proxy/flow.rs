@@ -9,7 +9,6 @@ use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Buf;
 use bytes::Bytes;
 use http_body::Body;
 use http_body::Frame;
@@ -18,6 +17,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use crate::policy::trailers::TrailerRules;
 use crate::proxy::body::BodyError;
 use crate::proxy::pool::Lease;
 use crate::proxy::sending::Reporter;
@@ -29,10 +29,8 @@ use crate::telemetry::Audit;
 
 /// A body that comes from the other side of the proxy.
 pub(super) struct Stream {
-    /// What was read ahead to look at it.
-    prefix: Bytes,
-    /// How it broke off, to be told in its turn.
-    broken: Option<BodyError>,
+    /// What was read ahead: to look at it, or for want of a reason to wait.
+    ahead: Option<Result<Frame<Bytes>, BodyError>>,
     inner: Source,
     idle: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -41,6 +39,8 @@ pub(super) struct Stream {
     bound: Option<Bound>,
     stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     reporter: Option<Reporter>,
+    /// What passes of trailers; `None`: nothing (S85).
+    trailers: Option<Arc<TrailerRules>>,
     /// Whose answer it is, for the log.
     answers: Option<Box<telemetry::Context>>,
 }
@@ -49,8 +49,7 @@ impl Stream {
     /// A stream that fails when nothing comes for `idle`.
     pub(super) fn new(inner: impl Into<Source>, idle: Option<Duration>) -> Self {
         Self {
-            prefix: Bytes::new(),
-            broken: None,
+            ahead: None,
             inner: inner.into(),
             idle,
             timer: None,
@@ -59,13 +58,20 @@ impl Stream {
             bound: None,
             stopping: None,
             reporter: None,
+            trailers: None,
             answers: None,
         }
     }
 
     /// Sends these bytes, which were read ahead, first.
     pub(super) fn with_prefix(mut self, prefix: Bytes) -> Self {
-        self.prefix = prefix;
+        self.ahead = (!prefix.is_empty()).then(|| Ok(Frame::data(prefix)));
+        self
+    }
+
+    /// Lets trailers pass, as far as these rules do.
+    pub(super) fn with_trailers(mut self, rules: Option<&Arc<TrailerRules>>) -> Self {
+        self.trailers = rules.cloned();
         self
     }
 
@@ -105,28 +111,33 @@ impl Stream {
     /// Takes what is there without waiting, which is all of most answers: then the connection is free
     /// again, however slow the client is.
     pub(super) async fn begin(mut self) -> Self {
-        match poll_fn(|context| Poll::Ready(self.poll(context))).await {
-            Poll::Ready(Some(Ok(frame))) => self.prefix = frame.into_data().unwrap_or_default(),
-            Poll::Ready(Some(Err(error))) => self.broken = Some(error),
-            Poll::Ready(None) | Poll::Pending => {}
+        if let Poll::Ready(ahead) = poll_fn(|context| Poll::Ready(self.poll(context))).await {
+            self.ahead = ahead;
         }
         self
     }
 
     /// All of it, if nothing has to be waited for.
     pub(super) fn whole(&self) -> Option<Bytes> {
-        let is_whole = self.broken.is_none() && self.inner.is_end_stream();
-        is_whole.then(|| self.prefix.clone())
+        match &self.ahead {
+            _ if !self.inner.is_end_stream() => None,
+            None => Some(Bytes::new()),
+            Some(Ok(frame)) => frame.data_ref().cloned(),
+            Some(Err(_)) => None,
+        }
     }
 
     /// Whether there is nothing (more) to send.
     pub(super) fn is_end(&self) -> bool {
-        self.prefix.is_empty() && self.broken.is_none() && self.inner.is_end_stream()
+        self.ahead.is_none() && self.inner.is_end_stream()
     }
 
     /// What is known of its length.
     pub(super) fn size_hint(&self) -> SizeHint {
-        let ahead = self.prefix.len() as u64;
+        let ahead = match &self.ahead {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Err(_)) | None => 0,
+        };
         let inner = self.inner.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(inner.lower().saturating_add(ahead));
@@ -144,7 +155,16 @@ impl Stream {
         }
     }
 
+    /// The next piece.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = self.poll_next(context);
+        if let (Poll::Ready(Some(Err(error))), Some(reporter)) = (&polled, &self.reporter) {
+            reporter.fails(error);
+        }
+        polled
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(bound) = &mut self.bound
             && bound.poll_ended(context).is_ready()
         {
@@ -155,20 +175,17 @@ impl Stream {
         {
             return Poll::Ready(Some(Err(BodyError::Stopping)));
         }
-        if self.prefix.has_remaining() {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.prefix)))));
-        }
-        if let Some(error) = self.broken.take() {
-            return Poll::Ready(Some(Err(error)));
+        if let Some(ahead) = self.ahead.take() {
+            return Poll::Ready(Some(ahead));
         }
         loop {
             match Pin::new(&mut self.inner).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.timer = None;
                     self.release_at_end();
-                    // Trailers are never merged nor passed on (S85).
-                    let Ok(data) = frame.into_data() else { continue };
-                    return Poll::Ready(Some(self.account(data)));
+                    if let Some(passes) = self.pass(frame) {
+                        return Poll::Ready(Some(passes));
+                    }
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(self.broke_off(error.into())))),
                 Poll::Ready(None) => {
@@ -195,11 +212,15 @@ impl Stream {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = self.poll(context);
         let Poll::Ready(Some(Ok(frame))) = polled else { return polled };
-        let mut data = frame.into_data().unwrap_or_default();
-        if data.len() > most {
-            self.prefix = data.split_off(most);
-        }
-        Poll::Ready(Some(Ok(Frame::data(data))))
+        Poll::Ready(Some(Ok(match frame.into_data() {
+            Ok(mut data) => {
+                if data.len() > most {
+                    self.ahead = Some(Ok(Frame::data(data.split_off(most))));
+                }
+                Frame::data(data)
+            }
+            Err(trailers) => trailers,
+        })))
     }
 
     /// The head of the answer has left: nobody but the log can be told.
@@ -208,6 +229,17 @@ impl Stream {
             telemetry::audit(&context, &Audit::AnswerBroken { upstream: &lease.upstream.name, error: &error });
         }
         error
+    }
+
+    /// What passes of a frame: trailers are never merged into the head, and most never pass.
+    fn pass(&mut self, frame: Frame<Bytes>) -> Option<Result<Frame<Bytes>, BodyError>> {
+        let frame = match frame.into_data() {
+            Ok(data) => return Some(self.account(data)),
+            Err(frame) => frame,
+        };
+        let mut trailers = frame.into_trailers().ok()?;
+        self.trailers.as_ref()?.clean(&mut trailers);
+        (!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers)))
     }
 
     fn account(&mut self, data: Bytes) -> Result<Frame<Bytes>, BodyError> {

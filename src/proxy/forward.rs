@@ -93,7 +93,7 @@ impl Exchange<'_> {
             return Ok(Body::empty());
         };
         let stream = Stream::new(body, self.snapshot.timeouts.body_idle).with_bound(bound);
-        self.limited(stream, 0)
+        self.limited(stream.with_trailers(self.site.trailers.as_ref()), 0)
     }
 
     /// Applies the body limit to a stream of which `read` bytes are in its prefix.
@@ -170,8 +170,12 @@ impl Exchange<'_> {
         let mut headers = std::mem::take(&mut self.headers);
         let cookies = std::mem::take(&mut self.cookies);
         let site = Arc::clone(&self.site);
+        let takes_trailers = site.trailers.is_some() && headers::takes_trailers(&headers);
         for (rule, name) in headers::clean_request(&mut headers, &site.site.identity, self.client, &site.site.relax) {
             self.say_header_dropped(rule, &name);
+        }
+        if takes_trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
         headers.remove(header::EXPECT);
         headers.remove(header::COOKIE);

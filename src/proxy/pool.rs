@@ -15,6 +15,7 @@ use http::HeaderMap;
 use http::Method;
 use http::Request;
 use http::Response;
+use http::header;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
@@ -23,8 +24,13 @@ use crate::clock::Clock;
 use crate::clock::Timestamp;
 use crate::policy::headers;
 use crate::policy::site::Timeouts;
+use crate::policy::site::UpstreamProtocol;
 use crate::proxy::body::Body;
+use crate::proxy::link::Fate;
+use crate::proxy::link::Link;
 use crate::proxy::sending::Sending;
+use crate::proxy::shared::Found;
+use crate::proxy::shared::Group;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::upstream::UpstreamError;
 use crate::proxy::upstream::UpstreamFailure;
@@ -44,9 +50,11 @@ struct Idle {
     until: Timestamp,
 }
 
-/// The idle connections of one worker.
+/// The connections of one worker that can take a request.
 pub(super) struct Pool {
     idle: Mutex<HashMap<usize, Vec<Idle>>>,
+    /// Those that many requests share.
+    shared: Mutex<HashMap<usize, Arc<Group>>>,
     all: Arc<Pools>,
     clock: Arc<dyn Clock>,
 }
@@ -58,7 +66,7 @@ pub(super) struct Pools(Mutex<Vec<Weak<Pool>>>);
 impl Pools {
     /// One more, empty.
     pub(super) fn add(self: &Arc<Self>, clock: Arc<dyn Clock>) -> Arc<Pool> {
-        let pool = Arc::new(Pool { idle: Mutex::default(), all: Arc::clone(self), clock });
+        let pool = Arc::new(Pool { idle: Mutex::default(), shared: Mutex::default(), all: Arc::clone(self), clock });
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&pool));
         pool
     }
@@ -67,7 +75,7 @@ impl Pools {
     /// until there were too many.
     fn make_room(&self, upstream: usize) {
         let pools = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let _closed_one = pools.iter().filter_map(Weak::upgrade).any(|pool| pool.take(upstream).is_some());
+        let _closed_one = pools.iter().filter_map(Weak::upgrade).any(|pool| pool.close_idle(upstream));
     }
 
     /// Closes all that idle, and keeps no further ones, to upstreams that are no more.
@@ -80,11 +88,12 @@ impl Pools {
     }
 }
 
-/// A connection that is in use. Dropping it closes the connection and so cancels the request (S177).
+/// A connection that is in use. Dropping it ends what this request has of the connection, and so cancels
+/// the request (S177).
 pub(super) struct Lease {
     pool: Arc<Pool>,
     pub(super) upstream: Arc<Upstream>,
-    sender: SendRequest<Body>,
+    link: Link,
     /// Whether the application knows the connection, not only the request, as some user's.
     personal: bool,
     /// How long it may idle.
@@ -96,14 +105,25 @@ impl Lease {
     /// The response is complete: the connection can carry the next request, unless this one is still
     /// being sent. Then it is left to end by itself: nobody may have to wait for a slow upload.
     pub(super) fn give_back(self) {
-        if self.sending.is_none_or(|sending| sending.is_done()) && !self.personal {
-            self.pool.put(&self.upstream, self.sender, self.lifetime);
+        match self.link {
+            Link::Http1(sender) if self.sending.is_none_or(|sending| sending.is_done()) && !self.personal => {
+                self.pool.put(&self.upstream, sender, self.lifetime);
+            }
+            // Of the latter there is nothing to give back but the place.
+            Link::Http1(_) | Link::Http2(_) => {}
         }
     }
 }
 
 /// A request that found no connection, to be sent elsewhere.
 type Unsent = Option<Box<Request<Body>>>;
+
+/// A connection for one request.
+struct Hold {
+    link: Link,
+    /// Whether others were sent on it before.
+    was_used: bool,
+}
 
 impl Pool {
     /// Runs forever: closes connections that have been idle for too long.
@@ -117,6 +137,10 @@ impl Pool {
                 connections.retain(|idle| idle.is_usable(now));
             }
             idle.retain(|_, connections| !connections.is_empty());
+            drop(idle);
+            let mut shared = self.groups();
+            shared.values().for_each(|group| group.tidy(now, IDLE_LIFETIME));
+            shared.retain(|_, group| !group.is_empty());
         }
     }
 
@@ -139,8 +163,24 @@ impl Pool {
         std::iter::from_fn(|| idle.pop()).find(|idle| idle.is_usable(now)).map(|idle| idle.sender)
     }
 
+    fn close_idle(&self, upstream: usize) -> bool {
+        let group = self.groups().get(&upstream).cloned();
+        self.take(upstream).is_some() || group.is_some_and(|group| group.close_idle())
+    }
+
     fn drop_all(&self, upstream: usize) {
         self.lock().remove(&upstream);
+        let group = self.groups().remove(&upstream);
+        while group.as_ref().is_some_and(|group| group.close_idle()) {}
+    }
+
+    fn group(&self, upstream: &Arc<Upstream>) -> Arc<Group> {
+        let group = || Group::new(Arc::clone(upstream), Arc::clone(&self.clock));
+        Arc::clone(self.groups().entry(upstream.id).or_insert_with(group))
+    }
+
+    fn groups(&self) -> MutexGuard<'_, HashMap<usize, Arc<Group>>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<usize, Vec<Idle>>> {
@@ -150,9 +190,10 @@ impl Pool {
     /// Sends a request to the first upstream that can be connected to, in the order given; those that
     /// could not be a moment ago come last.
     ///
-    /// A request whose head was not written is sent again on another connection; one that may have
-    /// been read is repeated once only if it is a GET or HEAD without body on a connection that had
-    /// been idle (S101).
+    /// A request whose head was not written is sent again on another connection. One that may have been
+    /// read is repeated once, and only if it is a GET or HEAD without body on a connection that had been
+    /// used before; whatever its method, if the application says that it has not looked at it and its
+    /// body is still at hand (S101).
     ///
     /// # Errors
     /// When no upstream answers in time.
@@ -198,41 +239,80 @@ impl Pool {
         timeouts: &Timeouts,
     ) -> Result<(Response<Incoming>, Lease), (UpstreamError, Unsent)> {
         let personal = headers::authenticates_connection(request.headers());
+        let protocol = protocol_for(upstream, &request);
         let sending = request.body_mut().report();
-        let mut reuse = true;
+        let is_idempotent = matches!(*request.method(), Method::GET | Method::HEAD) && request.body().is_empty();
+        let mut repeated = false;
         loop {
-            let reused = if reuse { self.take(upstream.id) } else { None };
-            let was_idle = reused.is_some();
-            let mut sender = match reused {
-                Some(sender) => sender,
-                None => match upstream.connect(timeouts.connect, || self.all.make_room(upstream.id)).await {
-                    Ok(sender) => sender,
-                    Err(error) => return Err((error, Some(Box::new(request)))),
-                },
+            let Hold { mut link, was_used } = match self.hold(upstream, protocol, !repeated, timeouts).await {
+                Ok(hold) => hold,
+                Err(error) => return Err((error, Some(Box::new(request)))),
             };
-            let repeat = if was_idle { repeatable(&request) } else { None };
-            if was_idle && !is_ready(&mut sender, timeouts.connect).await {
+            let may_repeat = was_used && is_idempotent || protocol == UpstreamProtocol::Http2;
+            let copy = if may_repeat && !repeated { copy_of(&request) } else { None };
+            if was_used && !link.is_ready(timeouts.connect).await {
+                link.retire();
                 continue;
             }
-            let answer = first_byte(sender.try_send_request(request), sending.as_deref(), timeouts.first_byte).await;
-            let mut error = match answer.ok_or((UpstreamError::FirstByteTimeout, None))? {
-                Ok(response) => {
+            let answer = first_byte(link.send(request), sending.as_deref(), timeouts.first_byte).await;
+            let lost = match answer {
+                Some(Ok(response)) => {
                     let (pool, upstream) = (Arc::clone(self), Arc::clone(upstream));
                     let lifetime = lifetime(response.headers());
-                    return Ok((response, Lease { pool, upstream, sender, personal, lifetime, sending }));
+                    return Ok((response, Lease { pool, upstream, link, personal, lifetime, sending }));
                 }
-                Err(error) => error,
-            };
-            request = match (error.take_message(), repeat) {
-                (Some(unwritten), _) if was_idle => unwritten,
-                (None, Some(repeat)) => {
-                    reuse = false;
-                    repeat
+                Some(Err(lost)) => lost,
+                None => {
+                    // It may be that nothing arrives any more.
+                    link.retire();
+                    return Err((UpstreamError::FirstByteTimeout, None));
                 }
-                (Some(_) | None, _) => return Err((UpstreamError::Exchange(error.into_error()), None)),
             };
+            if !matches!(lost.fate, Fate::Reset) {
+                link.retire();
+            }
+            request = match (lost.fate, copy) {
+                (Fate::Unsent(unsent), _) if was_used => *unsent,
+                (Fate::Refused, Some(copy)) => copy,
+                (Fate::Unknown, Some(copy)) if was_used && is_idempotent => copy,
+                (Fate::Unsent(_) | Fate::Refused | Fate::Reset | Fate::Unknown, _) => {
+                    let upload = sending.and_then(|sending| sending.failure());
+                    return Err((upload.map_or(UpstreamError::Exchange(lost.error), UpstreamError::Upload), None));
+                }
+            };
+            repeated = true;
         }
     }
+
+    /// A connection for one request, used before if that may be.
+    async fn hold(
+        &self,
+        upstream: &Arc<Upstream>,
+        protocol: UpstreamProtocol,
+        reuse: bool,
+        timeouts: &Timeouts,
+    ) -> Result<Hold, UpstreamError> {
+        let (limit, make_room) = (timeouts.connect, || self.all.make_room(upstream.id));
+        match protocol {
+            UpstreamProtocol::Http1 => {
+                if reuse && let Some(sender) = self.take(upstream.id) {
+                    return Ok(Hold { link: Link::Http1(sender), was_used: true });
+                }
+                let slot = upstream.slot(limit, make_room).await?;
+                let sender = upstream.connect_http1(Some(slot), limit).await?;
+                Ok(Hold { link: Link::Http1(sender), was_used: false })
+            }
+            UpstreamProtocol::Http2 => Ok(match self.group(upstream).seat(limit, make_room).await? {
+                Found::Seat(seat) => Hold { link: Link::Http2(seat), was_used: true },
+                Found::Opened(seat) => Hold { link: Link::Http2(seat), was_used: false },
+            }),
+        }
+    }
+}
+
+/// WebSockets begin on HTTP/1.1 everywhere: few applications know how to begin them on HTTP/2 (RFC 8441).
+fn protocol_for(upstream: &Upstream, request: &Request<Body>) -> UpstreamProtocol {
+    if request.headers().contains_key(header::UPGRADE) { UpstreamProtocol::Http1 } else { upstream.protocol }
 }
 
 impl Idle {
@@ -246,10 +326,6 @@ fn in_turn(upstreams: &[Arc<Upstream>], first: usize, now: Timestamp) -> Vec<&Ar
         upstreams.iter().cycle().skip(first % upstreams.len().max(1)).take(upstreams.len()).collect();
     order.sort_by_key(|upstream| !upstream.is_likely_up(now));
     order
-}
-
-async fn is_ready(sender: &mut SendRequest<Body>, limit: Duration) -> bool {
-    matches!(tokio::time::timeout(limit, sender.ready()).await, Ok(Ok(())))
 }
 
 /// Waits for the answer; `None` when nothing has come `limit` after the request went out, or after
@@ -282,37 +358,12 @@ fn lifetime(headers: &HeaderMap) -> Duration {
     timeout.map_or(IDLE_LIFETIME, |timeout| timeout.min(IDLE_LIFETIME))
 }
 
-/// A copy of the request, if it may be sent twice.
-fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) || !request.body().is_empty() {
-        return None;
-    }
-    let mut copy = Request::new(Body::empty());
+/// A copy of the request, if its body is at hand.
+fn copy_of(request: &Request<Body>) -> Option<Request<Body>> {
+    let mut copy = Request::new(request.body().again()?);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
     Some(copy)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_application_says_how_long_it_keeps_a_connection() {
-        for (line, seconds) in [
-            ("timeout=5", 4),
-            ("timeout=5, max=100", 4),
-            ("max=100,timeout=15", 14),
-            ("timeout=1", 0),
-            ("timeout=0", 0),
-            ("timeout=600", 60),
-            ("timeout=x", 60),
-            ("max=100", 60),
-        ] {
-            let headers = HeaderMap::from_iter([("keep-alive".parse().unwrap(), line.parse().unwrap())]);
-            assert_eq!(lifetime(&headers), Duration::from_secs(seconds), "{line}");
-        }
-        assert_eq!(lifetime(&HeaderMap::new()), IDLE_LIFETIME);
-    }
 }

@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 
 use tokio::time::Instant;
 
+use crate::proxy::body::BodyError;
+
 /// One request on its way to the application, with a body that does not go along with its head.
 pub(super) struct Sending {
     state: Mutex<State>,
+    /// Why it never will be done, which HTTP/2 keeps to itself.
+    failure: OnceLock<BodyError>,
 }
 
 #[derive(Clone, Copy)]
@@ -24,7 +29,7 @@ enum State {
 impl Sending {
     /// A request whose body is yet to come, and what says how it gets on.
     pub(super) fn begin() -> (Arc<Self>, Reporter) {
-        let sending = Arc::new(Self { state: Mutex::new(State::Moving(Instant::now())) });
+        let sending = Arc::new(Self { state: Mutex::new(State::Moving(Instant::now())), failure: OnceLock::new() });
         (Arc::clone(&sending), Reporter(sending))
     }
 
@@ -39,6 +44,11 @@ impl Sending {
             State::Done(at) | State::Moving(at) => at,
             State::Waiting => Instant::now(),
         }
+    }
+
+    /// How the body broke off, if it did.
+    pub(super) fn failure(&self) -> Option<BodyError> {
+        self.failure.get().cloned()
     }
 
     fn state(&self) -> State {
@@ -57,6 +67,11 @@ impl Reporter {
     /// The application took a piece.
     pub(super) fn moved(&self) {
         self.0.set(State::Moving(Instant::now()));
+    }
+
+    /// The body has broken off.
+    pub(super) fn fails(&self, error: &BodyError) {
+        self.0.failure.get_or_init(|| error.clone());
     }
 
     /// The client lets us wait for the next piece.

@@ -35,7 +35,10 @@ use crate::policy::site::Site;
 use crate::policy::site::Timeouts;
 use crate::policy::site::UpstreamAddress;
 use crate::policy::site::UpstreamHost;
+use crate::policy::site::UpstreamProtocol;
 use crate::policy::site::UpstreamTls;
+use crate::policy::trailers::TrailerRules;
+use crate::proxy::upstream::Tls;
 use crate::proxy::upstream::Upstream;
 
 /// One configuration at work.
@@ -74,6 +77,8 @@ pub(super) struct LiveSite {
     pub(super) inner_hosts: Vec<InnerHost>,
     /// Response headers that only tell us something (S29).
     pub(super) markers: Vec<HeaderName>,
+    /// What passes of trailers; `None` where the application's protocol has no use for them.
+    pub(super) trailers: Option<Arc<TrailerRules>>,
     pub(super) learned: Arc<Learned>,
 }
 
@@ -223,7 +228,8 @@ fn live(site: &Site, learned: Arc<Learned>) -> Result<LiveSite, GateError> {
             UpstreamAddress::Https { host, .. } => Some(tls(host, &site.upstream_tls)?),
             UpstreamAddress::Http { .. } | UpstreamAddress::Unix(_) => None,
         };
-        upstreams.push(Upstream::new(address.clone(), tls, site.limits.upstream_connections));
+        let connections = site.limits.upstream_connections;
+        upstreams.push(Upstream::new(address.clone(), site.upstream_protocol, tls, connections));
     }
     let own: Vec<String> = site.upstreams.iter().filter_map(authority).collect();
     let scheme = if matches!(site.upstreams.first(), Some(UpstreamAddress::Https { .. })) { "https" } else { "http" };
@@ -235,6 +241,7 @@ fn live(site: &Site, learned: Arc<Learned>) -> Result<LiveSite, GateError> {
             (host, own.first())
         }
     };
+    let markers: Vec<_> = site.login.iter().flat_map(|rule| rule.marker_headers().cloned()).collect();
     let inner_hosts = own.iter().chain(inner).map(|host| InnerHost::new(host)).collect();
     let inner_origin = (host != site.origin.authority()).then(|| format!("{scheme}://{host}"));
     Ok(LiveSite {
@@ -246,7 +253,14 @@ fn live(site: &Site, learned: Arc<Learned>) -> Result<LiveSite, GateError> {
         host: HeaderValue::from_str(&host).map_err(|_| GateError::Name { name: host })?,
         inner_origin,
         inner_hosts,
-        markers: site.login.iter().flat_map(|rule| rule.marker_headers().cloned()).collect(),
+        trailers: match site.upstream_protocol {
+            UpstreamProtocol::Http1 => None,
+            UpstreamProtocol::Http2 => {
+                let removed = markers.iter().chain(&site.headers.remove).cloned();
+                Some(Arc::new(TrailerRules::new(&site.identity, removed)))
+            }
+        },
+        markers,
         learned,
         site: site.clone(),
     })
@@ -261,7 +275,7 @@ fn authority(address: &UpstreamAddress) -> Option<String> {
     }
 }
 
-fn tls(host: &str, settings: &UpstreamTls) -> Result<(TlsConnector, ServerName<'static>), GateError> {
+fn tls(host: &str, settings: &UpstreamTls) -> Result<Tls, GateError> {
     let named = |source| GateError::Tls { upstream: host.to_owned(), source };
     let roots = match &settings.ca {
         Some(path) => roots_from(path)?,
@@ -288,7 +302,9 @@ fn tls(host: &str, settings: &UpstreamTls) -> Result<(TlsConnector, ServerName<'
     };
     let name = settings.server_name.as_deref().unwrap_or(host).trim_start_matches('[').trim_end_matches(']');
     let name = ServerName::try_from(name.to_owned()).map_err(|_| GateError::Name { name: name.to_owned() })?;
-    Ok((TlsConnector::from(Arc::new(config)), name))
+    let mut http2 = config.clone();
+    http2.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Tls { http1: TlsConnector::from(Arc::new(config)), http2: TlsConnector::from(Arc::new(http2)), name })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, GateError> {

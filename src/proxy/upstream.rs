@@ -1,35 +1,33 @@
 //! One address of the application: how it is connected to, and what can go wrong there.
 
 use std::io;
-use std::io::IoSlice;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
-use std::task::Context;
-use std::task::Poll;
 use std::time::Duration;
 
-use hyper::client::conn::http1;
+use http::uri::Scheme;
 use hyper::client::conn::http1::SendRequest;
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncWrite;
-use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
+use tokio_util::either::Either;
 
 use crate::clock::Timestamp;
 use crate::policy::site::UpstreamAddress;
+use crate::policy::site::UpstreamProtocol;
 use crate::proxy::body::Body;
 use crate::proxy::body::BodyError;
+use crate::proxy::http2::Http2;
+use crate::proxy::leg::Leg;
+use crate::proxy::leg::Socket;
+use crate::proxy::link;
 
 /// For how long one of several addresses is asked last after it could not be connected to.
 const DOWN: Duration = Duration::from_secs(10);
@@ -39,8 +37,9 @@ pub(super) struct Upstream {
     pub(super) id: usize,
     /// As it is written in the file, for the log.
     pub(super) name: Arc<str>,
+    pub(super) protocol: UpstreamProtocol,
     address: UpstreamAddress,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<Tls>,
     /// One for each connection that there may be.
     slots: Arc<Semaphore>,
     /// Requests that wait for one.
@@ -51,19 +50,30 @@ pub(super) struct Upstream {
     is_down: AtomicBool,
 }
 
+/// TLS as it is begun with the application.
+pub(super) struct Tls {
+    pub(super) http1: TlsConnector,
+    /// The same, but offers HTTP/2 alone.
+    pub(super) http2: TlsConnector,
+    /// The name to verify.
+    pub(super) name: ServerName<'static>,
+}
+
 static NEXT_ID: AtomicUsize = AtomicUsize::new(0);
 
 impl Upstream {
     /// An upstream with at most `connections` connections.
     pub(super) fn new(
         address: UpstreamAddress,
-        tls: Option<(TlsConnector, ServerName<'static>)>,
+        protocol: UpstreamProtocol,
+        tls: Option<Tls>,
         connections: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             name: Arc::from(address.to_string()),
             address,
+            protocol,
             tls,
             slots: Arc::new(Semaphore::new(connections)),
             waiting: AtomicUsize::new(0),
@@ -75,7 +85,11 @@ impl Upstream {
 
     /// Room for one connection. When there is none, `make_room` is to close one that idles; it is waited
     /// for no longer than `limit`.
-    async fn slot(&self, limit: Duration, make_room: impl FnOnce()) -> Result<OwnedSemaphorePermit, UpstreamError> {
+    pub(super) async fn slot(
+        &self,
+        limit: Duration,
+        make_room: impl FnOnce(),
+    ) -> Result<OwnedSemaphorePermit, UpstreamError> {
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
             return Ok(slot);
         }
@@ -89,27 +103,49 @@ impl Upstream {
         }
     }
 
-    /// A new connection, made no later than `limit`.
-    pub(super) async fn connect(
+    /// A new connection for one request at a time, made no later than `limit`.
+    pub(super) async fn connect_http1(
         &self,
+        slot: Option<OwnedSemaphorePermit>,
         limit: Duration,
-        make_room: impl FnOnce(),
     ) -> Result<SendRequest<Body>, UpstreamError> {
-        let slot = self.slot(limit, make_room).await?;
-        tokio::time::timeout(limit, self.open(slot)).await.unwrap_or(Err(UpstreamError::ConnectTimeout))
+        let begin = async {
+            let socket = self.dial(self.tls.as_ref().map(|tls| &tls.http1)).await?;
+            link::http1(Leg::new(socket, slot)).await
+        };
+        tokio::time::timeout(limit, begin).await.unwrap_or(Err(UpstreamError::ConnectTimeout))
     }
 
-    async fn open(&self, slot: OwnedSemaphorePermit) -> Result<SendRequest<Body>, UpstreamError> {
+    /// A new connection for many requests at once, made no later than `limit`.
+    pub(super) async fn connect_http2(
+        &self,
+        slot: Option<OwnedSemaphorePermit>,
+        limit: Duration,
+    ) -> Result<Http2, UpstreamError> {
+        let begin = async {
+            let socket = self.dial(self.tls.as_ref().map(|tls| &tls.http2)).await?;
+            if let Either::Right(Either::Right(stream)) = &socket
+                && stream.get_ref().1.alpn_protocol() != Some(b"h2")
+            {
+                return Err(UpstreamError::NotHttp2);
+            }
+            let scheme = if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+            Http2::begin(Leg::new(socket, slot), scheme).await
+        };
+        tokio::time::timeout(limit, begin).await.unwrap_or(Err(UpstreamError::ConnectTimeout))
+    }
+
+    async fn dial(&self, connector: Option<&TlsConnector>) -> Result<Socket, UpstreamError> {
         match &self.address {
-            UpstreamAddress::Http { host, port } => handshake(tcp(host, *port).await?, slot).await,
-            UpstreamAddress::Unix(path) => handshake(unix(path).await?, slot).await,
+            UpstreamAddress::Http { host, port } => Ok(Either::Left(tcp(host, *port).await?)),
+            UpstreamAddress::Unix(path) => Ok(Either::Right(Either::Left(unix(path).await?))),
             UpstreamAddress::Https { host, port } => {
                 let stream = tcp(host, *port).await?;
-                let Some((connector, name)) = &self.tls else {
+                let (Some(connector), Some(tls)) = (connector, &self.tls) else {
                     return Err(UpstreamError::Connect(io::Error::other("no TLS settings for an https upstream")));
                 };
-                let stream = connector.connect(name.clone(), stream).await.map_err(UpstreamError::Tls)?;
-                handshake(stream, slot).await
+                let stream = connector.connect(tls.name.clone(), stream).await.map_err(UpstreamError::Tls)?;
+                Ok(Either::Right(Either::Right(stream)))
             }
         }
     }
@@ -178,95 +214,6 @@ async fn unix(path: &Path) -> Result<UnixStream, UpstreamError> {
     UnixStream::connect(path).await.map_err(UpstreamError::Connect)
 }
 
-async fn handshake<S>(stream: S, slot: OwnedSemaphorePermit) -> Result<SendRequest<Body>, UpstreamError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let leg = Leg { stream, deaf: false, _slot: slot };
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(256 * 1024)
-        .max_headers(200)
-        .handshake(TokioIo::new(leg))
-        .await
-        .map_err(UpstreamError::Exchange)?;
-    tokio::spawn(async move {
-        // Its error also reaches the request that was under way, which reports it.
-        let _reported_there = connection.with_upgrades().await;
-    });
-    Ok(sender)
-}
-
-/// A connection on which a failed write is not the end: an application that refuses a request before
-/// it has read all of it often closes at once, and its answer is still there to be read.
-struct Leg<S> {
-    stream: S,
-    /// Nothing that is written arrives any more.
-    deaf: bool,
-    /// Taken as long as there is the connection: in use, idle, or become a tunnel.
-    _slot: OwnedSemaphorePermit,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Leg<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl<S> Leg<S> {
-    fn hear(&mut self, written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
-        written.map(|written| {
-            written.or_else(|_| {
-                // Reading tells what there is to tell: an answer, or why there is none.
-                self.deaf = true;
-                Ok(length)
-            })
-        })
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Leg<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        if self.deaf {
-            return Poll::Ready(Ok(data.len()));
-        }
-        let written = Pin::new(&mut self.stream).poll_write(context, data);
-        self.hear(written, data.len())
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let length = data.iter().map(|slice| slice.len()).sum();
-        if self.deaf {
-            return Poll::Ready(Ok(length));
-        }
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, data);
-        self.hear(written, length)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.deaf {
-            return Poll::Ready(Ok(()));
-        }
-        let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.hear(flushed.map_ok(|()| 0), 0).map_ok(|_| ())
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
 /// Which address of the application gave no answer, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("upstream {upstream}")]
@@ -288,9 +235,15 @@ pub(super) enum UpstreamError {
     /// No connection in time.
     #[error("connecting took longer than the connect timeout")]
     ConnectTimeout,
+    /// It does not speak HTTP/2 where it has to.
+    #[error("it does not speak HTTP/2, which upstream_protocol = \"h2\" asks for")]
+    NotHttp2,
     /// It broke off or did not speak HTTP.
     #[error("it broke off or sent no valid HTTP response")]
     Exchange(#[source] hyper::Error),
+    /// The request's body did not arrive.
+    #[error("the request's body broke off")]
+    Upload(#[source] BodyError),
     /// Its answer broke off while it was being judged.
     #[error("its answer broke off")]
     Answer(#[source] BodyError),

@@ -22,6 +22,7 @@ mod floods;
 mod forwarding;
 mod headers;
 mod hints;
+mod http2_upstream;
 mod idle;
 mod invariants;
 mod layers;

@@ -158,7 +158,7 @@ async fn an_application_may_listen_on_a_unix_socket() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("app.sock");
     let missing = directory.path().join("missing.sock");
-    let app = Upstream::on_socket(&path, page).await;
+    let app = Upstream::on_socket(&path, false, page).await;
     for (upstream_host, host) in [("", "app.test"), ("upstream_host = \"upstream\"\n", "localhost")] {
         let (_proxy, mut browser) = Vestibule::with(&app, &format!("{upstream_host}{SITE}")).await;
         assert_eq!(browser.post("/public/x", &[("a", "b")]).await.status, 200);

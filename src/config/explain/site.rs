@@ -20,6 +20,7 @@ use crate::policy::relax::Relaxing;
 use crate::policy::site::Limits;
 use crate::policy::site::Site;
 use crate::policy::site::UpstreamHost;
+use crate::policy::site::UpstreamProtocol;
 use crate::policy::vault::CookieMode;
 
 pub(super) fn lines(config: &Config, site: &Site) -> Vec<String> {
@@ -58,6 +59,13 @@ fn unserved(config: &Config, site: &Site) -> Option<String> {
 
 fn upstream(site: &Site) -> Vec<String> {
     let mut all = Vec::new();
+    match site.upstream_protocol {
+        UpstreamProtocol::Http1 => {}
+        UpstreamProtocol::Http2 => all.push(
+            "The application is spoken to by HTTP/2, with trailers, as gRPC wants it; WebSockets by HTTP/1.1."
+                .to_owned(),
+        ),
+    }
     match &site.upstream_host {
         UpstreamHost::Preserve => {}
         UpstreamHost::Upstream => all.push("The application is asked by the host name of its own URL.".to_owned()),

@@ -4,6 +4,7 @@ mod chromium;
 mod curl;
 mod django;
 mod dokuwiki;
+mod grpc;
 mod phpliteadmin;
 
 use tempfile::TempDir;

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn apps() -> PathBuf {
     let apps = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("apps");
     assert!(
-        apps.join("php/done").exists() && apps.join("django/requirements.txt").exists(),
+        ["php/done", "django/requirements.txt", "grpc/requirements.txt"].iter().all(|done| apps.join(done).exists()),
         "run tests/setup.sh first"
     );
     apps

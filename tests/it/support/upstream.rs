@@ -13,18 +13,23 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::Request;
 use http::Response;
+use http::Version;
+use http::header;
 use http_body_util::BodyExt;
 use http_body_util::Full;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpListener;
+use tokio::net::TcpStream;
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
@@ -32,7 +37,9 @@ use tokio_rustls::TlsAcceptor;
 /// A request as the application got it.
 #[derive(Clone, Debug)]
 pub struct Received {
+    pub version: Version,
     pub method: String,
+    /// As over HTTP/1.1, also where it came with scheme and authority.
     pub target: String,
     pub headers: HeaderMap,
     pub body: String,
@@ -148,7 +155,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Answers every request as the script says.
+    /// Answers every request as the script says, over HTTP/1.1, or HTTP/2 where that is begun with.
     pub async fn start(script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -158,7 +165,11 @@ impl Upstream {
             async move {
                 loop {
                     let (stream, _) = listener.accept().await.unwrap();
-                    tokio::spawn(app.clone().serve(stream));
+                    let app = app.clone();
+                    tokio::spawn(async move {
+                        let http2 = begins_http2(&stream).await;
+                        app.serve(stream, http2).await;
+                    });
                 }
             }
         });
@@ -184,7 +195,8 @@ impl Upstream {
                     tokio::spawn(async move {
                         // A client that does not trust us leaves here.
                         if let Ok(stream) = acceptor.accept(stream).await {
-                            app.serve(stream).await;
+                            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                            app.serve(stream, http2).await;
                         }
                     });
                 }
@@ -194,7 +206,11 @@ impl Upstream {
     }
 
     /// The same on a unix socket.
-    pub async fn on_socket(path: &Path, script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+    pub async fn on_socket(
+        path: &Path,
+        http2: bool,
+        script: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = UnixListener::bind(path).unwrap();
         let app = App::new(script);
         tokio::spawn({
@@ -202,7 +218,7 @@ impl Upstream {
             async move {
                 loop {
                     let (stream, _) = listener.accept().await.unwrap();
-                    tokio::spawn(app.clone().serve(stream));
+                    tokio::spawn(app.clone().serve(stream, http2));
                 }
             }
         });
@@ -265,12 +281,16 @@ impl App {
         Self { script: Arc::new(script), received: Arc::default(), connections: Arc::default(), open: Arc::default() }
     }
 
-    async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S, http2: bool) {
         self.connections.fetch_add(1, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::Relaxed);
         let open = Arc::clone(&self.open);
         let service = service_fn(move |request| self.clone().answer(request));
-        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+        let io = TokioIo::new(stream);
+        let _ = match http2 {
+            true => http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await,
+            false => http1::Builder::new().serve_connection(io, service).with_upgrades().await,
+        };
         open.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -279,11 +299,17 @@ impl App {
         mut request: Request<Incoming>,
     ) -> Result<Response<UnsyncBoxBody<Bytes, io::Error>>, hyper::Error> {
         let upgrade = hyper::upgrade::on(&mut request);
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let body = body.collect().await?;
+        let mut target = parts.uri.to_string();
+        if let (Version::HTTP_2, Some(authority)) = (parts.version, parts.uri.authority()) {
+            parts.headers.insert(header::HOST, authority.as_str().parse().unwrap());
+            target = parts.uri.path_and_query().unwrap().to_string();
+        }
         let received = Received {
+            version: parts.version,
             method: parts.method.to_string(),
-            target: parts.uri.to_string(),
+            target,
             headers: parts.headers,
             trailers: body.trailers().cloned(),
             body: String::from_utf8_lossy(&body.to_bytes()).into_owned(),
@@ -302,4 +328,16 @@ impl App {
         }
         Ok(response.body(reply.body).unwrap())
     }
+}
+
+/// Whether the first bytes are those of an HTTP/2 connection.
+async fn begins_http2(stream: &TcpStream) -> bool {
+    let mut first = [0; 3];
+    while let Ok(read @ 1..) = stream.peek(&mut first).await {
+        match b"PRI".starts_with(&first[..read]) {
+            true if read < 3 => tokio::task::yield_now().await,
+            is_preface => return is_preface,
+        }
+    }
+    false
 }

@@ -1,0 +1,139 @@
+//! HTTP/2 towards the application, with or without TLS (`upstream_protocol = "h2"`).
+
+use std::future::Future;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+
+use http::Request;
+use http::Response;
+use http::Uri;
+use http::Version;
+use http::header;
+use http::uri::Authority;
+use http::uri::Scheme;
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::TokioIo;
+use tokio::sync::Notify;
+use tokio::sync::oneshot;
+
+use crate::proxy::body::Body;
+use crate::proxy::leg::Leg;
+use crate::proxy::link::Fate;
+use crate::proxy::link::Lost;
+use crate::proxy::upstream::UpstreamError;
+
+/// How far one answer may be ahead of its client.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The answers of slow clients must not hold up the others on their connection, however many they are:
+/// only the windows of the streams count.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// What an answer's head may have, as over HTTP/1.1.
+const HEADER_LIST: u32 = 256 * 1024;
+/// What is kept of a request that the application does not take.
+const SEND_BUFFER: usize = 64 * 1024;
+
+type Connection = http2::Connection<TokioIo<Leg>, Body, TokioExecutor>;
+
+/// A connection on which many requests are under way at once.
+pub(super) struct Http2 {
+    sender: SendRequest<Body>,
+    scheme: Scheme,
+    streams: Arc<AtomicUsize>,
+}
+
+impl Http2 {
+    /// Begins to speak HTTP/2; waits until the application does too, so that its limits are known before
+    /// they are reached. No pings are sent: servers of gRPC take them for an attack.
+    pub(super) async fn begin(mut leg: Leg, scheme: Scheme) -> Result<Self, UpstreamError> {
+        let first_word = leg.first_word();
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(HEADER_LIST)
+            .max_send_buf_size(SEND_BUFFER)
+            .handshake(TokioIo::new(leg))
+            .await
+            .map_err(UpstreamError::Exchange)?;
+        let streams = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+        let (greeted, greeting) = oneshot::channel();
+        tokio::spawn(drive(connection, Arc::clone(&streams), first_word, greeted));
+        greeting.await.map_err(|_| UpstreamError::NotHttp2)?;
+        Ok(Self { sender, scheme, streams })
+    }
+
+    /// Whether it takes no requests any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// How many requests the application takes at once.
+    pub(super) fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(super) async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, Lost> {
+        self.address(&mut request);
+        let sent = self.sender.clone().try_send_request(request).await;
+        sent.map_err(|mut lost| match lost.take_message() {
+            Some(unsent) => Lost { error: lost.into_error(), fate: Fate::Unsent(Box::new(unsent)) },
+            None => {
+                let error = lost.into_error();
+                Lost { fate: fate(&error), error }
+            }
+        })
+    }
+
+    /// `Host` becomes `:authority` (RFC 9113 8.3.1).
+    fn address(&self, request: &mut Request<Body>) {
+        *request.version_mut() = Version::HTTP_2;
+        // One that was sent before has its address.
+        let Some(host) = request.headers_mut().remove(header::HOST) else { return };
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Authority::try_from(host.as_bytes()).ok();
+        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+    }
+}
+
+/// Runs the connection to its end, and keeps an eye on how many streams it may have.
+async fn drive(
+    mut connection: Connection,
+    streams: Arc<AtomicUsize>,
+    first_word: Arc<Notify>,
+    greeted: oneshot::Sender<()>,
+) {
+    let mut first_word = pin!(first_word.notified());
+    let mut greeted = Some(greeted);
+    poll_fn(|context| {
+        let has_spoken = greeted.is_some() && first_word.as_mut().poll(context).is_ready();
+        let polled = Pin::new(&mut connection).poll(context);
+        streams.store(connection.current_max_send_streams(), Ordering::Relaxed);
+        if polled.is_pending() && has_spoken {
+            // Whoever waited may have left.
+            let _left = greeted.take().map(|greeted| greeted.send(()));
+        }
+        // Its error also reaches the requests that were under way, which report it.
+        polled.map(|_reported_there| ())
+    })
+    .await;
+}
+
+/// What an error tells about the request it befell.
+fn fate(error: &hyper::Error) -> Fate {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    match cause {
+        // A GOAWAY befalls those that were sent after the last that is answered.
+        Some(cause) if cause.is_remote() && cause.is_go_away() => Fate::Refused,
+        Some(cause) if cause.is_remote() && cause.reason() == Some(h2::Reason::REFUSED_STREAM) => Fate::Refused,
+        Some(cause) if cause.is_reset() => Fate::Reset,
+        Some(_) | None => Fate::Unknown,
+    }
+}
