@@ -223,6 +223,30 @@ pub fn target(uri: &Uri) -> Cow<'_, str> {
     Cow::Owned(encoded)
 }
 
+/// Takes spaces and tabs off both ends of values: HTTP/1.1 does so by its grammar, HTTP/2 leaves them to
+/// whoever reads them next (RFC 9113 8.2.1, S104).
+pub fn trim(headers: &mut HeaderMap) {
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    for value in headers.values_mut() {
+        let bytes = value.as_bytes();
+        if bytes.first().is_some_and(is_space) || bytes.last().is_some_and(is_space) {
+            let trimmed = bytes.trim_ascii();
+            if let Ok(trimmed) = HeaderValue::from_bytes(trimmed) {
+                *value = trimmed;
+            }
+        }
+    }
+}
+
+/// How many servers an OPTIONS may still pass (RFC 9110 7.6.2); `None` when it does not say, or not in a
+/// number.
+pub fn hops_left(method: &Method, headers: &HeaderMap) -> Option<u32> {
+    let mut lines = headers.get_all(header::MAX_FORWARDS).iter().filter(|_| *method == Method::OPTIONS);
+    let hops = lines.next()?.to_str().ok()?;
+    let is_number = hops.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number && lines.next().is_none() { hops.parse().ok() } else { None }
+}
+
 fn check_target(
     method: &Method,
     version: Version,
@@ -246,11 +270,17 @@ fn check_target(
 }
 
 fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Malformed> {
+    let is_coded = headers.contains_key(header::TRANSFER_ENCODING);
+    let alone = !headers.contains_key(header::CONTENT_LENGTH) && version == Version::HTTP_11;
+    if !is_coded || (alone && is_chunked_or_plain(headers)) { Ok(()) } else { Err(Malformed::TransferEncoding) }
+}
+
+/// Whether the body of a message has no transfer coding but, at most, one `chunked`: others are for
+/// whoever said that it takes them, and we say so to nobody (RFC 9112 6.1, 7.4).
+pub fn is_chunked_or_plain(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else { return Ok(()) };
-    let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    let alone = codings.next().is_none() && !headers.contains_key(header::CONTENT_LENGTH);
-    if is_chunked && alone && version == Version::HTTP_11 { Ok(()) } else { Err(Malformed::TransferEncoding) }
+    let Some(coding) = codings.next() else { return true };
+    coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none()
 }
 
 #[cfg(test)]

@@ -228,7 +228,10 @@ impl<'a> Exchange<'a> {
     ) -> Result<Opened<'a>, Failure> {
         let snapshot = Arc::clone(&trace.snapshot);
         let upgrade = request.extensions().get::<OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        if parts.version >= Version::HTTP_2 {
+            message::trim(&mut parts.headers);
+        }
         let body = Upload::new(body, parts.version, &parts.headers);
         let authority = message::authority(parts.version, &parts.uri, &parts.headers)?;
         let place = snapshot.place(&authority);

@@ -103,6 +103,7 @@ impl Failure {
                 | UpstreamError::Upload(_)
                 | UpstreamError::Answer(_)
                 | UpstreamError::UnaskedUpgrade
+                | UpstreamError::Coding
                 | UpstreamError::Status(_) => StatusCode::BAD_GATEWAY,
             },
             Self::NoUser(_) => StatusCode::BAD_GATEWAY,

@@ -19,7 +19,9 @@ use crate::policy::headers;
 use crate::policy::headers::Forwarding;
 use crate::policy::hint;
 use crate::policy::location;
+use crate::policy::message;
 use crate::policy::path::Target;
+use crate::policy::relax::Relaxed;
 use crate::policy::relax::Rule;
 use crate::policy::session::Identity;
 use crate::policy::vault;
@@ -61,6 +63,10 @@ impl Exchange<'_> {
     /// Ordinary traffic: forward, finish. A login page that the application answers in a circle is
     /// asked for once more without the client's cookies (product 3.4).
     pub(super) async fn pass(&mut self) -> Result<Response<Body>, Failure> {
+        // It asks us and not the application (RFC 9110 7.6.2, S89).
+        if message::hops_left(&self.method, &self.headers) == Some(0) {
+            return Ok(reply::options());
+        }
         if self.is_handshake()
             && let Some(client) = self.upgrade.take()
         {
@@ -133,8 +139,8 @@ impl Exchange<'_> {
         Answer { head, body: AnswerBody::Unread(body, lease) }
     }
 
-    /// Sends a request; what the answer changes is decided at the time when it is there. An answer with a
-    /// status that is none is none, and its connection is closed (S98, S121).
+    /// Sends a request; what the answer changes is decided at the time when it is there. The connection of
+    /// an answer that is none is closed (S98, S121).
     pub(super) async fn send(
         &mut self,
         request: Request<Body>,
@@ -143,12 +149,8 @@ impl Exchange<'_> {
         let turn = site.turn();
         let upgrades = request.headers().contains_key(header::UPGRADE);
         let answer = pool.send(&site.upstreams, turn, request, &self.snapshot.timeouts, &self.trace.context).await?;
-        let status = answer.0.status();
-        if status == StatusCode::SWITCHING_PROTOCOLS && !upgrades {
-            return Err(answer.1.upstream.failure(UpstreamError::UnaskedUpgrade));
-        }
-        if status.as_u16() > 599 && !site.site.relax.has(Rule::Status) {
-            return Err(answer.1.upstream.failure(UpstreamError::Status(status.as_u16())));
+        if let Some(cause) = wrong_with(&answer.0, upgrades, &site.site.relax) {
+            return Err(answer.1.upstream.failure(cause));
         }
         self.now = self.worker.gate.clock.now();
         Ok(answer)
@@ -176,6 +178,9 @@ impl Exchange<'_> {
         }
         if takes_trailers {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        if let Some(hops) = message::hops_left(&self.method, &headers) {
+            headers.insert(header::MAX_FORWARDS, HeaderValue::from(hops.saturating_sub(1)));
         }
         headers.remove(header::EXPECT);
         headers.remove(header::COOKIE);
@@ -312,6 +317,18 @@ impl Exchange<'_> {
 fn switch_to_websocket(headers: &mut HeaderMap) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+}
+
+/// What makes it no answer to this request, if anything.
+fn wrong_with(response: &Response<Incoming>, upgrades: bool, relaxed: &Relaxed) -> Option<UpstreamError> {
+    let status = response.status();
+    if status == StatusCode::SWITCHING_PROTOCOLS && !upgrades {
+        return Some(UpstreamError::UnaskedUpgrade);
+    }
+    if status.as_u16() > 599 && !relaxed.has(Rule::Status) {
+        return Some(UpstreamError::Status(status.as_u16()));
+    }
+    (!message::is_chunked_or_plain(response.headers())).then_some(UpstreamError::Coding)
 }
 
 /// A length that does not frame the message is not passed on (S98, S100).

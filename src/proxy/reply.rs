@@ -61,6 +61,13 @@ pub(super) fn no_content() -> Response<Body> {
     response
 }
 
+/// Which methods pass: the answer to an OPTIONS that is for us.
+pub(super) fn options() -> Response<Body> {
+    let mut response = no_content();
+    allow(&mut response);
+    response
+}
+
 /// Says which methods pass.
 pub(super) fn allow(response: &mut Response<Body>) {
     if let Ok(methods) = HeaderValue::from_str(&METHODS.join(", ")) {

@@ -256,6 +256,9 @@ pub(super) enum UpstreamError {
     /// It switched protocols without being asked, or to another (S121).
     #[error("it switched protocols without being asked to")]
     UnaskedUpgrade,
+    /// Its body is coded in a way that was not asked for and cannot be undone (RFC 9112 6.1).
+    #[error("its Transfer-Encoding is not chunked alone")]
+    Coding,
     /// Its status is none (RFC 9110 15).
     #[error("its answer has the status {0}, and 599 is the highest")]
     Status(u16),

@@ -5,6 +5,7 @@
 
 mod access;
 mod activity;
+mod answers;
 mod apps;
 mod audit;
 mod binding;

@@ -13,6 +13,7 @@ use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::Wire;
+use crate::support::empty;
 use crate::support::read_head;
 
 /// What follows a message on its connection.
@@ -238,4 +239,64 @@ async fn the_application_gets_a_message_of_ours() {
         "x-name: c",
     ];
     assert_eq!(fields, expected);
+}
+
+#[tokio::test]
+async fn options_count_the_servers_they_pass() {
+    // S89
+    let app = Upstream::plain().await;
+    let site = SITE.replace("public =", "default = \"public\"\nprotected = \"/private\"\npublic =");
+    let (_proxy, browser) = Vestibule::with(&app, &site).await;
+    let ask = async |start: &str, hops: &str| {
+        let request =
+            format!("{start} HTTP/1.1\r\nHost: app.test\r\nMax-Forwards: {hops}\r\nConnection: close\r\n\r\n");
+        browser.raw(request.as_bytes()).await
+    };
+    for start in ["OPTIONS /public/x", "OPTIONS *"] {
+        let answer = ask(start, "0").await;
+        assert!(answer.starts_with("HTTP/1.1 204 ") && answer.contains("allow: GET, HEAD, POST,"), "{answer}");
+    }
+    assert!(ask("OPTIONS /private", "0").await.starts_with("HTTP/1.1 401 "));
+    assert!(app.received().is_empty());
+    for (start, hops, passed) in [
+        ("OPTIONS *", "1", "0"),
+        ("OPTIONS /public/x", "10", "9"),
+        ("GET /public/x", "0", "0"),
+        ("OPTIONS *", "x", "x"),
+    ] {
+        assert!(ask(start, hops).await.starts_with("HTTP/1.1 200 "), "{start} {hops}");
+        assert_eq!(app.last().header("max-forwards"), Some(passed), "{start} {hops}");
+    }
+}
+
+#[tokio::test]
+async fn spaces_around_a_value_end_here() {
+    // S104: also where they would have hidden a label from the rules.
+    let app = Upstream::plain().await;
+    let (_proxy, browser) = Vestibule::in_front_of(&app).await;
+    let spaced = |name: &str, value: &'static [u8]| {
+        let value = http::HeaderValue::from_bytes(value).unwrap();
+        empty(http::Request::post("/public/x").header(name, value))
+    };
+    let answer = browser.clone().over_http2().send(spaced("x-name", b"\t a b \t")).await;
+    assert_eq!((answer.status.as_u16(), app.last().header("x-name")), (200, Some("a b")));
+    let mut request = spaced("sec-fetch-site", b" cross-site ");
+    request.headers_mut().insert("cookie", "a=b".parse().unwrap());
+    assert_eq!(browser.clone().over_http2().send(request).await.status, 403);
+    assert_eq!(browser.clone().over_http2().send(spaced("expect", b" 100-continue")).await.status, 200);
+    assert_eq!(app.received().len(), 2);
+}
+
+#[tokio::test]
+async fn chunk_extensions_and_trailers_are_bounded() {
+    // S84
+    let app = Upstream::plain().await;
+    let (_proxy, browser) = Vestibule::in_front_of(&app).await;
+    let extended = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(100_000));
+    let trailing = format!("5\r\nhello\r\n0\r\n{}\r\n", "X: y\r\n".repeat(20_000));
+    for chunks in [extended, trailing] {
+        let answers = statuses(&browser, &followed("POST /public/x", "Transfer-Encoding: chunked\r\n", &chunks)).await;
+        assert!(matches!(answers[..], [] | [400]), "{answers:?}");
+    }
+    assert!(app.received().is_empty());
 }

@@ -146,3 +146,28 @@ fn characters_beyond_ascii_are_percent_encoded() {
         assert_eq!(target(&uri.parse().unwrap()), expected);
     }
 }
+
+#[test]
+fn values_lose_the_spaces_at_their_ends() {
+    // S104
+    let mut found = headers(&[("a", " x\t"), ("b", "x y"), ("c", " "), ("d", "\tx"), ("d", "y ")]);
+    trim(&mut found);
+    let values: Vec<_> = found.values().map(|value| value.to_str().unwrap()).collect();
+    assert_eq!(values, ["x", "x y", "", "x", "y"]);
+}
+
+#[test]
+fn only_options_count_the_servers_they_pass() {
+    // S89
+    for (method, lines, expected) in [
+        ("OPTIONS", &[("max-forwards", "0")][..], Some(0)),
+        ("OPTIONS", &[("max-forwards", "12")], Some(12)),
+        ("OPTIONS", &[("max-forwards", "+1")], None),
+        ("OPTIONS", &[("max-forwards", "")], None),
+        ("OPTIONS", &[("max-forwards", "1"), ("max-forwards", "0")], None),
+        ("OPTIONS", &[], None),
+        ("GET", &[("max-forwards", "0")], None),
+    ] {
+        assert_eq!(hops_left(&method.parse().unwrap(), &headers(lines)), expected, "{method} {lines:?}");
+    }
+}
