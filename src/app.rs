@@ -12,6 +12,7 @@ use tokio::runtime::Builder;
 use tokio::runtime::Runtime;
 
 use crate::clock::Clock;
+use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::config::Listen;
 use crate::proxy::Gate;
@@ -44,6 +45,7 @@ struct Parts {
     gate: Arc<Gate>,
     tls: Arc<Tls>,
     shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
     /// What cannot change without a restart.
     listen: Listen,
     store: StoreSettings,
@@ -94,8 +96,8 @@ impl StartError {
 ///
 /// # Errors
 /// When one of them cannot be used.
-pub fn check(config: &Config) -> Result<Vec<String>, StartError> {
-    let warnings = Tls::new(config)?.warnings();
+pub fn check(config: &Config, now: Timestamp) -> Result<Vec<String>, StartError> {
+    let warnings = Tls::new(config)?.warnings(now);
     Gate::check(config)?;
     Ok(warnings)
 }
@@ -118,8 +120,8 @@ pub fn start_with_store(
     clock: Arc<dyn Clock>,
 ) -> Result<Running, StartError> {
     let tls = Tls::new(config)?;
-    tls.say_warnings();
-    let gate = Gate::new(config, store, clock)?;
+    tls.say_warnings(clock.now());
+    let gate = Gate::new(config, store, Arc::clone(&clock))?;
     let count = config.listen.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1);
     let shared = Shared::new(config, Arc::clone(&gate), Arc::clone(&tls), count);
     let mut inherited = Inherited::from_environment()?;
@@ -136,7 +138,7 @@ pub fn start_with_store(
         .build()
         .map_err(StartError::Thread)?;
     control.spawn(Arc::clone(&gate).watch_sessions());
-    control.spawn(Arc::clone(&tls).follow_files());
+    control.spawn(Arc::clone(&tls).follow_files(Arc::clone(&clock)));
     let watched = Arc::clone(&shared);
     control.spawn(async move { watched.beats.report().await });
     let mut workers = Vec::new();
@@ -147,6 +149,7 @@ pub fn start_with_store(
         gate,
         tls,
         shared,
+        clock,
         listen: config.listen.clone(),
         store: config.store.clone(),
         reloading: Mutex::default(),
@@ -181,14 +184,14 @@ impl Remote {
         let prepared = parts.tls.prepare(config)?;
         parts.gate.reload(config)?;
         parts.tls.apply(prepared);
-        parts.tls.say_warnings();
+        parts.tls.say_warnings(parts.clock.now());
         parts.shared.reload(config);
         Ok(())
     }
 
     /// Looks at the certificate files at once.
     pub fn look_at_certificates(&self) {
-        self.parts.tls.look();
+        self.parts.tls.look(self.parts.clock.now());
     }
 
     /// Stops accepting; requests under way may finish within the `drain` timeout.

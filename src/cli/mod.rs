@@ -16,6 +16,8 @@ use clap::Subcommand;
 use crate::app;
 use crate::app::StartError;
 use crate::cert;
+use crate::clock::Clock;
+use crate::clock::SystemClock;
 use crate::config;
 use crate::config::Config;
 use crate::demo;
@@ -125,7 +127,7 @@ fn check(path: &Path) -> ExitCode {
         }
     };
     let mut warnings = config.warnings();
-    match app::check(&config) {
+    match app::check(&config, SystemClock::start().now()) {
         Ok(about_files) => warnings.extend(about_files),
         Err(error) => return not_started(&error),
     }

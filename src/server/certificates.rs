@@ -7,15 +7,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::ServerName;
+use rustls::pki_types::UnixTime;
 use rustls::pki_types::pem;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
+use time::OffsetDateTime;
 
+use crate::clock::Timestamp;
 use crate::config::CertificatePair;
 
 /// Why a certificate cannot be used.
@@ -72,8 +76,13 @@ pub enum BadCertificate {
     Content(#[from] webpki::Error),
 }
 
+/// How long before its end a certificate is warned of: those that are renewed by a program are renewed
+/// a month before.
+const WARN_BEFORE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
 /// A certificate with its key.
 pub(super) struct Certified {
+    path: PathBuf,
     /// The names in it, lower case; `*.` may be in front.
     names: Vec<String>,
     key: Arc<CertifiedKey>,
@@ -99,7 +108,34 @@ impl Certified {
             key: pair.key.clone(),
             source,
         })?;
-        Ok(Self { names, key: Arc::new(key) })
+        Ok(Self { path: pair.certificate.clone(), names, key: Arc::new(key) })
+    }
+
+    /// What its dates will be refused for, or soon (S132).
+    fn warning(&self, now: Timestamp) -> Option<String> {
+        let path = self.path.display();
+        match (self.dates_at(now), self.dates_at(now.plus(WARN_BEFORE))) {
+            (Some(webpki::Error::CertNotValidYet { not_before, .. }), _) => Some(format!(
+                "tls.certificate: {path} is not valid before {}: browsers refuse it; is the clock right?",
+                date(not_before)
+            )),
+            (Some(webpki::Error::CertExpired { not_after, .. }), _) => {
+                Some(format!("tls.certificate: {path} expired on {}: browsers refuse it; renew it", date(not_after)))
+            }
+            (_, Some(webpki::Error::CertExpired { not_after, .. })) => {
+                Some(format!("tls.certificate: {path} expires on {}: renew it", date(not_after)))
+            }
+            _ => None,
+        }
+    }
+
+    /// What is wrong with it at a time: with its dates, if anything is, since they are looked at before
+    /// its issuer, who is nobody here.
+    fn dates_at(&self, time: Timestamp) -> Option<webpki::Error> {
+        let leaf = webpki::EndEntityCert::try_from(self.key.cert.first()?).ok()?;
+        let time = UnixTime::since_unix_epoch(Duration::from_millis(time.as_millis()));
+        let server = webpki::KeyUsage::server_auth();
+        leaf.verify_for_usage(webpki::ALL_VERIFICATION_ALGS, &[], &[], time, server, None, None).err()
     }
 
     /// Whether clients that ask for this host accept the certificate, its dates and issuer aside.
@@ -109,6 +145,12 @@ impl Certified {
         let name = ServerName::try_from(host).ok();
         leaf.zip(name).is_some_and(|(leaf, name)| leaf.verify_is_valid_for_subject_name(&name).is_ok())
     }
+}
+
+/// A day as it is written in logs.
+fn date(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    OffsetDateTime::from_unix_timestamp(seconds).map_or_else(|_| "?".to_owned(), |time| time.date().to_string())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
@@ -165,6 +207,11 @@ impl Certificates {
         find(&|pattern| pattern == name)
             .or_else(|| find(&|pattern| covers(pattern, &name)))
             .or_else(|| self.hosts.contains(&name).then_some(0))
+    }
+
+    /// What is wrong with the dates of certificates, or soon will be.
+    pub(super) fn dates(&self, now: Timestamp) -> impl Iterator<Item = String> {
+        self.pairs.iter().filter_map(move |pair| pair.warning(now))
     }
 
     /// Configured hosts for which clients will not accept what they are shown.

@@ -19,6 +19,8 @@ use rustls::server::ProducesTickets;
 use rustls::server::ResolvesServerCert;
 use rustls::sign::CertifiedKey;
 
+use crate::clock::Clock;
+use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::server::certificates::CertificateError;
 use crate::server::certificates::Certificates;
@@ -29,6 +31,8 @@ use crate::telemetry::Audit;
 
 /// How often certificate files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often it is said again what is wrong with certificates: some only expire with time.
+const SAY_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why TLS cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +107,7 @@ impl Tls {
     }
 
     /// What is wrong with the certificates although they can be served.
-    pub fn warnings(&self) -> Vec<String> {
+    pub fn warnings(&self, now: Timestamp) -> Vec<String> {
         let followed = self.followed();
         let exposed = followed.iter().filter(|followed| is_exposed(&followed.pair.key)).map(|followed| {
             let key = followed.pair.key.display();
@@ -113,7 +117,7 @@ impl Tls {
         let unnamed = certificates.unnamed_hosts().into_iter().map(|host| {
             format!("tls.certificate: no certificate has the name {host}: browsers will refuse it; get one that has it")
         });
-        exposed.chain(unnamed).collect()
+        exposed.chain(unnamed).chain(certificates.dates(now)).collect()
     }
 
     /// Loads everything that a new configuration names, without changing anything.
@@ -135,16 +139,22 @@ impl Tls {
     }
 
     /// Follows the certificate files for ever.
-    pub async fn follow_files(self: Arc<Self>) {
+    pub async fn follow_files(self: Arc<Self>, clock: Arc<dyn Clock>) {
+        let mut said = clock.now();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            self.look();
+            let now = clock.now();
+            self.look(now);
+            if now.since(said) >= SAY_EVERY {
+                said = now;
+                self.say_warnings(now);
+            }
         }
     }
 
     /// Looks at the files once. Each pair is taken or refused by itself, so that a broken one does
     /// not keep the others from being renewed.
-    pub fn look(&self) {
+    pub fn look(&self, now: Timestamp) {
         let mut changed = false;
         for (place, followed) in self.followed().iter_mut().enumerate() {
             if !followed.has_settled() {
@@ -162,13 +172,13 @@ impl Tls {
             }
         }
         if changed {
-            self.say_warnings();
+            self.say_warnings(now);
         }
     }
 
     /// Logs what is wrong with the certificates although they are served.
-    pub fn say_warnings(&self) {
-        for warning in self.warnings() {
+    pub fn say_warnings(&self, now: Timestamp) {
+        for warning in self.warnings(now) {
             tracing::warn!(event = "tls.warning", help = warning);
         }
     }

@@ -4,15 +4,23 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use vestibule::app;
+use vestibule::clock::Timestamp;
 
 use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::eventually;
+use crate::support::program::BINARY;
 use crate::support::program::Program;
+use crate::support::run;
 use crate::support::tls::BOTH;
 use crate::support::tls::Pair;
 use crate::support::tls::client;
@@ -208,4 +216,62 @@ async fn files_that_cannot_be_used_are_named_with_a_remedy_at_the_start() {
         assert_eq!(code, 2, "{said}");
         assert!(said.contains(expected), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_certificate_is_warned_of_before_it_expires_and_after() {
+    // S132
+    let app = Upstream::legacy().await;
+    let pair = Pair::issue(&["app.test", "other.test"]);
+    let config = two_sites(&app, &[&pair], "");
+    let text = |option| {
+        let mut openssl = Command::new("openssl");
+        let said = run(openssl.args(["x509", "-noout", option, "-dateopt", "iso_8601", "-in"]).arg(&pair.certificate));
+        said.trim().split_once('=').unwrap().1.replace(' ', "T")
+    };
+    let at = |text: &str| {
+        let time = OffsetDateTime::parse(text, &Rfc3339).unwrap();
+        Timestamp::from_millis(u64::try_from(time.unix_timestamp()).unwrap() * 1000)
+    };
+    let (begin, end) = (text("-startdate"), text("-enddate"));
+    let file = pair.certificate.display();
+    let date = |text: &str| text[..10].to_owned();
+    let fortnight = Duration::from_secs(14 * 24 * 60 * 60);
+    let before = |time: Timestamp, by: Duration| Timestamp::from_millis(time.as_millis() - by.as_millis() as u64);
+    let second = Duration::from_secs(1);
+
+    for (now, expected) in [
+        (before(at(&begin), second), Some(format!("{file} is not valid before {}: ", date(&begin)))),
+        (at(&begin), None),
+        (before(at(&end), fortnight), None),
+        (before(at(&end), fortnight - second), Some(format!("{file} expires on {}: renew it", date(&end)))),
+        (at(&end), Some(format!("{file} expires on {}: renew it", date(&end)))),
+        (at(&end).plus(second), Some(format!("{file} expired on {}: browsers refuse it; renew it", date(&end)))),
+    ] {
+        let warnings = app::check(&config, now).unwrap();
+        match expected {
+            Some(expected) => assert!(warnings[0].contains(&expected), "{warnings:?} has no {expected}"),
+            None => assert_eq!(warnings, Vec::<String>::new(), "{}", now.as_secs()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_served_and_never_silently() {
+    // S132: at the start, when it takes the place of another, at a reload, and by `check`.
+    let app = Upstream::legacy().await;
+    let (pair, expired) = (Pair::issue(&["app.test", "other.test"]), Pair::expired(&["app.test", "other.test"]));
+    let program = Program::start(&two_sites_file(&app, &[&pair], "")).await;
+    let warnings = || program.events("tls.warning");
+
+    pair.overwrite_with(&expired);
+    assert!(program.event("tls.warning").await["help"].as_str().unwrap().contains("browsers refuse it; renew it"));
+    program.signal("HUP");
+    eventually("a reload says it again", || warnings().len() == 2).await;
+    let again = Program::start(&two_sites_file(&app, &[&pair], "")).await;
+    assert!(again.event("tls.warning").await["help"].as_str().unwrap().contains("expired on 2021-"));
+    let check = Command::new(BINARY).arg("check").arg("--config").arg(again.file()).output().unwrap();
+
+    assert_eq!(check.status.code(), Some(1));
+    assert!(String::from_utf8(check.stdout).unwrap().contains("browsers refuse it; renew it"));
 }

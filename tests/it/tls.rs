@@ -1,5 +1,8 @@
 //! TLS as clients of every kind meet it.
 
+use std::net::SocketAddr;
+use std::process::Command;
+use std::process::Stdio;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,6 +24,7 @@ use tokio::net::TcpStream;
 use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
+use crate::support::run;
 use crate::support::tls::BOTH;
 use crate::support::tls::Pair;
 use crate::support::tls::client;
@@ -257,4 +261,45 @@ async fn plain_text_on_the_tls_port_is_cut_and_harms_nobody() {
     }
 
     assert_eq!(browser.get("/public/x").await.status, 200);
+}
+
+/// What `openssl s_client` says of a handshake, and whether it got through.
+fn openssl(proxy: SocketAddr, arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-connect", &proxy.to_string(), "-servername", "app.test", "-tlsextdebug"]);
+    let out = command.args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    (out.status.success(), text)
+}
+
+#[tokio::test]
+async fn no_other_library_is_talked_into_less() {
+    // S126, S127, S130: everything that OpenSSL can do, the good suites one by one.
+    let app = Upstream::legacy().await;
+    let (proxy, _) = Vestibule::in_front_of(&app).await;
+    let listed = run(Command::new("openssl").args(["ciphers", "-tls1_2", "ALL:COMPLEMENTOFALL:@SECLEVEL=0"]));
+    let suites: Vec<_> = listed.trim().split(':').filter(|suite| !suite.starts_with("TLS_")).collect();
+    assert!(suites.len() > 50 && suites.contains(&"AES128-SHA"), "{suites:?}");
+    let is_good =
+        |suite: &&str| suite.starts_with("ECDHE-ECDSA-") && (suite.contains("-GCM-") || suite.contains("CHACHA20"));
+    let (good, bad): (Vec<&str>, Vec<&str>) = suites.into_iter().partition(is_good);
+    for (suite, expected) in good.into_iter().map(|suite| (suite.to_owned(), true)).chain([(bad.join(":"), false)]) {
+        let (through, text) = openssl(proxy.https, &["-tls1_2", "-cipher", &format!("{suite}:@SECLEVEL=0")]);
+        assert_eq!(through, expected, "{suite}: {text}");
+    }
+    for version in ["-tls1", "-tls1_1"] {
+        let (through, text) = openssl(proxy.https, &[version, "-cipher", "ALL:@SECLEVEL=0"]);
+        assert!(!through && text.contains(" alert "), "{version}: {text}");
+    }
+    let (_, text) = openssl(proxy.https, &["-tls1_2"]);
+    for expected in ["Extended master secret: yes", "Compression: NONE", "ticket lifetime hint: 43200 (seconds)"] {
+        assert!(text.contains(expected), "{expected} in {text}");
+    }
+    for group in ["P-256", "X25519"] {
+        assert!(openssl(proxy.https, &["-groups", group]).0, "{group}");
+    }
+    let (through, text) = openssl(proxy.https, &["-alpn", "foo"]);
+    assert!(!through && text.contains("alert no application protocol"), "S128: {text}");
+    let (through, text) = openssl(proxy.https, &["-servername", "evil.test"]);
+    assert!(!through && text.contains("alert number 112"), "S129, unrecognized_name: {text}");
 }

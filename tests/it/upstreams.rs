@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use vestibule::cert;
+use vestibule::clock::Timestamp;
 
 use crate::support::Certificates;
 use crate::support::Received;
@@ -125,7 +126,7 @@ fn files_that_cannot_be_used_are_named() {
         (client(&garbage, key), vec!["garbage.pem"]),
     ] {
         let config = configure("https://localhost", &format!("{SITE}[site.upstream_tls]\n{keys}\n"));
-        let error = vestibule::app::check(&config).unwrap_err();
+        let error = vestibule::app::check(&config, Timestamp::default()).unwrap_err();
         let text = vestibule::telemetry::ErrorChain(&error).to_string();
         assert!(expected.iter().all(|word| text.contains(word)), "{text}");
     }

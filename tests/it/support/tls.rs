@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,6 +49,21 @@ impl Pair {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let made = cert::make(directory.path(), &names).unwrap();
         Self { directory, certificate: made.certificate, key: made.key }
+    }
+
+    /// One that nobody has renewed.
+    pub fn expired(names: &[&str]) -> Self {
+        let directory = TempDir::new().unwrap();
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 6, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 6, 1);
+        let made = rcgen::KeyPair::generate().unwrap();
+        let (certificate, key) = (directory.path().join("server.pem"), directory.path().join("server.key"));
+        fs::write(&certificate, params.self_signed(&made).unwrap().pem()).unwrap();
+        fs::write(&key, made.serialize_pem()).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        Self { directory, certificate, key }
     }
 
     /// What a client sees of it.
