@@ -53,9 +53,8 @@ pub(super) fn read_site(section: &Section<'_>, shared: &Shared) -> Option<Site> 
         let message = format!("site.limits.{key} cannot be set for one site");
         own_limits.problem(key, message, "connections are counted before the site is known: write it in [limits]");
     }
-    // Nothing reads these two yet: one client, and no WebSockets over HTTP/2.
-    let _ =
-        (section.choice("upstream_client", &[("native", ()), ("hyper", ())], ()), section.flag("websocket_h2", true));
+    // Nothing reads this yet: there is one client.
+    section.choice("upstream_client", &[("native", ()), ("hyper", ())], ());
     let site = Site {
         aliases: aliases.into_iter().map(|(alias, _)| alias).collect(),
         upstreams,
@@ -72,6 +71,7 @@ pub(super) fn read_site(section: &Section<'_>, shared: &Shared) -> Option<Site> 
             PathCase::Exact,
         ),
         relax: read_relax(section),
+        websocket_h2: section.flag("websocket_h2", true),
         login: logins.iter().filter_map(|(_, rule)| rule.clone()).collect(),
         logout: logouts.iter().filter_map(|(_, rule)| rule.clone().map(Arc::new)).collect(),
         access: read_access(&section.section("access", "site.access")),

@@ -131,6 +131,8 @@ pub struct Site {
     pub paths: PathCase,
     /// Rules about messages that it is spared.
     pub relax: Relaxed,
+    /// Whether WebSockets are offered over HTTP/2.
+    pub websocket_h2: bool,
     /// `[site.login]`, in the order of the file.
     pub login: Vec<LoginRule>,
     /// `[site.logout]`, in the order of the file.

@@ -1,5 +1,9 @@
-//! WebSockets (RFC 6455): what asks for one, and where in the bytes of one a frame of ours may stand.
+//! WebSockets (RFC 6455, over HTTP/2 RFC 8441): what asks for one and what grants it, and where in the
+//! bytes of one a frame of ours may stand.
 
+use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::BufMut;
 use bytes::Bytes;
 use bytes::BytesMut;
@@ -9,14 +13,68 @@ use http::Method;
 use http::Version;
 use http::header;
 
-/// Whether the request asks for a WebSocket over HTTP/1.1 (RFC 6455 4.1, S117).
-pub fn is_handshake(method: &Method, version: Version, headers: &HeaderMap) -> bool {
-    *method == Method::GET
-        && version == Version::HTTP_11
-        && has_token(headers, &header::CONNECTION, "upgrade")
-        && switches(headers)
-        && !headers.contains_key(header::CONTENT_LENGTH)
-        && !headers.contains_key(header::TRANSFER_ENCODING)
+/// How a client asks for a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// `Upgrade` over HTTP/1.1 (RFC 6455 4.1).
+    Upgrade,
+    /// Extended CONNECT over HTTP/2 (RFC 8441 4).
+    Connect,
+}
+
+/// Why it gets none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoWebSocket {
+    /// CONNECT with another `:protocol`, or where none is offered (RFC 9220 3, S123).
+    #[error("nothing of the kind is offered over CONNECT")]
+    Protocol,
+    /// Another version than 13, or none (RFC 6455 4.4, S120).
+    #[error("the WebSocket version is not 13")]
+    Version,
+}
+
+impl Handshake {
+    /// Whether the request is one, as far as its shape says (S117). `protocol` is its `:protocol`.
+    pub fn of(method: &Method, version: Version, headers: &HeaderMap, protocol: Option<&str>) -> Option<Self> {
+        if *method == Method::CONNECT {
+            return protocol.map(|_| Self::Connect);
+        }
+        let asks = *method == Method::GET
+            && version == Version::HTTP_11
+            && has_token(headers, &header::CONNECTION, "upgrade")
+            && switches(headers)
+            && !headers.contains_key(header::CONTENT_LENGTH)
+            && !headers.contains_key(header::TRANSFER_ENCODING);
+        asks.then_some(Self::Upgrade)
+    }
+
+    /// Whether it asks for what there is. `offered`: WebSockets over HTTP/2.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(self, headers: &HeaderMap, protocol: Option<&str>, offered: bool) -> Result<(), NoWebSocket> {
+        if self == Self::Connect && !(offered && protocol == Some("websocket")) {
+            return Err(NoWebSocket::Protocol);
+        }
+        let mut versions = headers.get_all(header::SEC_WEBSOCKET_VERSION).iter();
+        match (versions.next(), versions.next()) {
+            (Some(version), None) if version == "13" => Ok(()),
+            _ => Err(NoWebSocket::Version),
+        }
+    }
+}
+
+/// A key that nobody used before (RFC 6455 4.1, 7).
+pub fn key(random: [u8; 16]) -> String {
+    STANDARD.encode(random)
+}
+
+/// Whether a switch answers the handshake with this key, and no other (RFC 6455 4.1, 4).
+pub fn accepts(headers: &HeaderMap, key: &str) -> bool {
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let expected = STANDARD.encode(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()));
+    let mut answers = headers.get_all(header::SEC_WEBSOCKET_ACCEPT).iter();
+    answers.next().is_some_and(|answer| *answer == expected) && answers.next().is_none()
 }
 
 /// Whether `Upgrade` names a WebSocket.
@@ -191,6 +249,70 @@ mod tests {
         let long = frame(2, true, &[0; 1000]);
         assert_eq!(followed(&[long[..1].to_vec(), long[1..500].to_vec(), long[500..].to_vec()]), [false, true, true]);
         assert_eq!(followed(&[ping[..3].to_vec(), ping[3..].to_vec()]), [false, false]);
+    }
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn what_asks_for_a_websocket() {
+        // S117, S123
+        let (upgrade, websocket) = (("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket"));
+        let (length, chunked) = (("content-length", "0"), ("transfer-encoding", "chunked"));
+        for (method, version, lines, protocol, expected) in [
+            (Method::GET, Version::HTTP_11, &[upgrade, websocket][..], None, Some(Handshake::Upgrade)),
+            (Method::GET, Version::HTTP_10, &[upgrade, websocket], None, None),
+            (Method::GET, Version::HTTP_2, &[upgrade, websocket], None, None),
+            (Method::POST, Version::HTTP_11, &[upgrade, websocket], None, None),
+            (Method::GET, Version::HTTP_11, &[websocket], None, None),
+            (Method::GET, Version::HTTP_11, &[upgrade], None, None),
+            (Method::GET, Version::HTTP_11, &[upgrade, ("upgrade", "h2c")], None, None),
+            (Method::GET, Version::HTTP_11, &[upgrade, websocket, length], None, None),
+            (Method::GET, Version::HTTP_11, &[upgrade, websocket, chunked], None, None),
+            (Method::CONNECT, Version::HTTP_2, &[], Some("websocket"), Some(Handshake::Connect)),
+            (Method::CONNECT, Version::HTTP_2, &[], Some("connect-udp"), Some(Handshake::Connect)),
+            (Method::CONNECT, Version::HTTP_2, &[], None, None),
+            (Method::CONNECT, Version::HTTP_11, &[upgrade, websocket], None, None),
+        ] {
+            let asked = Handshake::of(&method, version, &headers(lines), protocol);
+            assert_eq!(asked, expected, "{method} {version:?} {lines:?} {protocol:?}");
+        }
+    }
+
+    #[test]
+    fn what_there_is_to_get() {
+        // S120, S123
+        let version = |value| [("sec-websocket-version", value)];
+        let (connect, upgrade) = (Handshake::Connect, Handshake::Upgrade);
+        for (handshake, lines, protocol, offered, expected) in [
+            (upgrade, &version("13")[..], None, false, Ok(())),
+            (upgrade, &version("8"), None, true, Err(NoWebSocket::Version)),
+            (upgrade, &version("13, 8"), None, true, Err(NoWebSocket::Version)),
+            (upgrade, &[version("13"), version("13")].concat(), None, true, Err(NoWebSocket::Version)),
+            (upgrade, &[], None, true, Err(NoWebSocket::Version)),
+            (connect, &version("13"), Some("websocket"), true, Ok(())),
+            (connect, &version("12"), Some("websocket"), true, Err(NoWebSocket::Version)),
+            (connect, &version("13"), Some("websocket"), false, Err(NoWebSocket::Protocol)),
+            (connect, &version("13"), Some("connect-udp"), true, Err(NoWebSocket::Protocol)),
+        ] {
+            let mut fields = HeaderMap::new();
+            for (name, value) in lines {
+                fields.append(*name, value.parse().unwrap());
+            }
+            assert_eq!(handshake.check(&fields, protocol, offered), expected, "{lines:?} {protocol:?} {offered}");
+        }
+    }
+
+    #[test]
+    fn a_switch_is_an_answer_to_one_key() {
+        // The example of RFC 6455 1.3.
+        let key = "dGhlIHNhbXBsZSBub25jZQ==";
+        let answer = ("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert!(accepts(&headers(&[answer]), key));
+        assert!(!accepts(&headers(&[answer]), &super::key([0; 16])));
+        assert!(!accepts(&headers(&[]), key));
+        assert!(!accepts(&headers(&[("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOO=")]), key));
     }
 
     #[test]

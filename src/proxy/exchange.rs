@@ -15,7 +15,6 @@ use http::Version;
 use http::header;
 use http::header::HeaderName;
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 
 use crate::clock::Timestamp;
 use crate::policy::access::AmbiguousPaths;
@@ -40,7 +39,6 @@ use crate::policy::path::Target;
 use crate::policy::relax::Rule;
 use crate::policy::route::Route;
 use crate::policy::site::Site;
-use crate::policy::websocket;
 use crate::proxy::Gate;
 use crate::proxy::Peer;
 use crate::proxy::Worker;
@@ -54,6 +52,7 @@ use crate::proxy::snapshot::Place;
 use crate::proxy::snapshot::Snapshot;
 use crate::proxy::source::ReadAhead;
 use crate::proxy::source::Upload;
+use crate::proxy::tunnel::Asking;
 use crate::telemetry;
 use crate::telemetry::Audit;
 use crate::telemetry::Context;
@@ -183,7 +182,8 @@ pub(super) struct Exchange<'a> {
     /// The body, or its beginning, when it had to be looked at.
     pub(super) ahead: Option<ReadAhead>,
     pub(super) cross_site: bool,
-    pub(super) upgrade: Option<OnUpgrade>,
+    /// It asks for a WebSocket.
+    pub(super) asking: Option<Asking>,
     pub(super) kind: RequestKind,
     pub(super) user_agent: Option<HeaderValue>,
     /// The client's cookies without ours.
@@ -223,15 +223,15 @@ impl<'a> Exchange<'a> {
     pub(super) fn open(
         worker: &'a Worker,
         peer: &Peer,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         trace: &'a mut Trace,
     ) -> Result<Opened<'a>, Failure> {
         let snapshot = Arc::clone(&trace.snapshot);
-        let upgrade = request.extensions().get::<OnUpgrade>().is_some().then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
         if parts.version >= Version::HTTP_2 {
             message::trim(&mut parts.headers);
         }
+        let asking = Asking::take(&mut parts);
         let body = Upload::new(body, parts.version, &parts.headers);
         let authority = message::authority(parts.version, &parts.uri, &parts.headers)?;
         let place = snapshot.place(&authority);
@@ -252,6 +252,7 @@ impl<'a> Exchange<'a> {
         if !peer.hosts.contains(&site.site.origin.host) {
             return Err(Failure::Misdirected);
         }
+        asking.as_ref().map_or(Ok(()), |asking| asking.check(&parts.headers, site.site.websocket_h2))?;
         let target = target_of(&site.site, &parts.method, &raw);
         let client = client::identify(peer.ip(), &parts.headers, &snapshot.trusted);
         trace.context.client = Some(client.address);
@@ -281,7 +282,7 @@ impl<'a> Exchange<'a> {
             snapshot,
             site,
             target,
-            upgrade,
+            asking,
             cookies,
             presented,
         })))
@@ -290,7 +291,7 @@ impl<'a> Exchange<'a> {
     /// The CSRF filter (product 3.7).
     pub(super) fn refuse_cross_site(&mut self) -> Option<Response<Body>> {
         let rules = &self.site.site.csrf;
-        if self.is_handshake() && !csrf::upgrade_origin_allowed(rules, &self.headers, &self.site.site.origin) {
+        if self.asking.is_some() && !csrf::upgrade_origin_allowed(rules, &self.headers, &self.site.site.origin) {
             // No mode lets it pass: scripts of other sites could read what comes back (S119).
             return Some(self.cross_site(CrossSite::Origin, true));
         }
@@ -324,11 +325,6 @@ impl<'a> Exchange<'a> {
         let (method, path) = (&self.method, self.target.path());
         telemetry::audit(&self.trace.context, &Audit::CsrfRefused { reason, enforced, method, path });
         reply::text(StatusCode::FORBIDDEN, "Cross-site request refused.")
-    }
-
-    /// Whether it asks for a WebSocket.
-    pub(super) fn is_handshake(&self) -> bool {
-        self.upgrade.is_some() && websocket::is_handshake(&self.method, self.version, &self.headers)
     }
 
     /// Whether the request may pass.

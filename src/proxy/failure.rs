@@ -13,6 +13,7 @@ use crate::policy::login::Unreadable;
 use crate::policy::message::Malformed;
 use crate::policy::path::Ambiguity;
 use crate::policy::relax::Rule;
+use crate::policy::websocket::NoWebSocket;
 use crate::proxy::body::Body;
 use crate::proxy::body::BodyError;
 use crate::proxy::reply;
@@ -29,6 +30,12 @@ pub(super) enum Failure {
     /// The target could be read in two ways.
     #[error("the request target is ambiguous: {}", .0.name())]
     Ambiguous(Ambiguity),
+    /// A WebSocket that cannot be had.
+    #[error("no WebSocket")]
+    NoWebSocket(#[from] NoWebSocket),
+    /// An answer that is good, but no tunnel: over HTTP/2 it would be taken for one (RFC 8441 5).
+    #[error("what was asked for over CONNECT is no WebSocket")]
+    NoTunnel,
     /// No site has this authority.
     #[error("no site is configured for this authority")]
     Misdirected,
@@ -53,7 +60,7 @@ pub(super) enum Failure {
     /// The store could not answer.
     #[error("session store")]
     Store(#[from] StoreError),
-    /// No randomness for a new ID, or the ID was taken.
+    /// No randomness for a new ID or a key, or the ID was taken.
     #[error("no new session ID could be made")]
     NoId,
     /// A write that had to finish did not.
@@ -87,6 +94,9 @@ impl Failure {
         match self {
             Self::Malformed(rule) => rule.status(),
             Self::Ambiguous(_) | Self::Unreadable(_) | Self::Body(_) => StatusCode::BAD_REQUEST,
+            Self::NoWebSocket(NoWebSocket::Version) => StatusCode::UPGRADE_REQUIRED,
+            Self::NoWebSocket(NoWebSocket::Protocol) => StatusCode::NOT_IMPLEMENTED,
+            Self::NoTunnel => StatusCode::BAD_GATEWAY,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::SessionEnded => StatusCode::UNAUTHORIZED,
             Self::TooLarge | Self::Truncated(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -115,6 +125,8 @@ impl Failure {
         match self {
             Self::Malformed(_)
             | Self::Ambiguous(_)
+            | Self::NoWebSocket(_)
+            | Self::NoTunnel
             | Self::Misdirected
             | Self::SessionEnded
             | Self::Unreadable(_)
@@ -133,7 +145,9 @@ impl Failure {
             Self::Malformed(rule) => Some(Rule::Head(*rule)),
             Self::Ambiguous(ambiguity) => Some(Rule::Path(*ambiguity)),
             Self::Upstream(failure) => matches!(failure.cause, UpstreamError::Status(_)).then_some(Rule::Status),
-            Self::Misdirected
+            Self::NoWebSocket(_)
+            | Self::NoTunnel
+            | Self::Misdirected
             | Self::Unreadable(_)
             | Self::TooLarge
             | Self::Body(_)
@@ -207,6 +221,12 @@ impl Failure {
         let mut response = reply::text(status, says);
         if status == StatusCode::METHOD_NOT_ALLOWED {
             reply::allow(&mut response);
+        }
+        if status == StatusCode::UPGRADE_REQUIRED {
+            let headers = response.headers_mut();
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));

@@ -12,7 +12,6 @@ use http::StatusCode;
 use http::Version;
 use http::header;
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 
 use crate::policy::cookie;
 use crate::policy::headers;
@@ -28,6 +27,7 @@ use crate::policy::vault;
 use crate::policy::vault::CookieContext;
 use crate::policy::vault::Vault;
 use crate::policy::websocket;
+use crate::policy::websocket::Handshake;
 use crate::proxy::body::Body;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::Failure;
@@ -37,6 +37,7 @@ use crate::proxy::reply;
 use crate::proxy::source::Source;
 use crate::proxy::source::Upload;
 use crate::proxy::streams::Bound;
+use crate::proxy::tunnel::Asking;
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::upstream::UpstreamError;
 use crate::proxy::upstream::UpstreamFailure;
@@ -67,9 +68,7 @@ impl Exchange<'_> {
         if message::hops_left(&self.method, &self.headers) == Some(0) {
             return Ok(reply::options());
         }
-        if self.is_handshake()
-            && let Some(client) = self.upgrade.take()
-        {
+        if let Some(client) = self.asking.take() {
             return Box::pin(self.tunnel(client)).await;
         }
         let is_page = self.route.login_page && !self.session.is_authenticated();
@@ -249,15 +248,21 @@ impl Exchange<'_> {
     }
 
     /// A WebSocket: asked for like any page, then bytes both ways.
-    async fn tunnel(&mut self, client: OnUpgrade) -> Result<Response<Body>, Failure> {
+    async fn tunnel(&mut self, client: Asking) -> Result<Response<Body>, Failure> {
         let mut headers = self.outgoing_headers(false, true);
         switch_to_websocket(&mut headers);
+        // Over HTTP/2 there is no key: the application gets one of ours (RFC 8441 5).
+        let key = match client.handshake {
+            Handshake::Upgrade => None,
+            Handshake::Connect => Some(new_key(&mut headers)?),
+        };
         let request = self.request(Method::GET, headers, Body::empty());
         let (mut response, lease) = self.send(request).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return self.finish(self.answer((response, lease))).await;
         }
-        if !websocket::switches(response.headers()) {
+        let is_answer = key.is_none_or(|key| websocket::accepts(response.headers(), &key));
+        if !(is_answer && websocket::switches(response.headers())) {
             return Err(lease.upstream.failure(UpstreamError::UnaskedUpgrade).into());
         }
         let upstream = hyper::upgrade::on(&mut response);
@@ -267,7 +272,10 @@ impl Exchange<'_> {
         self.clean(&mut headers);
         self.take_cookies(&mut headers).await?;
         self.rotate(&headers, false).await?;
-        switch_to_websocket(&mut headers);
+        match client.handshake {
+            Handshake::Upgrade => switch_to_websocket(&mut headers),
+            Handshake::Connect => drop(headers.remove(header::SEC_WEBSOCKET_ACCEPT)),
+        }
         *answer.headers_mut() = headers;
         let (guard, pulse) = (self.guard(), self.pulse());
         let idle = self.snapshot.timeouts.tunnel_idle;
@@ -329,6 +337,15 @@ fn wrong_with(response: &Response<Incoming>, upgrades: bool, relaxed: &Relaxed) 
         return Some(UpstreamError::Status(status.as_u16()));
     }
     (!message::is_chunked_or_plain(response.headers())).then_some(UpstreamError::Coding)
+}
+
+/// Puts a key of ours in the place of whatever the client sent.
+fn new_key(headers: &mut HeaderMap) -> Result<String, Failure> {
+    let mut random = [0; 16];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| Failure::NoId)?;
+    let key = websocket::key(random);
+    headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).map_err(|_| Failure::NoId)?);
+    Ok(key)
 }
 
 /// A length that does not frame the message is not passed on (S98, S100).

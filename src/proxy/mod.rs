@@ -29,6 +29,7 @@ mod streams;
 mod tunnel;
 mod upstream;
 
+use std::any::Any;
 use std::collections::HashSet;
 use std::future::Future;
 use std::future::poll_fn;
@@ -48,6 +49,7 @@ use dashmap::DashSet;
 use http::Method;
 use http::Request;
 use http::Response;
+use http::StatusCode;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -103,6 +105,20 @@ impl Peer {
     /// The peer's address; the loopback address stands for a unix socket.
     fn ip(&self) -> IpAddr {
         self.address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip().to_canonical())
+    }
+}
+
+/// Comes with a request whose connection stays when it becomes a tunnel: as long as it is held, the
+/// connection is in use.
+#[derive(Clone)]
+pub struct KeptOpen {
+    _by: Arc<dyn Any + Send + Sync>,
+}
+
+impl KeptOpen {
+    /// Until the last copy is dropped, so long is this.
+    pub fn by(held: impl Send + Sync + 'static) -> Self {
+        Self { _by: Arc::new(held) }
     }
 }
 
@@ -260,6 +276,11 @@ impl Gate {
         telemetry::audit(&by.about(session), &Audit::SessionEnded { reason });
     }
 
+    /// Whether a site with one of these hosts offers WebSockets over HTTP/2.
+    pub fn offers_websockets(&self, hosts: &HashSet<String>) -> bool {
+        self.current.load().offers_websockets(hosts)
+    }
+
     /// Cancelled when the program is to stop.
     pub fn stopping(&self) -> &CancellationToken {
         &self.stopping
@@ -309,13 +330,16 @@ impl Worker {
     /// Answers one request. Never fails: every failure is an answer.
     pub async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
-        let is_head = request.method() == Method::HEAD;
+        let (is_head, is_connect) = (request.method() == Method::HEAD, request.method() == Method::CONNECT);
         let mut trace = Trace::begin(&self.gate, peer, &request);
         let answered = caught(self.exchange(peer, request, &mut trace)).await;
         let mut response = match answered.unwrap_or(Err(Failure::Panicked)) {
             Ok(response) => response,
             Err(failure) => trace.answer(&failure),
         };
+        if is_connect {
+            response = over_connect(response, &trace);
+        }
         trace.settled.apply(response.headers_mut());
         if let Some(site) = &trace.site {
             headers::secure_response(response.headers_mut(), &site.site.headers, trace.authenticated);
@@ -365,6 +389,16 @@ impl Worker {
     }
 }
 
+/// Success is what opens a tunnel over HTTP/2; no other answer may look like it (RFC 8441 5, S123).
+fn over_connect(mut response: Response<Body>, trace: &Trace) -> Response<Body> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        *response.status_mut() = StatusCode::OK;
+    } else if response.status().is_success() {
+        return trace.answer(&Failure::NoTunnel);
+    }
+    response
+}
+
 /// A request that panics ends with an answer: on a connection that only closes, browsers ask again,
 /// and others' requests may be on it (S168). `None`: it panicked.
 async fn caught<T>(request: impl Future<Output = T>) -> Option<T> {
@@ -381,7 +415,7 @@ async fn caught<T>(request: impl Future<Output = T>) -> Option<T> {
 /// What a request was refused for, as a response.
 fn refusal(refusal: admit::Refusal) -> Response<Body> {
     match refusal {
-        admit::Refusal::Denied => reply::text(http::StatusCode::FORBIDDEN, "This path is closed."),
+        admit::Refusal::Denied => reply::text(StatusCode::FORBIDDEN, "This path is closed."),
         admit::Refusal::SignIn(page) => reply::see_other(&page),
         admit::Refusal::Unauthorized => reply::unauthorized(),
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -204,6 +205,14 @@ impl Snapshot {
         self.sites.values().flat_map(|place| match place {
             Place::Site(site) => site.upstreams.as_slice(),
             Place::Alias(_) => &[],
+        })
+    }
+
+    /// Whether a site with one of these hosts offers WebSockets over HTTP/2.
+    pub(super) fn offers_websockets(&self, hosts: &HashSet<String>) -> bool {
+        self.sites.values().any(|place| match place {
+            Place::Site(live) => live.site.websocket_h2 && hosts.contains(&live.site.origin.host),
+            Place::Alias(_) => false,
         })
     }
 

@@ -11,6 +11,11 @@ use std::task::Poll;
 use std::task::ready;
 use std::time::Duration;
 
+use http::HeaderMap;
+use http::Method;
+use http::header;
+use http::request::Parts;
+use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncRead;
@@ -22,6 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::policy::websocket::Farewell;
 use crate::policy::websocket::Frames;
+use crate::policy::websocket::Handshake;
+use crate::policy::websocket::NoWebSocket;
+use crate::proxy::KeptOpen;
 use crate::proxy::pool::Lease;
 use crate::proxy::streams::Pulse;
 use crate::proxy::streams::StreamGuard;
@@ -29,9 +37,40 @@ use crate::proxy::streams::StreamGuard;
 /// How long a side may take to hear of the end.
 const CLOSE_TIME: Duration = Duration::from_millis(500);
 
+/// A client that asks for a WebSocket.
+pub(super) struct Asking {
+    pub(super) handshake: Handshake,
+    protocol: Option<Protocol>,
+    switch: OnUpgrade,
+    _open: Option<KeptOpen>,
+}
+
+impl Asking {
+    /// Takes out of a request what makes it a handshake, if it is one. From here on one over HTTP/2 is
+    /// the one over HTTP/1.1 that it stands for (RFC 8441 5).
+    pub(super) fn take(request: &mut Parts) -> Option<Self> {
+        let protocol = request.extensions.remove::<Protocol>();
+        let word = protocol.as_ref().map(Protocol::as_str);
+        let handshake = Handshake::of(&request.method, request.version, &request.headers, word)?;
+        let asking =
+            Self { handshake, protocol, switch: request.extensions.remove()?, _open: request.extensions.remove() };
+        if handshake == Handshake::Connect {
+            request.method = Method::GET;
+            // What follows is the tunnel's, whatever this says.
+            request.headers.remove(header::CONTENT_LENGTH);
+        }
+        Some(asking)
+    }
+
+    /// Whether it asks for what there is. `offered`: WebSockets over HTTP/2.
+    pub(super) fn check(&self, headers: &HeaderMap, offered: bool) -> Result<(), NoWebSocket> {
+        self.handshake.check(headers, self.protocol.as_ref().map(Protocol::as_str), offered)
+    }
+}
+
 /// Two upgrades that are about to happen, and what they live by.
 pub(super) struct Tunnel {
-    pub(super) client: OnUpgrade,
+    pub(super) client: Asking,
     pub(super) upstream: OnUpgrade,
     /// The connection that has become the tunnel.
     pub(super) lease: Lease,
@@ -47,8 +86,8 @@ pub(super) struct Tunnel {
 impl Tunnel {
     /// Runs until it is over. Every way it ends is an ordinary one.
     pub(super) async fn run(self) {
-        let Self { lease, guard, mut pulse, idle, stopping, .. } = self;
-        let (Ok(client), Ok(upstream)) = tokio::join!(self.client, self.upstream) else { return };
+        let Self { client: Asking { switch, _open, .. }, upstream, lease, guard, mut pulse, idle, stopping } = self;
+        let (Ok(client), Ok(upstream)) = tokio::join!(switch, upstream) else { return };
         let (mut client_read, mut client_write) = tokio::io::split(TokioIo::new(client));
         let (mut upstream_read, mut upstream_write) = tokio::io::split(TokioIo::new(upstream));
         let (mut up, mut down) = (Progress::default(), Progress::default());

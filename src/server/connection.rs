@@ -10,6 +10,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
+use http::Request;
 use http::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -27,6 +29,7 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use crate::policy::site::Limits;
+use crate::proxy::KeptOpen;
 use crate::proxy::Peer;
 use crate::proxy::Worker;
 use crate::server::Shared;
@@ -96,13 +99,19 @@ async fn serve(
     activity.restart();
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     let hosts = shared.tls.hosts_sharing(session.server_name());
+    let has_websockets = is_http2 && shared.gate.offers_websockets(&hosts);
     let peer = Arc::new(Peer { address, hosts });
     let stop = worker.stopping().clone();
     let service = service(worker, peer, activity.clone());
     let header = (!is_http2).then_some(timeouts.header);
     let patience = Patience { keep_alive: timeouts.keep_alive, header, body_idle: timeouts.body_idle };
     if is_http2 {
-        serve_http2(&stop, Counted::new(stream, address), service, &activity, patience, &limits, address).await;
+        let mut builder = http2_builder(&limits);
+        if has_websockets {
+            // SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441 3).
+            builder.enable_connect_protocol();
+        }
+        serve_http2(&stop, Counted::new(stream, address), service, &activity, patience, &builder, address).await;
     } else {
         serve_http1(&stop, stream, service, &activity, patience, &limits).await;
     }
@@ -129,7 +138,10 @@ trait Serve: HttpService<Incoming, ResBody = Sending, Error = Infallible, Future
 impl<S: HttpService<Incoming, ResBody = Sending, Error = Infallible, Future = Answering>> Serve for S {}
 
 fn service(worker: Arc<Worker>, peer: Arc<Peer>, activity: Activity) -> impl Serve {
-    service_fn(move |request| {
+    service_fn(move |mut request: Request<Incoming>| {
+        if request.method() == Method::CONNECT {
+            request.extensions_mut().insert(KeptOpen::by(activity.begin()));
+        }
         let (worker, peer, exchange) = (Arc::clone(&worker), Arc::clone(&peer), activity.begin());
         // Boxed: the future of a request lives only as long as the request, not as the connection.
         let answering: Answering =
@@ -173,21 +185,10 @@ async fn serve_http2(
     service: impl Serve,
     activity: &Activity,
     patience: Patience,
-    limits: &Limits,
+    builder: &http2::Builder<TokioExecutor>,
     address: Option<SocketAddr>,
 ) {
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(100)
-        .initial_stream_window_size(1024 * 1024)
-        .initial_connection_window_size(4 * 1024 * 1024)
-        .max_header_list_size(header_list(limits))
-        // Floods of resets end the connection (S113).
-        .max_pending_accept_reset_streams(20)
-        .max_local_error_reset_streams(128)
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(20))
-        .serve_connection(TokioIo::new(stream), service);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return say_flood(ended, address),
@@ -200,6 +201,22 @@ async fn serve_http2(
         // A client that says neither hello nor goodbye is not waited for.
         _overdue = activity.overdue(Patience { keep_alive: LEAVE_TIME, ..patience }) => {}
     }
+}
+
+fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(100)
+        .initial_stream_window_size(1024 * 1024)
+        .initial_connection_window_size(4 * 1024 * 1024)
+        .max_header_list_size(header_list(limits))
+        // Floods of resets end the connection (S113).
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(128)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
 }
 
 /// Clients that h2 has told to calm down are in the log; how others end is their business.

@@ -59,3 +59,4 @@ mod unread;
 mod upstreams;
 mod vault;
 mod websocket;
+mod websocket_h2;

@@ -50,8 +50,7 @@ async fn assert_ended(app: &EchoApp, sockets: &mut [Socket], so_far: usize) {
         assert_eq!((frame.code, frame.reason.as_str()), (CloseCode::Policy, "session ended"));
         assert!(matches!(end, Error::ConnectionClosed), "no clean end: {end}");
     }
-    let gone = || app.seen().iter().filter(|seen| *seen == "gone").count();
-    eventually("the application hears of it", || gone() == so_far).await;
+    eventually("the application hears of it", || app.ended() == so_far).await;
 }
 
 #[tokio::test]
@@ -61,7 +60,8 @@ async fn tunnels_end_with_their_session() {
     for (round, end) in ["logout", "login", "idle", "absolute"].into_iter().enumerate() {
         let (one, _) = open(&browser, "/ws", &[]).await.unwrap();
         let (two, _) = open(&browser, "/public/ws", &[]).await.unwrap();
-        let mut sockets = [one, two];
+        let (three, _) = open(&browser.clone().over_http2(), "/ws", &[]).await.unwrap();
+        let mut sockets = [one, two, three];
         for socket in &mut sockets {
             assert!(echoed(socket, end).await);
         }
@@ -77,7 +77,7 @@ async fn tunnels_end_with_their_session() {
             }
         }
 
-        assert_ended(&app, &mut sockets, 2 * (round + 1)).await;
+        assert_ended(&app, &mut sockets, 3 * (round + 1)).await;
         browser.log_in("alice").await;
     }
 }
@@ -115,15 +115,17 @@ async fn another_users_tunnels_stay() {
 #[tokio::test]
 async fn what_the_client_sends_is_activity() {
     // S124
-    let (_app, proxy, mut browser) = logged_in(SITE).await;
-    let (mut socket, _) = open(&browser, "/ws", &[]).await.unwrap();
+    for http2 in [false, true] {
+        let (_app, proxy, mut browser) = logged_in(SITE).await;
+        let (mut socket, _) = open(&browser.clone().over(http2), "/ws", &[]).await.unwrap();
 
-    for round in 0..4 {
-        proxy.advance(20 * MINUTE);
-        assert!(echoed(&mut socket, "x").await, "round {round}");
+        for round in 0..4 {
+            proxy.advance(20 * MINUTE);
+            assert!(echoed(&mut socket, "x").await, "round {round}");
+        }
+
+        assert_eq!(browser.fetch("/").await.status, 200);
     }
-
-    assert_eq!(browser.fetch("/").await.status, 200);
 }
 
 #[tokio::test]
@@ -167,27 +169,31 @@ async fn a_silent_tunnel_is_closed() {
     let text = file(&app.upstream.url(), SITE);
     let config = parse(&format!("{text}\n[timeouts]\ntunnel_idle = \"300ms\"\n"));
     let (_proxy, browser) = Vestibule::of(config).await;
-    let (mut socket, _) = open(&browser, "/public/ws", &[]).await.unwrap();
-    assert!(echoed(&mut socket, "x").await);
+    for http2 in [false, true] {
+        let (mut socket, _) = open(&browser.clone().over(http2), "/public/ws", &[]).await.unwrap();
+        assert!(echoed(&mut socket, "x").await);
 
-    let (frame, end) = farewell(&mut socket).await;
+        let (frame, end) = farewell(&mut socket).await;
 
-    assert_eq!(frame.unwrap().code, CloseCode::Away);
-    assert!(matches!(end, Error::ConnectionClosed));
-    app.sees("gone").await;
+        assert_eq!(frame.unwrap().code, CloseCode::Away);
+        assert!(matches!(end, Error::ConnectionClosed));
+        eventually("the application hears of it", || app.ended() == 1 + usize::from(http2)).await;
+    }
 }
 
 #[tokio::test]
 async fn a_client_that_vanishes_takes_the_tunnel_with_it() {
     // S177
-    let (app, _proxy, browser) = logged_in(SITE).await;
-    let (mut socket, _) = open(&browser, "/ws", &[]).await.unwrap();
-    assert!(echoed(&mut socket, "x").await);
+    for http2 in [false, true] {
+        let (app, _proxy, browser) = logged_in(SITE).await;
+        let (mut socket, _) = open(&browser.over(http2), "/ws", &[]).await.unwrap();
+        assert!(echoed(&mut socket, "x").await);
 
-    // No close frame, no TLS close: a process that was killed.
-    drop(socket);
+        // No close frame, no TLS close: a process that was killed.
+        drop(socket);
 
-    app.sees("gone").await;
+        app.sees("gone").await;
+    }
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use crate::support::SITE;
 use crate::support::Vestibule;
 use crate::support::websocket::EchoApp;
+use crate::support::websocket::Socket;
 use crate::support::websocket::echoed;
 use crate::support::websocket::logged_in;
 use crate::support::websocket::next;
@@ -21,9 +22,15 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn messages_pass_both_ways_unchanged() {
-    let (app, _proxy, browser) = logged_in(SITE).await;
-    let (mut socket, _) = open(&browser, "/ws", &[]).await.unwrap();
+    // S123
+    for http2 in [false, true] {
+        let (app, _proxy, browser) = logged_in(SITE).await;
+        let (socket, _) = open(&browser.over(http2), "/ws", &[]).await.unwrap();
+        converse(socket, &app).await;
+    }
+}
 
+async fn converse(mut socket: Socket, app: &EchoApp) {
     assert!(echoed(&mut socket, "hello \u{1f30d}").await);
     for size in [0, 125, 126, 65_535, 65_536, 1 << 20] {
         let message = Message::binary((0..size).map(|byte: u32| byte as u8).collect::<Vec<_>>());
@@ -43,20 +50,29 @@ async fn messages_pass_both_ways_unchanged() {
 
 #[tokio::test]
 async fn the_application_can_close() {
-    let (app, _proxy, browser) = logged_in(SITE).await;
-    let (mut socket, _) = open(&browser, "/ws", &[]).await.unwrap();
+    for http2 in [false, true] {
+        let (app, _proxy, browser) = logged_in(SITE).await;
+        let (mut socket, _) = open(&browser.over(http2), "/ws", &[]).await.unwrap();
 
-    socket.send(Message::text("finish")).await.unwrap();
+        socket.send(Message::text("finish")).await.unwrap();
 
-    assert_eq!(next(&mut socket).await.unwrap(), Message::Close(None));
-    assert!(matches!(next(&mut socket).await, Err(Error::ConnectionClosed)));
-    app.sees("closed").await;
+        assert_eq!(next(&mut socket).await.unwrap(), Message::Close(None));
+        assert!(matches!(next(&mut socket).await, Err(Error::ConnectionClosed)));
+        app.sees("closed").await;
+    }
 }
 
 #[tokio::test]
 async fn the_handshake_says_who_it_is_and_keeps_what_is_between_the_two_ends() {
     // S64, S66, S120
-    let (app, _proxy, mut browser) = logged_in(SITE).await;
+    for http2 in [false, true] {
+        assert_handshake(http2).await;
+    }
+}
+
+async fn assert_handshake(http2: bool) {
+    let (app, _proxy, browser) = logged_in(SITE).await;
+    let mut browser = browser.over(http2);
     let fields = [
         ("sec-websocket-protocol", "chat, superchat"),
         ("sec-websocket-extensions", "permessage-deflate; client_max_window_bits"),
@@ -74,6 +90,7 @@ async fn the_handshake_says_who_it_is_and_keeps_what_is_between_the_two_ends() {
         ("x-forwarded-user", "alice"),
         ("x-forwarded-proto", "https"),
         ("host", "app.test"),
+        ("via", if http2 { "2.0 vestibule" } else { "1.1 vestibule" }),
         ("origin", "https://app.test"),
         ("connection", "Upgrade"),
         ("upgrade", "websocket"),
@@ -96,7 +113,9 @@ async fn without_a_session_the_application_is_not_asked() {
     let forged = browser.with_session("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
 
     for browser in [browser, forged] {
-        assert_eq!(open(&browser, "/ws", &[]).await.unwrap_err().status(), 401);
+        for http2 in [false, true] {
+            assert_eq!(open(&browser.clone().over(http2), "/ws", &[]).await.unwrap_err().status(), 401);
+        }
     }
     let mut other = proxy.browser();
     other.log_in("alice").await;
@@ -115,11 +134,13 @@ async fn other_origins_are_refused_even_where_everyone_may_go() {
     for path in ["/ws", "/public/ws"] {
         for origin in ["https://evil.test", "http://app.test", "https://app.test:8443", "https://app.test.evil", "null"]
         {
-            for who in [&browser, &stranger] {
+            for who in [&browser, &stranger, &browser.clone().over_http2()] {
                 assert_eq!(open(who, path, &[("origin", origin)]).await.unwrap_err().status(), 403, "{origin}");
             }
         }
-        assert_eq!(open(&browser, path, &[("origin", "")]).await.unwrap_err().status(), 403, "{path} without Origin");
+        for who in [&browser, &browser.clone().over_http2()] {
+            assert_eq!(open(who, path, &[("origin", "")]).await.unwrap_err().status(), 403, "{path} without Origin");
+        }
     }
     let labelled = [("origin", ""), ("sec-fetch-mode", "websocket")];
     assert_eq!(open(&stranger, "/public/ws", &labelled).await.unwrap_err().status(), 403, "a browser sends it");
@@ -172,10 +193,36 @@ async fn a_switch_that_was_not_asked_for_is_a_bad_gateway() {
     // S121
     let (_app, _proxy, mut browser) = logged_in(SITE).await;
 
-    assert_eq!(open(&browser, "/other/protocol", &[]).await.unwrap_err().status(), StatusCode::BAD_GATEWAY);
+    for http2 in [false, true] {
+        let refused = open(&browser.clone().over(http2), "/other/protocol", &[]).await.unwrap_err();
+        assert_eq!(refused.status(), StatusCode::BAD_GATEWAY);
+    }
     assert_eq!(browser.fetch("/ws").await.status, StatusCode::BAD_GATEWAY);
     assert_eq!(browser.fetch("/other/protocol").await.status, StatusCode::BAD_GATEWAY);
     assert_eq!(browser.clone().over_http2().fetch("/ws").await.status, StatusCode::BAD_GATEWAY);
+}
+
+#[tokio::test]
+async fn there_is_one_version() {
+    // S120: RFC 6455 4.4.
+    let (app, _proxy, browser) = logged_in(SITE).await;
+    for http2 in [false, true] {
+        let browser = browser.clone().over(http2);
+        for version in ["8", "12", "13, 8"] {
+            let refused = open(&browser, "/ws", &[("sec-websocket-version", version)]).await.unwrap_err();
+            assert_eq!(refused.status(), 426, "{version:?}");
+            assert_eq!(refused.headers()["sec-websocket-version"], "13");
+            // RFC 9110 15.5.22; over HTTP/2 there is no such field.
+            assert_eq!(refused.headers().contains_key("upgrade"), !http2);
+        }
+    }
+    let none = "GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\
+                GET /public/next HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
+    let answers = browser.raw(none.as_bytes()).await;
+    assert!(answers.starts_with("HTTP/1.1 426 ") && answers.contains("HTTP/1.1 200 OK"), "S122: {answers}");
+
+    let asked = app.upstream.received().into_iter().map(|request| request.target);
+    assert_eq!(asked.collect::<Vec<_>>(), ["/login", "/public/next"]);
 }
 
 #[tokio::test]

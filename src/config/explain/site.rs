@@ -84,6 +84,9 @@ fn upstream(site: &Site) -> Vec<String> {
     if site.paths == PathCase::Ignore {
         all.push("Paths are compared ignoring case.".to_owned());
     }
+    if !site.websocket_h2 {
+        all.push("WebSockets are offered over HTTP/1.1 only.".to_owned());
+    }
     all
 }
 

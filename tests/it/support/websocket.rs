@@ -1,19 +1,28 @@
 //! WebSockets: an application that echoes, and a client that was written by others.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::SinkExt;
 use futures_util::StreamExt;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
+use http::Request;
 use http::Response;
+use http_body_util::BodyExt;
+use http_body_util::Empty;
+use hyper::client::conn::http2;
+use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
 use tokio::sync::Notify;
-use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Error;
@@ -65,6 +74,11 @@ impl EchoApp {
         eventually(what, || self.seen().iter().any(|seen| seen == what)).await;
     }
 
+    /// How many of its WebSockets ended without a farewell.
+    pub fn ended(&self) -> usize {
+        self.seen().iter().filter(|seen| *seen == "gone").count()
+    }
+
     /// How many WebSockets were opened.
     pub fn opened(&self) -> usize {
         self.seen().iter().filter(|seen| *seen == "open").count()
@@ -106,16 +120,32 @@ async fn echo(upgrade: OnUpgrade, log: Arc<Mutex<Vec<String>>>) {
     }
 }
 
+/// A connection, or a stream of one.
+pub trait Duplex: AsyncRead + AsyncWrite + Debug + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Debug + Unpin + Send> Duplex for T {}
+
 /// The client's end.
-pub type Socket = WebSocketStream<TlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<Box<dyn Duplex>>;
+
+/// An answer that opens none.
+pub type Refused = Box<Response<Option<Vec<u8>>>>;
 
 /// Opens a WebSocket as a page would; fields with an empty value are left out.
-pub async fn open(
-    browser: &Browser,
-    path: &str,
-    fields: &[(&str, &str)],
-) -> Result<(Socket, HeaderMap), Box<Response<Option<Vec<u8>>>>> {
+pub async fn open(browser: &Browser, path: &str, fields: &[(&str, &str)]) -> Result<(Socket, HeaderMap), Refused> {
     let mut request = format!("wss://app.test{path}").into_client_request().unwrap();
+    add_fields(&mut request, browser, fields);
+    if browser.http2 {
+        return open_over_http2(browser, path, request.headers()).await;
+    }
+    let stream: Box<dyn Duplex> = Box::new(browser.connect(b"http/1.1").await);
+    match client_async(request, stream).await {
+        Ok((socket, response)) => Ok((socket, response.headers().clone())),
+        Err(Error::Http(response)) => Err(response),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn add_fields(request: &mut Request<()>, browser: &Browser, fields: &[(&str, &str)]) {
     let cookies: Vec<_> = browser.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let cookies = cookies.join("; ");
     let usual = [("origin", "https://app.test"), ("cookie", cookies.as_str()), ("user-agent", &browser.user_agent)];
@@ -126,11 +156,43 @@ pub async fn open(
             request.headers_mut().insert(name, HeaderValue::from_str(value).unwrap());
         }
     }
-    match client_async(request, browser.connect(b"http/1.1").await).await {
-        Ok((socket, response)) => Ok((socket, response.headers().clone())),
-        Err(Error::Http(response)) => Err(response),
-        Err(error) => panic!("{error}"),
+}
+
+/// A connection that says that WebSockets are offered on it.
+pub async fn offering(browser: &Browser) -> http2::SendRequest<Empty<Bytes>> {
+    let io = TokioIo::new(browser.connect(b"h2").await);
+    let (sender, mut connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    // It is said in the first frame; nothing tells that this has come.
+    let said = async {
+        while !connection.is_extended_connect_protocol_enabled() {
+            let _goes_on = tokio::time::timeout(Duration::from_millis(5), &mut connection).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), said).await.expect("no WebSockets are offered");
+    tokio::spawn(connection);
+    sender
+}
+
+/// RFC 8441 5: no key, no `Upgrade`, no `Connection`.
+async fn open_over_http2(browser: &Browser, path: &str, fields: &HeaderMap) -> Result<(Socket, HeaderMap), Refused> {
+    let mut request = Request::connect(format!("https://app.test{path}")).body(Empty::new()).unwrap();
+    request.extensions_mut().insert(Protocol::from_static("websocket"));
+    *request.headers_mut() = fields.clone();
+    for name in ["host", "connection", "upgrade", "sec-websocket-key"] {
+        request.headers_mut().remove(name);
     }
+    let mut response = offering(browser).await.send_request(request).await.unwrap();
+    if response.status() != 200 {
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes().to_vec();
+        return Err(Box::new(Response::from_parts(head, Some(body))));
+    }
+    let headers = response.headers().clone();
+    for between in ["connection", "upgrade", "sec-websocket-accept", "content-length"] {
+        assert!(!headers.contains_key(between), "{between} over HTTP/2");
+    }
+    let stream: Box<dyn Duplex> = Box::new(TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap()));
+    Ok((WebSocketStream::from_raw_socket(stream, Role::Client, None).await, headers))
 }
 
 /// The next message.
