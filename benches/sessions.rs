@@ -61,7 +61,7 @@ async fn measure(name: &str, count: u64, vault: bool) {
     for number in 0..count {
         let id = id(number);
         let record = record(&id, number, vault, &site, &rules);
-        assert_eq!(store.create(&id.handle(), record).await.unwrap(), Presence::Present);
+        assert_eq!(store.create(&id.handle(), record, rules.idle).await.unwrap(), Presence::Present);
     }
     let (created, bytes) = (started.elapsed(), resident() - before);
     let lookups = 1_000_000;

@@ -86,7 +86,8 @@ impl StartError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Tls(_) | Self::Gate(_) => true,
-            Self::Bind(_) | Self::Store(_) | Self::Inherited(_) | Self::Thread(_) | Self::NeedsRestart { .. } => false,
+            Self::Store(error) => error.is_configuration(),
+            Self::Bind(_) | Self::Inherited(_) | Self::Thread(_) | Self::NeedsRestart { .. } => false,
         }
     }
 }
@@ -99,6 +100,7 @@ impl StartError {
 pub fn check(config: &Config, now: Timestamp) -> Result<Vec<String>, StartError> {
     let warnings = Tls::new(config)?.warnings(now);
     Gate::check(config)?;
+    store::check(&config.store)?;
     Ok(warnings)
 }
 

@@ -22,6 +22,7 @@ needed=(
     "php-xml         : php -r 'exit(extension_loaded(\"dom\") ? 0 : 1);'"
     "python3         : command -v python3"
     "python3-venv    : python3 -c 'import ensurepip'"
+    "redis-server    : command -v redis-server"
 )
 
 as_root() {

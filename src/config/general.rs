@@ -19,12 +19,12 @@ use crate::config::session::read_csrf;
 use crate::config::session::read_session;
 use crate::config::site::Shared;
 use crate::config::site::read_site;
+use crate::config::store::read_store;
 use crate::config::value;
 use crate::policy::site::Limits;
 use crate::policy::site::Origin;
 use crate::policy::site::Site;
 use crate::policy::site::Timeouts;
-use crate::store::StoreSettings;
 
 /// Larger numbers are slips.
 const MOST: u64 = u32::MAX as u64;
@@ -116,24 +116,6 @@ fn read_tls(section: &Section<'_>) -> TlsSettings {
     let mut pairs: Vec<_> = read_pair(section).into_iter().collect();
     pairs.extend(section.sections("extra", "tls.extra").iter().filter_map(read_pair));
     TlsSettings { pairs, only_tls13: section.choice("min_version", &[("1.2", false), ("1.3", true)], false) }
-}
-
-fn read_store(section: &Section<'_>) -> StoreSettings {
-    let Some(found) = section.text("url") else { return StoreSettings::File(None) };
-    match found.text.split_once(':') {
-        Some(("memory", "")) => return StoreSettings::Memory,
-        Some(("file", path)) if !path.is_empty() => return StoreSettings::File(Some(section.reader.resolve(path))),
-        Some(_) | None => {}
-    }
-    let message = format!("store.url cannot be {:?}", found.text);
-    let message = match found.text.split_once("://") {
-        // What follows may be a password.
-        Some((scheme, _)) => format!("store.url cannot begin with {scheme:?} in this version"),
-        None => message,
-    };
-    let help = "write \"file:PATH\" for a durable file, or \"memory:\" for sessions that end with the process";
-    section.reader.report_hidden(found.span, message, help);
-    StoreSettings::Memory
 }
 
 /// `[limits]`, or `[site.limits]` over it.

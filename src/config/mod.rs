@@ -16,6 +16,7 @@ mod schema;
 mod section;
 mod session;
 mod site;
+mod store;
 mod syntax;
 #[cfg(test)]
 mod tests;

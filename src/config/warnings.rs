@@ -17,6 +17,9 @@ use crate::policy::site::Site;
 use crate::policy::site::UpstreamAddress;
 use crate::policy::vault::CookieMode;
 use crate::store::StoreSettings;
+use crate::store::redis::settings::RedisSettings;
+use crate::store::redis::settings::Secret;
+use crate::store::redis::settings::ServerAddress;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -39,14 +42,37 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     all
 }
 
+fn about_redis(settings: &RedisSettings, all: &mut Vec<String>) {
+    if matches!(settings.password, Some(Secret::Written(_))) {
+        all.push(
+            "store.url has a password: whoever reads the file knows it; write password = \"file:PATH\" or \"env:NAME\"."
+                .to_owned(),
+        );
+    }
+    let is_local = settings.servers.iter().all(ServerAddress::is_local);
+    if !settings.tls && !is_local {
+        all.push(
+            "store.allow_plaintext is on: anyone between here and Redis reads along and can end sessions; write rediss://."
+                .to_owned(),
+        );
+    }
+    if settings.password.is_none() && !is_local {
+        all.push(
+            "There is no store.password: whoever reaches Redis can end all sessions; give it a user of its own."
+                .to_owned(),
+        );
+    }
+}
+
 fn about_all(config: &Config) -> Vec<String> {
     let mut all = Vec::new();
-    match config.store {
+    match &config.store {
         StoreSettings::File(_) => {}
         StoreSettings::Memory => {
             let text = "store.url is \"memory:\": a restart logs everybody out; write \"file:PATH\", or nothing.";
             all.push(text.to_owned());
         }
+        StoreSettings::Redis(settings) => about_redis(settings, &mut all),
     }
     for network in config.listen.trusted_proxies.iter().filter(|network| network.prefix_len() == 0) {
         all.push(format!(

@@ -12,6 +12,7 @@ use http::header;
 use crate::policy::chain::Chain;
 use crate::policy::cookie::SetCookie;
 use crate::policy::csrf::RequestKind;
+use crate::policy::lifecycle;
 use crate::policy::login;
 use crate::policy::session::EndReason;
 use crate::policy::session::Record;
@@ -198,7 +199,8 @@ impl Exchange<'_> {
         let site = Arc::clone(&self.site.name);
         let record = Record::anonymous(site, self.binding(), chain, Arc::new(vault), &self.site.rules, self.now);
         let (new, stored) = (handle.clone(), record.clone());
-        let presence = self.must_finish(async move { gate.store.create(&new, stored).await }).await??;
+        let idle = lifecycle::idle_limit(record.life(), &self.site.rules);
+        let presence = self.must_finish(async move { gate.store.create(&new, stored, idle).await }).await??;
         if presence == Presence::Gone {
             return Err(Failure::NoId);
         }

@@ -97,8 +97,11 @@ impl Exchange<'_> {
             Presented::Id(id) => id,
         };
         let handle = id.handle();
+        let store = Arc::clone(&self.worker.gate.store);
+        let mut found = store.load(&handle, self.now).await?;
+        let mut is_fresh = false;
         for _ in 0..ATTEMPTS {
-            let record = match self.worker.gate.store.load(&handle, self.now).await? {
+            let record = match found {
                 Found::Record(record) => *record,
                 Found::Tombstone => {
                     self.session = Session::None { tombstone: true };
@@ -111,14 +114,24 @@ impl Exchange<'_> {
                 }
             };
             let verdict = self.judge(&record, &id);
-            if let Verdict::Live { standing: Standing::Successor, .. } = verdict {
-                // Presented for the first time: from now on the predecessor is on its way out.
-                let Some(chain) = record.chain.confirm(self.now) else { continue };
-                // Whatever the swap says, the record is read and judged again.
-                let _judged_again = self.worker.gate.store.swap_chain(handle.key(), record.revision, chain).await?;
-                continue;
+            match verdict {
+                Verdict::Live { standing: Standing::Successor, .. } => {
+                    // Presented for the first time: from now on the predecessor is on its way out.
+                    if let Some(chain) = record.chain.confirm(self.now) {
+                        // Whatever the swap says, the record is read and judged again.
+                        let _judged_again = store.swap_chain(handle.key(), record.revision, chain).await?;
+                    }
+                }
+                Verdict::Live { .. } => return self.adopt(handle, id, record, verdict).await,
+                // Nobody is turned away on what was known before: another node may know better.
+                Verdict::Expired(_) | Verdict::WrongClient { .. } | Verdict::Reused | Verdict::Foreign => {
+                    if is_fresh {
+                        return self.adopt(handle, id, record, verdict).await;
+                    }
+                }
             }
-            return self.adopt(handle, id, record, verdict).await;
+            found = store.reload(&handle, self.now).await?;
+            is_fresh = true;
         }
         Err(Failure::Unfinished)
     }
@@ -227,7 +240,8 @@ impl Exchange<'_> {
                 };
                 let record =
                     Record::authenticated(site, known, binding, chain, Arc::new(keep(ended.as_ref())), &rules, now);
-                let presence = gate.store.create(&new, record.clone()).await?;
+                let idle = lifecycle::idle_limit(record.life(), &rules);
+                let presence = gate.store.create(&new, record.clone(), idle).await?;
                 Ok::<_, StoreError>((presence, record))
             })
             .await?;

@@ -1,5 +1,6 @@
 //! The sentences of [`SessionStore`] as tests, run against every store.
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use super::*;
 use crate::policy::binding::Binding;
 use crate::policy::vault::VaultCookie;
+use crate::store::fixtures::Redis;
 use crate::store::fixtures::SITE;
 use crate::store::fixtures::at;
 use crate::store::fixtures::handle;
@@ -48,21 +50,21 @@ async fn record(store: &dyn SessionStore, number: u8) -> Option<Record> {
 }
 
 async fn what_was_created_is_found(store: Arc<dyn SessionStore>) {
-    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(1), of("alice"), IDLE).await.unwrap(), Presence::Present);
     assert_eq!(record(&*store, 1).await.unwrap().identity.unwrap().user.as_str(), "alice");
     assert!(record(&*store, 2).await.is_none());
 }
 
 async fn a_taken_key_is_not_given_again(store: Arc<dyn SessionStore>) {
     // S16: set if absent.
-    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
-    assert_eq!(store.create(&handle(1), of("bob")).await.unwrap(), Presence::Gone);
+    assert_eq!(store.create(&handle(1), of("alice"), IDLE).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(1), of("bob"), IDLE).await.unwrap(), Presence::Gone);
     assert_eq!(record(&*store, 1).await.unwrap().identity.unwrap().user.as_str(), "alice");
 }
 
 async fn a_touch_moves_forward_and_revives_nothing(store: Arc<dyn SessionStore>) {
     // VR-48, VR-50
-    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(1), of("alice"), IDLE).await.unwrap(), Presence::Present);
     assert_eq!(store.touch(&key(1), at(50), IDLE).await.unwrap(), Presence::Present);
     assert_eq!(store.touch(&key(1), at(40), IDLE).await.unwrap(), Presence::Present);
     assert_eq!(record(&*store, 1).await.unwrap().seen, at(50));
@@ -74,7 +76,7 @@ async fn a_touch_moves_forward_and_revives_nothing(store: Arc<dyn SessionStore>)
 
 async fn a_touch_revives_nothing_that_has_expired(store: Arc<dyn SessionStore>) {
     // VR-48, VR-50: not even before the sweeper has come.
-    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(1), of("alice"), IDLE).await.unwrap(), Presence::Present);
     let end = at(IDLE.as_secs());
     assert_eq!(store.touch(&key(1), end, IDLE).await.unwrap(), Presence::Gone);
     assert_eq!(record(&*store, 1).await.unwrap().seen, at(0));
@@ -86,7 +88,7 @@ async fn a_touch_revives_nothing_that_has_expired(store: Arc<dyn SessionStore>) 
 
 async fn a_chain_is_swapped_only_at_its_revision(store: Arc<dyn SessionStore>) {
     // VR-44
-    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(1), of("alice"), IDLE).await.unwrap(), Presence::Present);
     let before = record(&*store, 1).await.unwrap();
     let chain = before.chain.offer(&[0; 16], &[1; 16], at(1));
     assert_eq!(store.swap_chain(&key(1), before.revision, chain.clone()).await.unwrap(), Swap::Swapped);
@@ -96,7 +98,7 @@ async fn a_chain_is_swapped_only_at_its_revision(store: Arc<dyn SessionStore>) {
 }
 
 async fn a_vault_that_changes_stands_in_no_rotations_way(store: Arc<dyn SessionStore>) {
-    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(1), of("alice"), IDLE).await.unwrap(), Presence::Present);
     let before = record(&*store, 1).await.unwrap();
     assert_eq!(store.change_vault(&handle(1), &[put("a")], at(1)).await.unwrap(), Presence::Present);
     let chain = before.chain.offer(&[0; 16], &[1; 16], at(1));
@@ -106,17 +108,17 @@ async fn a_vault_that_changes_stands_in_no_rotations_way(store: Arc<dyn SessionS
 }
 
 async fn a_tombstone_lasts_a_minute(store: Arc<dyn SessionStore>) {
-    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(1), of("alice"), IDLE).await.unwrap(), Presence::Present);
     assert!(store.remove(&key(1), true, at(100)).await.unwrap().is_some());
     assert!(matches!(store.load(&handle(1), at(159)).await.unwrap(), Found::Tombstone));
     assert!(matches!(store.load(&handle(1), at(160)).await.unwrap(), Found::Absent));
     assert!(store.remove(&key(1), true, at(100)).await.unwrap().is_none());
-    assert_eq!(store.create(&handle(1), of("bob")).await.unwrap(), Presence::Gone);
+    assert_eq!(store.create(&handle(1), of("bob"), IDLE).await.unwrap(), Presence::Gone);
 }
 
 async fn exactly_one_caller_gets_what_was_removed(store: Arc<dyn SessionStore>) {
     // VR-20: exactly one login can take the vault.
-    assert_eq!(store.create(&handle(1), anonymous(at(0))).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(1), anonymous(at(0)), IDLE).await.unwrap(), Presence::Present);
     let removals: Vec<_> = (0..100)
         .map(|_| {
             let store = Arc::clone(&store);
@@ -131,7 +133,7 @@ async fn exactly_one_caller_gets_what_was_removed(store: Arc<dyn SessionStore>) 
 }
 
 async fn parallel_cookies_are_never_lost(store: Arc<dyn SessionStore>) {
-    assert_eq!(store.create(&handle(1), anonymous(at(0))).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(1), anonymous(at(0)), IDLE).await.unwrap(), Presence::Present);
     let writes: Vec<_> = (0..50)
         .map(|number| {
             let store = Arc::clone(&store);
@@ -150,10 +152,10 @@ async fn the_sessions_of_a_user_are_known(store: Arc<dyn SessionStore>) {
     // VR-24: several values, pruned one by one.
     for (number, user) in [(1, "alice"), (2, "alice"), (3, "bob")] {
         let record = Record { created: at(10 - u64::from(number)), ..of(user) };
-        assert_eq!(store.create(&handle(number), record).await.unwrap(), Presence::Present);
+        assert_eq!(store.create(&handle(number), record, IDLE).await.unwrap(), Presence::Present);
     }
     let elsewhere = Record { site: Arc::from(OTHER), created: at(20), ..of("alice") };
-    assert_eq!(store.create(&handle(4), elsewhere).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(4), elsewhere, IDLE).await.unwrap(), Presence::Present);
     assert_eq!(store.by_user("alice", Some(SITE)).await.unwrap(), [key(2), key(1)], "the oldest first");
     assert_eq!(store.by_user("alice", None).await.unwrap(), [key(2), key(1), key(4)]);
     assert!(store.remove(&key(1), true, at(1)).await.unwrap().is_some());
@@ -176,11 +178,11 @@ async fn listed(store: &dyn SessionStore, user: Option<&str>, limit: usize) -> B
 async fn a_list_has_every_session_and_nothing_else(store: Arc<dyn SessionStore>) {
     for number in 1..=9 {
         let user = if number % 2 == 0 { "alice" } else { "bob" };
-        assert_eq!(store.create(&handle(number), of(user)).await.unwrap(), Presence::Present);
+        assert_eq!(store.create(&handle(number), of(user), IDLE).await.unwrap(), Presence::Present);
     }
     let elsewhere = Record { site: Arc::from(OTHER), ..of("alice") };
-    assert_eq!(store.create(&handle(10), elsewhere).await.unwrap(), Presence::Present);
-    assert_eq!(store.create(&handle(11), anonymous(at(0))).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(10), elsewhere, IDLE).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(11), anonymous(at(0)), IDLE).await.unwrap(), Presence::Present);
     assert!(store.remove(&key(1), true, at(1)).await.unwrap().is_some());
     assert_eq!(store.touch(&key(2), at(5), IDLE).await.unwrap(), Presence::Present);
 
@@ -197,14 +199,14 @@ async fn a_list_has_every_session_and_nothing_else(store: Arc<dyn SessionStore>)
 
 async fn a_list_leaves_nothing_out_while_others_come_and_go(store: Arc<dyn SessionStore>) {
     for number in 1..=40 {
-        assert_eq!(store.create(&handle(number), of("alice")).await.unwrap(), Presence::Present);
+        assert_eq!(store.create(&handle(number), of("alice"), IDLE).await.unwrap(), Presence::Present);
     }
     let (mut from, mut seen, mut round) = (None, BTreeSet::new(), 0);
     loop {
         let page = store.list(None, from.as_deref(), 5).await.unwrap().unwrap();
         seen.extend(page.sessions.iter().map(|(key, _)| *key));
         round += 1;
-        assert_eq!(store.create(&handle(100 + round), of("bob")).await.unwrap(), Presence::Present);
+        assert_eq!(store.create(&handle(100 + round), of("bob"), IDLE).await.unwrap(), Presence::Present);
         store.remove(&key(round), false, at(1)).await.unwrap();
         from = page.next;
         if from.is_none() {
@@ -217,8 +219,8 @@ async fn a_list_leaves_nothing_out_while_others_come_and_go(store: Arc<dyn Sessi
 
 async fn a_session_is_found_by_its_public_handle(store: Arc<dyn SessionStore>) {
     // S190
-    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
-    assert_eq!(store.create(&handle(2), anonymous(at(0))).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(1), of("alice"), IDLE).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(2), anonymous(at(0)), IDLE).await.unwrap(), Presence::Present);
     for number in [1, 2] {
         assert_eq!(store.find(&key(number).session_ref()).await.unwrap(), Some(key(number)));
     }
@@ -230,12 +232,12 @@ async fn a_session_is_found_by_its_public_handle(store: Arc<dyn SessionStore>) {
 
 async fn sessions_are_counted_by_site_and_kind(store: Arc<dyn SessionStore>) {
     for number in 1..=3 {
-        assert_eq!(store.create(&handle(number), of("alice")).await.unwrap(), Presence::Present);
+        assert_eq!(store.create(&handle(number), of("alice"), IDLE).await.unwrap(), Presence::Present);
     }
     let elsewhere = Record { site: Arc::from(OTHER), ..of("bob") };
-    assert_eq!(store.create(&handle(4), elsewhere).await.unwrap(), Presence::Present);
-    assert_eq!(store.create(&handle(5), anonymous(at(0))).await.unwrap(), Presence::Present);
-    assert_eq!(store.create(&handle(5), anonymous(at(0))).await.unwrap(), Presence::Gone);
+    assert_eq!(store.create(&handle(4), elsewhere, IDLE).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(5), anonymous(at(0)), IDLE).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(5), anonymous(at(0)), IDLE).await.unwrap(), Presence::Gone);
     assert!(store.remove(&key(1), true, at(1)).await.unwrap().is_some());
     assert!(store.take(&handle(2), at(1)).await.unwrap().is_some());
     assert_eq!(store.population(SITE).await.unwrap(), Population { authenticated: 1, anonymous: 1 });
@@ -248,9 +250,12 @@ async fn sessions_are_counted_by_site_and_kind(store: Arc<dyn SessionStore>) {
 async fn the_least_recently_used_anonymous_session_goes(store: Arc<dyn SessionStore>) {
     // S176
     for number in 1..=3 {
-        assert_eq!(store.create(&handle(number), anonymous(at(u64::from(number)))).await.unwrap(), Presence::Present);
+        assert_eq!(
+            store.create(&handle(number), anonymous(at(u64::from(number))), IDLE).await.unwrap(),
+            Presence::Present
+        );
     }
-    assert_eq!(store.create(&handle(9), of("alice")).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(9), of("alice"), IDLE).await.unwrap(), Presence::Present);
     assert_eq!(store.touch(&key(1), at(10), IDLE).await.unwrap(), Presence::Present);
     assert_eq!(store.population(SITE).await.unwrap().anonymous, 3);
     assert_eq!(store.evict_anonymous(SITE).await.unwrap().map(|(evicted, _)| evicted), Some(key(2)));
@@ -259,11 +264,12 @@ async fn the_least_recently_used_anonymous_session_goes(store: Arc<dyn SessionSt
 }
 
 async fn a_sweep_frees_what_has_expired(store: Arc<dyn SessionStore>) {
-    assert_eq!(store.create(&handle(1), of("alice")).await.unwrap(), Presence::Present);
-    assert_eq!(store.create(&handle(2), of("bob")).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(1), of("alice"), IDLE).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(2), of("bob"), IDLE).await.unwrap(), Presence::Present);
     assert_eq!(store.touch(&key(2), at(5), IDLE).await.unwrap(), Presence::Present);
-    let judge = |_: &str, life: Life| (life.seen < at(5)).then_some(EndReason::Idle);
-    let ended = store.sweep(&judge, at(10)).await.unwrap();
+    let now = at(IDLE.as_secs());
+    let judge = |_: &str, life: Life| (now.since(life.seen) >= IDLE).then_some(EndReason::Idle);
+    let ended = store.sweep(&judge, now).await.unwrap();
     assert_eq!(ended.iter().map(|(key, _, reason)| (*key, *reason)).collect::<Vec<_>>(), [(key(1), EndReason::Idle)]);
     assert!(record(&*store, 2).await.is_some());
     assert_eq!(store.by_user("alice", Some(SITE)).await.unwrap(), []);
@@ -274,6 +280,7 @@ macro_rules! contract {
     ($($sentence:ident)*) => {
         contract! { @store memory, crate::store::contract::in_memory(), $($sentence)* }
         contract! { @store file, crate::store::contract::in_a_file(), $($sentence)* }
+        contract! { @store redis, crate::store::contract::in_redis(), $($sentence)* }
     };
     (@store $store:ident, $open:expr, $($sentence:ident)*) => {
         mod $store {
@@ -288,15 +295,21 @@ macro_rules! contract {
     };
 }
 
-type Opened = (Arc<dyn SessionStore>, Option<tempfile::TempDir>);
+/// A store, and what it stands on.
+type Opened = (Arc<dyn SessionStore>, Box<dyn Any + Send>);
 
 fn in_memory() -> Opened {
-    (Arc::new(MemoryStore::default()), None)
+    (Arc::new(MemoryStore::default()), Box::new(()))
 }
 
 fn in_a_file() -> Opened {
     let place = tempfile::tempdir().unwrap();
-    (Arc::new(FileStore::open(&place.path().join("sessions.redb")).unwrap()), Some(place))
+    (Arc::new(FileStore::open(&place.path().join("sessions.redb")).unwrap()), Box::new(place))
+}
+
+fn in_redis() -> Opened {
+    let server = Redis::start();
+    (Arc::new(RedisStore::open(&server.settings()).unwrap()), Box::new(server))
 }
 
 contract! {

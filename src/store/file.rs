@@ -52,8 +52,8 @@ impl FileStore {
         }
     }
 
-    async fn add(&self, handle: &Handle, record: Record) -> Result<Presence, StoreError> {
-        let presence = self.memory.create(handle, record).await?;
+    async fn add(&self, handle: &Handle, record: Record, idle: Duration) -> Result<Presence, StoreError> {
+        let presence = self.memory.create(handle, record, idle).await?;
         if presence == Presence::Gone {
             return Ok(presence);
         }
@@ -77,8 +77,8 @@ impl SessionStore for FileStore {
         self.memory.peek(key)
     }
 
-    fn create<'a>(&'a self, handle: &'a Handle, record: Record) -> Reply<'a, Presence> {
-        Box::pin(self.add(handle, record))
+    fn create<'a>(&'a self, handle: &'a Handle, record: Record, idle: Duration) -> Reply<'a, Presence> {
+        Box::pin(self.add(handle, record, idle))
     }
 
     fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp, idle: Duration) -> Reply<'a, Presence> {
@@ -213,7 +213,7 @@ mod tests {
         let path = place.path().join("state/sessions.redb");
         let store = FileStore::open(&path).unwrap();
         for (number, user) in [(1, "alice"), (2, "bob"), (3, "alice")] {
-            assert_eq!(store.create(&handle(number), of(user)).await.unwrap(), Presence::Present);
+            assert_eq!(store.create(&handle(number), of(user), HALF_HOUR).await.unwrap(), Presence::Present);
         }
         assert_eq!(store.change_vault(&handle(1), &[put("one")], at(1)).await.unwrap(), Presence::Present);
         let offered = record(&store, 1).await.unwrap();
@@ -240,7 +240,7 @@ mod tests {
         let path = place.path().join("sessions.redb");
         let store = FileStore::open(&path).unwrap();
         for number in 1..=4 {
-            assert_eq!(store.create(&handle(number), of("alice")).await.unwrap(), Presence::Present);
+            assert_eq!(store.create(&handle(number), of("alice"), HALF_HOUR).await.unwrap(), Presence::Present);
         }
         drop(store);
 
@@ -293,7 +293,7 @@ mod tests {
         let path = place.path().join("sessions.redb");
         let store = FileStore::open(&path).unwrap();
         let id = SessionId::from_random([0x5a; 32]);
-        assert_eq!(store.create(&id.handle(), of("alice")).await.unwrap(), Presence::Present);
+        assert_eq!(store.create(&id.handle(), of("alice"), HALF_HOUR).await.unwrap(), Presence::Present);
         let change = [put("the-cookies-secret-value")];
         assert_eq!(store.change_vault(&id.handle(), &change, at(1)).await.unwrap(), Presence::Present);
         drop(store);

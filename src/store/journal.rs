@@ -34,6 +34,7 @@ use crate::policy::session::Handle;
 use crate::policy::session::SessionKey;
 use crate::store::StoreError;
 use crate::store::memory::MemoryStore;
+use crate::store::redis::RedisError;
 use crate::store::sealed;
 use crate::store::sealed::Sealed;
 use crate::store::sealed::SealedCookie;
@@ -96,6 +97,24 @@ pub enum OpenError {
     /// Nowhere to keep it.
     #[error("there is no place for the session store: set store.url, or STATE_DIRECTORY, XDG_STATE_HOME or HOME")]
     NoPlace,
+    /// What the settings of Redis name.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+}
+
+impl OpenError {
+    /// Whether the configuration has to be mended, or a file that it names.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Redis(error) => error.is_configuration(),
+            Self::Directory { .. }
+            | Self::File { .. }
+            | Self::InUse { .. }
+            | Self::Damaged { .. }
+            | Self::Thread(_)
+            | Self::NoPlace => false,
+        }
+    }
 }
 
 /// What is to be written of a key, as it stands in memory when its turn comes: so that nothing older

@@ -337,7 +337,7 @@ impl SessionStore for MemoryStore {
         Box::pin(ready(Ok(self.outline(key))))
     }
 
-    fn create<'a>(&'a self, handle: &'a Handle, record: Record) -> Reply<'a, Presence> {
+    fn create<'a>(&'a self, handle: &'a Handle, record: Record, _idle: Duration) -> Reply<'a, Presence> {
         Box::pin(ready(Ok(self.add(handle.key(), record))))
     }
 

@@ -10,6 +10,7 @@ mod fixtures;
 mod index;
 mod journal;
 pub mod memory;
+pub mod redis;
 pub mod sealed;
 
 use std::future::Future;
@@ -29,6 +30,8 @@ use crate::policy::session::SessionKey;
 use crate::policy::vault::VaultChange;
 use crate::store::file::FileStore;
 use crate::store::memory::MemoryStore;
+use crate::store::redis::RedisStore;
+use crate::store::redis::settings::RedisSettings;
 
 pub use self::journal::OpenError;
 
@@ -109,10 +112,16 @@ pub type Judge<'a> = &'a (dyn Fn(&str, Life) -> Option<EndReason> + Send + Sync)
 pub trait SessionStore: Send + Sync + 'static {
     /// What is there for someone who presented an ID.
     fn load<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found>;
+    /// The same as it is at this moment, whatever was known before: for what ends something, or tells a
+    /// thief from an owner.
+    fn reload<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found> {
+        self.load(handle, now)
+    }
     /// The readable part of a record that is there.
     fn peek<'a>(&'a self, key: &'a SessionKey) -> Reply<'a, Option<Outline>>;
-    /// Adds a record; `Gone` when the key is taken (by a record or a tombstone).
-    fn create<'a>(&'a self, handle: &'a Handle, record: Record) -> Reply<'a, Presence>;
+    /// Adds a record that may be without activity for `idle`; `Gone` when the key is taken (by a record or a
+    /// tombstone).
+    fn create<'a>(&'a self, handle: &'a Handle, record: Record, idle: Duration) -> Reply<'a, Presence>;
     /// Moves `seen` forward, never back, and only if the record is there and has neither been without
     /// activity for `idle` nor reached its absolute end at `seen`: nothing revives it.
     fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp, idle: Duration) -> Reply<'a, Presence>;
@@ -156,6 +165,8 @@ pub enum StoreSettings {
     Memory,
     /// `file:PATH`; the place that the environment names when `None`.
     File(Option<PathBuf>),
+    /// `redis:`, `rediss:` and what is like them.
+    Redis(RedisSettings),
 }
 
 /// Opens the configured store.
@@ -167,6 +178,18 @@ pub fn open(settings: &StoreSettings) -> Result<Arc<dyn SessionStore>, OpenError
         StoreSettings::Memory => Ok(Arc::new(MemoryStore::default())),
         StoreSettings::File(Some(path)) => Ok(Arc::new(FileStore::open(path)?)),
         StoreSettings::File(None) => Ok(Arc::new(FileStore::open(&usual_place()?)?)),
+        StoreSettings::Redis(settings) => Ok(Arc::new(RedisStore::open(settings)?)),
+    }
+}
+
+/// Reads the files that the settings name.
+///
+/// # Errors
+/// When one of them cannot be used.
+pub fn check(settings: &StoreSettings) -> Result<(), OpenError> {
+    match settings {
+        StoreSettings::Memory | StoreSettings::File(_) => Ok(()),
+        StoreSettings::Redis(settings) => Ok(redis::check(settings).map(drop)?),
     }
 }
 

@@ -191,7 +191,8 @@ pub fn seal(handle: &Handle, record: &Record) -> Option<Sealed> {
     })
 }
 
-fn seal_cookie(sealer: &Sealer, cookie: &VaultCookie, readable: &[u8]) -> Option<SealedCookie> {
+/// Seals one cookie, as a field beside the others.
+pub fn seal_cookie(sealer: &Sealer, cookie: &VaultCookie, readable: &[u8]) -> Option<SealedCookie> {
     let form = CookieForm {
         name: &cookie.name,
         value: &cookie.value,

@@ -15,6 +15,9 @@ pub(super) use self::words::short;
 use self::words::join;
 use self::words::time;
 use crate::store::StoreSettings;
+use crate::store::redis::settings::Form;
+use crate::store::redis::settings::RedisSettings;
+use crate::store::redis::settings::ServerAddress;
 
 /// A paragraph for the whole, one for each site.
 pub(super) fn explain(config: &Config) -> String {
@@ -58,6 +61,7 @@ fn general(config: &Config) -> Vec<String> {
         StoreSettings::File(None) => {
             "Sessions are kept in sessions.redb in the state directory and survive a restart.".to_owned()
         }
+        StoreSettings::Redis(settings) => redis(settings),
     });
     all.push(site::limits(&config.limits));
     all.push(waits(config));
@@ -69,6 +73,24 @@ fn general(config: &Config) -> Vec<String> {
     };
     all.push(format!("Logs {requests}, and events from level {} on.", config.log.level.as_str().to_ascii_lowercase()));
     all
+}
+
+fn redis(settings: &RedisSettings) -> String {
+    let servers = join(settings.servers.iter().map(ToString::to_string));
+    let place = match &settings.form {
+        Form::Single => format!("the Redis at {servers}"),
+        Form::Sentinel { master } => format!("the Redis that the sentinels {servers} call {master:?}"),
+        Form::Cluster => format!("the Redis Cluster that {servers} belong to"),
+    };
+    let way = match (settings.tls, settings.servers.iter().all(ServerAddress::is_local)) {
+        (true, _) => ", over TLS",
+        (false, true) => "",
+        (false, false) => ", without TLS",
+    };
+    format!(
+        "Sessions are kept in {place}{way}, under keys that begin with {:?}; all Vestibules there share them.",
+        settings.prefix
+    )
 }
 
 fn waits(config: &Config) -> String {

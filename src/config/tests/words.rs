@@ -27,6 +27,13 @@ fn every_weak_choice_is_warned_of() {
         ("[session]", "bind = \"off\"", "session.bind is off"),
         ("[session]", "on_mismatch = \"log\"", "session.on_mismatch only logs"),
         ("[site.session]", "idle_timeout = \"2h\"", "session.idle_timeout is longer than an hour"),
+        ("[store]", "url = \"redis://me:word@127.0.0.1\"", "store.url has a password"),
+        (
+            "[store]",
+            "url = \"redis://10.0.0.1\"\npassword = \"env:X\"\nallow_plaintext = true",
+            "store.allow_plaintext is on",
+        ),
+        ("[store]", "url = \"rediss://redis.internal\"", "There is no store.password"),
         ("[site.access]", "default = \"public\"", "access.default is \"public\""),
         ("[[site]]", "relax = \"encoded-slash\"", "relax has \"encoded-slash\": paths with %2F pass"),
         ("[site.access]", "protected = \"/x\"\nambiguous_paths = \"allow\"", "access.ambiguous_paths is \"allow\""),

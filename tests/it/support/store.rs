@@ -73,8 +73,8 @@ impl SessionStore for BrokenStore {
         self.answer(|| self.inner.peek(key))
     }
 
-    fn create<'a>(&'a self, handle: &'a Handle, record: Record) -> Reply<'a, Presence> {
-        self.answer(|| self.inner.create(handle, record))
+    fn create<'a>(&'a self, handle: &'a Handle, record: Record, idle: Duration) -> Reply<'a, Presence> {
+        self.answer(|| self.inner.create(handle, record, idle))
     }
 
     fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp, idle: Duration) -> Reply<'a, Presence> {

@@ -1,0 +1,306 @@
+//! One connection to one server: commands from all threads go over it, and the server says on it which
+//! records have changed. What is kept of records is exact as long as the connection is heard from.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use redis::AsyncConnectionConfig;
+use redis::Cmd;
+use redis::ProtocolVersion;
+use redis::PushInfo;
+use redis::PushKind;
+use redis::RedisConnectionInfo;
+use redis::RedisError;
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+use rustls::pki_types::ServerName;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+
+use crate::store::redis::answer;
+use crate::store::redis::cache::Cache;
+use crate::store::redis::names::Names;
+use crate::store::redis::script;
+use crate::store::redis::settings::RedisSettings;
+use crate::store::redis::settings::ServerAddress;
+
+/// From connecting to the end of the handshakes.
+const CONNECT: Duration = Duration::from_secs(2);
+/// How long a command may take.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How often the server is asked whether it is there, and still a master.
+const BEAT_EVERY: Duration = Duration::from_millis(250);
+/// After that long without a word a connection is given up.
+const SILENCE: Duration = Duration::from_secs(5);
+/// What is known of records holds that long after the server was last heard from.
+const TRUST: Duration = Duration::from_secs(1);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkError {
+    /// No connection, or none any more.
+    #[error("{address}: no connection")]
+    Connect {
+        address: ServerAddress,
+        #[source]
+        source: io::Error,
+    },
+    /// It took too long.
+    #[error("{address}: no answer in time")]
+    Silent { address: ServerAddress },
+    /// The password is not where it should be.
+    #[error("the password of the session store cannot be read")]
+    Password(#[source] io::Error),
+    /// What the server or the client library says.
+    #[error("{address}")]
+    Redis {
+        address: ServerAddress,
+        #[source]
+        source: RedisError,
+    },
+    /// A replica cannot be written to, and may be behind.
+    #[error("{address}: not a master")]
+    Replica { address: ServerAddress },
+    /// No sentinel names a master.
+    #[error("no sentinel knows the master {master:?}")]
+    NoMaster {
+        master: String,
+        #[source]
+        source: Option<Box<LinkError>>,
+    },
+    /// It has been so for a while: nobody waits for it any more.
+    #[error("{place}: not connected")]
+    Down { place: String },
+    /// Nobody serves that part of the cluster.
+    #[error("no node of the cluster serves slot {slot}")]
+    Slot { slot: u16 },
+    /// The server said something that the program does not understand.
+    #[error("{0}")]
+    Odd(&'static str),
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// How connections are made.
+pub(super) struct Dialer {
+    pub(super) settings: RedisSettings,
+    pub(super) tls: Option<TlsConnector>,
+}
+
+impl Dialer {
+    /// A connection for a question or two. Sentinels are asked without saying who we are: the user is one
+    /// of the master.
+    pub(super) async fn ask(&self, address: &ServerAddress, is_sentinel: bool) -> Result<Asked, LinkError> {
+        let (connection, driver) = self.connect(address, None, !is_sentinel).await?;
+        Ok(Asked { connection, driver, address: address.clone() })
+    }
+
+    async fn connect(
+        &self,
+        address: &ServerAddress,
+        pushes: Option<Arc<Cache>>,
+        is_identified: bool,
+    ) -> Result<(MultiplexedConnection, JoinHandle<()>), LinkError> {
+        let timed = tokio::time::timeout(CONNECT, async {
+            let stream =
+                self.dial(address).await.map_err(|source| LinkError::Connect { address: address.clone(), source })?;
+            let mut info = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
+            if is_identified {
+                info = self.identified(info)?;
+            }
+            let config = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER));
+            let config = match pushes {
+                Some(cache) => config.set_push_sender(move |push| heard(&cache, push)),
+                None => config,
+            };
+            let opened = MultiplexedConnection::new_with_config(&info, stream, config).await;
+            let (connection, driver) = opened.map_err(|source| failed(address, source))?;
+            Ok((connection, tokio::spawn(driver)))
+        });
+        timed.await.unwrap_or_else(|_| Err(LinkError::Silent { address: address.clone() }))
+    }
+
+    fn identified(&self, mut info: RedisConnectionInfo) -> Result<RedisConnectionInfo, LinkError> {
+        if let Some(user) = &self.settings.user {
+            info = info.set_username(user);
+        }
+        if let Some(password) = &self.settings.password {
+            info = info.set_password(password.read().map_err(LinkError::Password)?);
+        }
+        Ok(info.set_db(self.settings.database.into()))
+    }
+
+    async fn dial(&self, address: &ServerAddress) -> io::Result<Box<dyn Stream>> {
+        let (host, port) = match address {
+            ServerAddress::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
+            ServerAddress::Tcp { host, port } => (host, *port),
+        };
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        // Without it a small command can wait for the delayed acknowledgement of the one before.
+        stream.set_nodelay(true)?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let name = ServerName::try_from(host.clone()).map_err(io::Error::other)?;
+        Ok(Box::new(tls.connect(name, stream).await?))
+    }
+}
+
+/// What the server says on its own account: which records have changed, or that all may have.
+fn heard(cache: &Cache, push: PushInfo) -> Result<(), LinkError> {
+    if push.kind == PushKind::Invalidate {
+        match push.data.into_iter().next().and_then(answer::members) {
+            Some(names) => names.into_iter().filter_map(answer::bytes).for_each(|name| cache.forget_named(&name)),
+            // `FLUSHALL`, `FLUSHDB`
+            None => cache.forget_all(),
+        }
+    }
+    Ok(())
+}
+
+/// A connection that ends when it is dropped.
+pub(super) struct Asked {
+    connection: MultiplexedConnection,
+    driver: JoinHandle<()>,
+    address: ServerAddress,
+}
+
+impl Asked {
+    pub(super) async fn ask(&self, command: &Cmd) -> Result<Value, LinkError> {
+        answered(&self.address, self.connection.clone().send_packed_command(command).await)
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// A connection that commands go over.
+pub(super) struct Link {
+    connection: MultiplexedConnection,
+    driver: JoinHandle<()>,
+    pub(super) address: ServerAddress,
+    born: Instant,
+    /// Until when what it said holds; milliseconds since `born`.
+    trusted_until: AtomicU64,
+    /// Whether it owes an answer for so long that nobody else should wait for one.
+    is_stalled: AtomicBool,
+    cache: Arc<Cache>,
+}
+
+impl Link {
+    /// Connects to a master, and has it say what changes.
+    pub(super) async fn open(dialer: &Dialer, address: ServerAddress, cache: &Arc<Cache>) -> Result<Self, LinkError> {
+        let (connection, driver) = dialer.connect(&address, Some(Arc::clone(cache)), true).await?;
+        let link = Self {
+            connection,
+            driver,
+            address,
+            born: Instant::now(),
+            trusted_until: AtomicU64::new(0),
+            is_stalled: AtomicBool::new(false),
+            cache: Arc::clone(cache),
+        };
+        let mut track = redis::cmd("CLIENT");
+        let prefix = Names::new(&dialer.settings.prefix).records();
+        track.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(prefix);
+        link.send(&track).await?;
+        for script in script::ALL {
+            link.send(redis::cmd("SCRIPT").arg("LOAD").arg(script.text)).await?;
+        }
+        link.beat().await?;
+        Ok(link)
+    }
+
+    pub(super) async fn send(&self, command: &Cmd) -> Result<Value, LinkError> {
+        answered(&self.address, self.connection.clone().send_packed_command(command).await)
+    }
+
+    /// Several commands in one go; one that fails fails all.
+    pub(super) async fn send_all(&self, commands: &redis::Pipeline, skip: usize) -> Result<Vec<Value>, LinkError> {
+        let count = commands.len() - skip;
+        let answers = self.connection.clone().send_packed_commands(commands, skip, count).await;
+        answers.map_err(|source| failed(&self.address, source))
+    }
+
+    /// Whether what it said is still exact.
+    pub(super) fn is_trusted(&self) -> bool {
+        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        now < self.trusted_until.load(Ordering::Acquire)
+    }
+
+    /// Whether it takes commands without answering them.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.is_stalled.load(Ordering::Relaxed)
+    }
+
+    /// Ends the connection; whoever waits for an answer is told so.
+    pub(super) fn close(&self) {
+        self.driver.abort();
+        self.trusted_until.store(0, Ordering::Release);
+        self.cache.forget_all();
+    }
+
+    async fn beat(&self) -> Result<(), LinkError> {
+        let asked = self.born.elapsed();
+        let role = self.send(&redis::cmd("ROLE")).await?;
+        let role = answer::members(role).and_then(|parts| answer::bytes(parts.into_iter().next()?));
+        if role.as_deref() != Some(b"master") {
+            return Err(LinkError::Replica { address: self.address.clone() });
+        }
+        // All that changed before the question was asked has been heard by now: it is the same stream.
+        let until = u64::try_from((asked + TRUST).as_millis()).unwrap_or(u64::MAX);
+        self.trusted_until.store(until, Ordering::Release);
+        Ok(())
+    }
+
+    /// Watches the connection; returns why it is of no use any more.
+    pub(super) async fn watch(&self) -> LinkError {
+        let mut heard = Instant::now();
+        loop {
+            tokio::time::sleep(BEAT_EVERY).await;
+            match self.beat().await {
+                Ok(()) => {
+                    heard = Instant::now();
+                    self.is_stalled.store(false, Ordering::Relaxed);
+                }
+                Err(LinkError::Silent { .. }) if heard.elapsed() < SILENCE => {
+                    self.is_stalled.store(true, Ordering::Relaxed);
+                }
+                Err(error) => return error,
+            }
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn answered(address: &ServerAddress, answer: Result<Value, RedisError>) -> Result<Value, LinkError> {
+    match answer {
+        Ok(Value::ServerError(error)) => Err(failed(address, error.into())),
+        Ok(value) => Ok(value),
+        Err(source) => Err(failed(address, source)),
+    }
+}
+
+fn failed(address: &ServerAddress, source: RedisError) -> LinkError {
+    if source.is_timeout() {
+        return LinkError::Silent { address: address.clone() };
+    }
+    LinkError::Redis { address: address.clone(), source }
+}

@@ -1,0 +1,252 @@
+//! Sessions in Redis or Valkey, for several Vestibules at once. A record is one key, changed by scripts
+//! that run as one step on the server that is its master; indexes name more sessions than there may be,
+//! never fewer. What this process knows of records is exact: the server says which ones change, and as
+//! soon as it is not heard from, nothing is known.
+
+mod answer;
+mod cache;
+mod index;
+mod link;
+mod names;
+mod node;
+mod nodes;
+mod record;
+mod script;
+pub mod settings;
+mod touches;
+mod verbs;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio::runtime::Builder;
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Timestamp;
+use crate::policy::chain::Chain;
+use crate::policy::session::EndReason;
+use crate::policy::session::Handle;
+use crate::policy::session::Outline;
+use crate::policy::session::Record;
+use crate::policy::session::SessionKey;
+use crate::policy::vault::VaultChange;
+use crate::store::Found;
+use crate::store::Judge;
+use crate::store::Page;
+use crate::store::Population;
+use crate::store::Presence;
+use crate::store::Reply;
+use crate::store::SessionStore;
+use crate::store::StoreError;
+use crate::store::Swap;
+use crate::store::redis::cache::Cache;
+use crate::store::redis::link::Dialer;
+use crate::store::redis::link::LinkError;
+use crate::store::redis::names::Names;
+use crate::store::redis::nodes::Nodes;
+use crate::store::redis::settings::RedisSettings;
+use crate::store::redis::touches::Touches;
+use crate::store::redis::verbs::Shared;
+
+/// How long a start waits for the first connection; then it goes on without.
+const START: Duration = Duration::from_secs(2);
+/// How long the end waits for activity to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Why Redis cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisError {
+    /// The authorities.
+    #[error("cannot read the certificate authorities in {path} for the session store")]
+    Authorities {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    /// There are none.
+    #[error("there are no certificate authorities for the session store: name some with store.ca")]
+    NoAuthorities,
+    /// TLS.
+    #[error("TLS to the session store cannot be set up")]
+    Tls(#[source] rustls::Error),
+    /// The password.
+    #[error("the password of the session store cannot be read")]
+    Password(#[source] io::Error),
+    /// No thread.
+    #[error("the system gives no thread for the session store")]
+    Thread(#[source] io::Error),
+}
+
+impl RedisError {
+    /// Whether the configuration has to be mended, or a file that it names.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Authorities { .. } | Self::NoAuthorities | Self::Tls(_) | Self::Password(_) => true,
+            Self::Thread(_) => false,
+        }
+    }
+}
+
+impl From<LinkError> for StoreError {
+    fn from(error: LinkError) -> Self {
+        Self::Unavailable(Box::new(error))
+    }
+}
+
+/// Sessions in Redis.
+pub struct RedisStore {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl RedisStore {
+    /// Connects, if that is possible; goes on trying otherwise.
+    ///
+    /// # Errors
+    /// When a file that is named cannot be used.
+    pub fn open(settings: &RedisSettings) -> Result<Self, RedisError> {
+        let dialer = Dialer { tls: check(settings)?, settings: settings.clone() };
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(RedisError::Thread)?;
+        let names = Names::new(&settings.prefix);
+        let stop = CancellationToken::new();
+        let (started, start) = mpsc::sync_channel(1);
+        let stopped = stop.clone();
+        let thread = thread::Builder::new().name("store".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                let cache = Arc::<Cache>::default();
+                let nodes = Nodes::start(dialer, &cache);
+                let shared = Arc::new(Shared { nodes, names, cache, touches: Touches::default() });
+                let _slow = tokio::time::timeout(START, shared.nodes.connected()).await;
+                // Who opened it is waiting.
+                let _gone = started.send(Arc::clone(&shared));
+                stopped.run_until_cancelled(shared.keep()).await;
+                let _late = tokio::time::timeout(LAST_WORDS, shared.write_touches(true)).await;
+            });
+        });
+        let thread = thread.map_err(RedisError::Thread)?;
+        let shared = start.recv().map_err(|error| RedisError::Thread(io::Error::other(error)))?;
+        Ok(Self { shared, stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+/// Reads the files that are named; returns how TLS is spoken, if it is.
+///
+/// # Errors
+/// When one of them cannot be used.
+pub fn check(settings: &RedisSettings) -> Result<Option<TlsConnector>, RedisError> {
+    if let Some(password) = &settings.password {
+        password.read().map_err(RedisError::Password)?;
+    }
+    if !settings.tls {
+        return Ok(None);
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    match &settings.ca {
+        Some(path) => {
+            let pem = |source| RedisError::Authorities { path: path.clone(), source };
+            let found = CertificateDer::pem_file_iter(path).map_err(pem)?.collect::<Result<Vec<_>, _>>();
+            roots.add_parsable_certificates(found.map_err(pem)?);
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    if roots.is_empty() {
+        return Err(RedisError::NoAuthorities);
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = builder.map_err(RedisError::Tls)?.with_root_certificates(roots).with_no_client_auth();
+    Ok(Some(TlsConnector::from(Arc::new(config))))
+}
+
+impl SessionStore for RedisStore {
+    fn load<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found> {
+        Box::pin(self.shared.load(handle, now))
+    }
+
+    fn reload<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found> {
+        Box::pin(self.shared.reload(handle, now))
+    }
+
+    fn peek<'a>(&'a self, key: &'a SessionKey) -> Reply<'a, Option<Outline>> {
+        Box::pin(self.shared.peek(key))
+    }
+
+    fn create<'a>(&'a self, handle: &'a Handle, record: Record, idle: Duration) -> Reply<'a, Presence> {
+        Box::pin(async move { self.shared.create(handle, &record, idle).await })
+    }
+
+    fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp, idle: Duration) -> Reply<'a, Presence> {
+        Box::pin(self.shared.touched(key, seen, idle))
+    }
+
+    fn swap_chain<'a>(&'a self, key: &'a SessionKey, revision: u64, chain: Chain) -> Reply<'a, Swap> {
+        Box::pin(async move { self.shared.swap_chain(key, revision, &chain).await })
+    }
+
+    fn change_vault<'a>(
+        &'a self,
+        handle: &'a Handle,
+        changes: &'a [VaultChange],
+        now: Timestamp,
+    ) -> Reply<'a, Presence> {
+        Box::pin(self.shared.change_vault(handle, changes, now))
+    }
+
+    fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>> {
+        Box::pin(self.shared.take(handle, now))
+    }
+
+    fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Outline>> {
+        Box::pin(self.shared.remove(key, tombstone, now))
+    }
+
+    fn by_user<'a>(&'a self, user: &'a str, site: Option<&'a str>) -> Reply<'a, Vec<SessionKey>> {
+        Box::pin(async move {
+            let mut found = self.shared.of_user(user).await?;
+            found.retain(|(_, outline)| site.is_none_or(|site| *outline.site == *site));
+            Ok(found.into_iter().map(|(key, _)| key).collect())
+        })
+    }
+
+    fn list<'a>(&'a self, user: Option<&'a str>, from: Option<&'a str>, limit: usize) -> Reply<'a, Option<Page>> {
+        Box::pin(self.shared.list(user, from, limit))
+    }
+
+    fn find<'a>(&'a self, session_ref: &'a str) -> Reply<'a, Option<SessionKey>> {
+        Box::pin(self.shared.find(session_ref))
+    }
+
+    fn population<'a>(&'a self, site: &'a str) -> Reply<'a, Population> {
+        Box::pin(self.shared.population(site))
+    }
+
+    fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<(SessionKey, Outline)>> {
+        Box::pin(self.shared.evict_anonymous(site))
+    }
+
+    fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Outline, EndReason)>> {
+        Box::pin(self.shared.sweep(judge, now))
+    }
+}

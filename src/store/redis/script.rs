@@ -1,0 +1,122 @@
+//! What changes a record does so in one step on the server, on that one key: a cluster runs it as well.
+//!
+//! A record is a hash: `k` its key, `o` the readable part, `i` the identity, `c` the chain, `r` its
+//! revision, `w` the version of the vault, `v` and 16 bytes for each cookie, `s` last activity, `e` the
+//! absolute end, `d` how long it may idle, `n` who made it. A tombstone has only `x`: since when.
+
+use std::sync::LazyLock;
+
+use redis::Cmd;
+
+/// How long a record outlives its limits, for the sweep to say that it has ended (milliseconds).
+pub(super) const MARGIN: u64 = 60_000;
+
+/// A script, and what the server knows it by.
+pub(super) struct Script {
+    pub(super) text: &'static str,
+    digest: LazyLock<String>,
+}
+
+macro_rules! script {
+    ($name:ident, $text:expr) => {
+        pub(super) static $name: Script = Script { text: $text, digest: LazyLock::new(|| digest($text)) };
+    };
+}
+
+fn digest(text: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Script {
+    /// Calls it by its digest.
+    pub(super) fn on(&self, key: &[u8]) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(self.digest.as_str()).arg(1).arg(key);
+        command
+    }
+}
+
+// ARGV: who makes it, time to live, then fields and values. Called again by the same, it says yes again.
+script!(
+    CREATE,
+    "if redis.call('EXISTS', KEYS[1]) == 1 then
+       if redis.call('HGET', KEYS[1], 'n') == ARGV[1] then return 1 end
+       return 0
+     end
+     redis.call('HSET', KEYS[1], 'n', ARGV[1])
+     for at = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+     redis.call('PEXPIRE', KEYS[1], ARGV[2])
+     return 1"
+);
+
+// ARGV: the first activity that is to be noted, the last one, how long it may idle, the margin.
+script!(
+    TOUCH,
+    "local kept = redis.call('HMGET', KEYS[1], 's', 'e')
+     if not kept[1] then return 0 end
+     local seen, absolute = tonumber(kept[1]), tonumber(kept[2])
+     local first, last, idle = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+     if first - seen >= idle or last >= absolute then return 0 end
+     if last > seen then
+       redis.call('HSET', KEYS[1], 's', ARGV[2], 'd', ARGV[3])
+       redis.call('PEXPIRE', KEYS[1], math.min(idle, absolute - last) + tonumber(ARGV[4]))
+     end
+     return 1"
+);
+
+// ARGV: the revision that is expected, the chain.
+script!(
+    SWAP,
+    "local revision = redis.call('HGET', KEYS[1], 'r')
+     if not revision then return -1 end
+     if revision ~= ARGV[1] then return 0 end
+     redis.call('HSET', KEYS[1], 'c', ARGV[2])
+     redis.call('HINCRBY', KEYS[1], 'r', 1)
+     return 1"
+);
+
+// ARGV: the version of the vault that is expected, how many fields go, those, then fields and values.
+script!(
+    VAULT,
+    "local version = redis.call('HGET', KEYS[1], 'w')
+     if not version then return -1 end
+     if version ~= ARGV[1] then return 0 end
+     local gone = tonumber(ARGV[2])
+     for at = 3, 2 + gone do redis.call('HDEL', KEYS[1], ARGV[at]) end
+     for at = 3 + gone, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+     redis.call('HINCRBY', KEYS[1], 'w', 1)
+     return 1"
+);
+
+// ARGV: since when there is a tombstone, empty for none; its time to live.
+script!(
+    END,
+    "local kept = redis.call('HGETALL', KEYS[1])
+     if redis.call('HEXISTS', KEYS[1], 'r') == 0 then return {} end
+     redis.call('DEL', KEYS[1])
+     if ARGV[1] ~= '' then
+       redis.call('HSET', KEYS[1], 'x', ARGV[1])
+       redis.call('PEXPIRE', KEYS[1], ARGV[2])
+     end
+     return kept"
+);
+
+// ARGV: the last activity that was judged.
+script!(
+    REAP,
+    "if redis.call('HGET', KEYS[1], 's') ~= ARGV[1] then return 0 end
+     return redis.call('DEL', KEYS[1])"
+);
+
+// On the index of a user. ARGV: the key of a session, its absolute end, now, milliseconds between them.
+script!(
+    INDEX,
+    "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
+     redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+     if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+     return 1"
+);
+
+/// All of them, for a connection to announce.
+pub(super) static ALL: [&Script; 7] = [&CREATE, &TOUCH, &SWAP, &VAULT, &END, &REAP, &INDEX];

@@ -1,0 +1,116 @@
+//! What the program is told about its Redis.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// `[store]` with the URL of a Redis or Valkey.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisSettings {
+    /// How its servers work together.
+    pub form: Form,
+    /// The server, the sentinels, or some nodes of the cluster.
+    pub servers: Vec<ServerAddress>,
+    /// Whether connections are TLS, verified.
+    pub tls: bool,
+    /// The authorities that certificates are verified by, instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// The ACL user; `default` when `None`.
+    pub user: Option<String>,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// The number of the database.
+    pub database: u32,
+    /// What all keys begin with.
+    pub prefix: String,
+}
+
+/// How servers work together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// There is one.
+    Single,
+    /// Sentinels know which one is the master.
+    Sentinel {
+        /// What they call it.
+        master: String,
+    },
+    /// Redis Cluster.
+    Cluster,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ServerAddress {
+    /// `host:port`
+    Tcp {
+        /// Name or address, without brackets.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl ServerAddress {
+    /// Whether nobody but this machine can listen in.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Unix(_) => true,
+            Self::Tcp { host, .. } => {
+                host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+            }
+        }
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Where a password is. It is looked up with every connection, so that it can be changed.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// In the configuration itself.
+    Written(String),
+    /// `env:NAME`
+    Environment(String),
+    /// `file:PATH`
+    File(PathBuf),
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Written(_) => f.write_str("Written(..)"),
+            Self::Environment(name) => write!(f, "Environment({name})"),
+            Self::File(path) => write!(f, "File({})", path.display()),
+        }
+    }
+}
+
+impl Secret {
+    /// The password; a file's last line break does not belong to it.
+    ///
+    /// # Errors
+    /// When it is not where it should be.
+    pub fn read(&self) -> Result<String, io::Error> {
+        match self {
+            Self::Written(text) => Ok(text.clone()),
+            Self::Environment(name) => std::env::var(name)
+                .map_err(|_| io::Error::new(io::ErrorKind::NotFound, format!("the variable {name} is not set"))),
+            Self::File(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+                Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+            }
+        }
+    }
+}

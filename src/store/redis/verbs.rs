@@ -1,0 +1,344 @@
+//! What is done with one record, for requests and for the store's own thread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Cmd;
+use redis::Value;
+
+use crate::clock::Timestamp;
+use crate::policy::chain::Chain;
+use crate::policy::session::Handle;
+use crate::policy::session::Outline;
+use crate::policy::session::Record;
+use crate::policy::session::SessionKey;
+use crate::policy::vault::VaultChange;
+use crate::store::Found;
+use crate::store::Presence;
+use crate::store::StoreError;
+use crate::store::Swap;
+use crate::store::TOMBSTONE;
+use crate::store::redis::answer;
+use crate::store::redis::cache::Cache;
+use crate::store::redis::cache::Known;
+use crate::store::redis::cache::Loaded;
+use crate::store::redis::index;
+use crate::store::redis::link::LinkError;
+use crate::store::redis::names::Names;
+use crate::store::redis::names::Ref;
+use crate::store::redis::names::ref_of;
+use crate::store::redis::nodes::Nodes;
+use crate::store::redis::record;
+use crate::store::redis::record::Stored;
+use crate::store::redis::script;
+use crate::store::redis::script::Script;
+use crate::store::redis::touches::Touch;
+use crate::store::redis::touches::Touches;
+use crate::store::sealed;
+use crate::store::sealed::Unusable;
+
+/// How often it is looked whether activity is to be written.
+const WRITE_EVERY: Duration = Duration::from_millis(100);
+/// Rounds of that, until it is looked whether known records are still asked for.
+const TIDY_AFTER: u64 = 300;
+/// How often a change of a vault is made again because another one came first.
+const ATTEMPTS: usize = 200;
+
+/// What requests and the store's own thread share.
+pub(super) struct Shared {
+    pub(super) nodes: Arc<Nodes>,
+    pub(super) names: Names,
+    pub(super) cache: Arc<Cache>,
+    pub(super) touches: Touches,
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Says that a record cannot be used: for whoever asked, it is not there.
+pub(super) fn unusable(name: &Ref, error: Unusable) {
+    let session = String::from_utf8_lossy(name).into_owned();
+    tracing::error!(event = "store.record_unusable", session, error = %error);
+}
+
+impl Shared {
+    /// Runs forever, on the store's own thread.
+    pub(super) async fn keep(&self) {
+        let mut rounds = 0u64;
+        loop {
+            tokio::time::sleep(WRITE_EVERY).await;
+            // What cannot be written now is tried again in the next round.
+            let _later = self.write_touches(false).await;
+            rounds += 1;
+            if rounds.is_multiple_of(TIDY_AFTER) {
+                self.cache.tidy();
+            }
+        }
+    }
+
+    pub(super) async fn write_touches(&self, is_end: bool) -> Result<(), LinkError> {
+        for (name, touch) in self.touches.due(is_end) {
+            if self.touch(&name, touch).await? == Presence::Present {
+                self.touches.written(&name, touch);
+            } else {
+                self.touches.drop(&name);
+            }
+        }
+        Ok(())
+    }
+
+    async fn touch(&self, name: &Ref, touch: Touch) -> Result<Presence, LinkError> {
+        let answer = self.run(&script::TOUCH, *name, |command| {
+            command.arg(touch.first.as_millis()).arg(touch.last.as_millis());
+            command.arg(millis(touch.idle)).arg(script::MARGIN);
+        });
+        presence(&answer.await?)
+    }
+
+    /// Runs a script on a record; afterwards nothing is known of the record.
+    pub(super) async fn run(
+        &self,
+        script: &Script,
+        name: Ref,
+        arguments: impl FnOnce(&mut Cmd),
+    ) -> Result<Value, LinkError> {
+        let key = self.names.record(&name);
+        let mut command = script.on(&key);
+        arguments(&mut command);
+        let answer = self.nodes.call(&key, &command).await;
+        self.cache.forget(&name);
+        answer
+    }
+
+    /// What is known of a record for sure.
+    fn known(&self, name: &Ref) -> Option<Known> {
+        if !self.nodes.is_trusted(&self.names.record(name)) {
+            return None;
+        }
+        self.cache.get(name)
+    }
+
+    fn opened(&self, name: &Ref, loaded: &Loaded) -> Found {
+        let record = loaded.record.clone();
+        let seen = self.touches.latest(name, record.seen);
+        Found::Record(Box::new(Record { seen, ..record }))
+    }
+
+    async fn read(&self, handle: &Handle, now: Timestamp) -> Result<Read, StoreError> {
+        let name = ref_of(handle.key());
+        let key = self.names.record(&name);
+        let reading = self.cache.reads(name);
+        let answer = self.nodes.call(&key, redis::cmd("HGETALL").arg(&key)).await?;
+        let loaded = match record::read(answer) {
+            Ok(Stored::Absent) => return Ok(Read::Nothing(Found::Absent)),
+            Ok(Stored::Tombstone(since)) if now.since(since) < TOMBSTONE => return Ok(Read::Nothing(Found::Tombstone)),
+            Ok(Stored::Tombstone(_)) => return Ok(Read::Nothing(Found::Absent)),
+            Ok(Stored::Session { sealed, version }) => {
+                sealed::open(handle, &sealed).map(|record| Loaded { record, readable: sealed.readable, version })
+            }
+            Err(error) => Err(error),
+        };
+        match loaded {
+            Ok(loaded) => {
+                let loaded = Arc::new(loaded);
+                reading.found(Known::Whole(Arc::clone(&loaded)));
+                Ok(Read::Session(loaded))
+            }
+            Err(error) => {
+                unusable(&name, error);
+                Ok(Read::Nothing(Found::Absent))
+            }
+        }
+    }
+
+    pub(super) async fn load(&self, handle: &Handle, now: Timestamp) -> Result<Found, StoreError> {
+        let name = ref_of(handle.key());
+        if let Some(Known::Whole(loaded)) = self.known(&name) {
+            return Ok(self.opened(&name, &loaded));
+        }
+        self.reload(handle, now).await
+    }
+
+    pub(super) async fn reload(&self, handle: &Handle, now: Timestamp) -> Result<Found, StoreError> {
+        match self.read(handle, now).await? {
+            Read::Session(loaded) => Ok(self.opened(&ref_of(handle.key()), &loaded)),
+            Read::Nothing(found) => Ok(found),
+        }
+    }
+
+    pub(super) async fn peek(&self, key: &SessionKey) -> Result<Option<Outline>, StoreError> {
+        let name = ref_of(key);
+        let latest = |outline: Outline| Outline { seen: self.touches.latest(&name, outline.seen), ..outline };
+        match self.known(&name) {
+            Some(Known::Whole(loaded)) => return Ok(Some(latest(loaded.record.outline(key)))),
+            Some(Known::Outline(outline)) => return Ok(Some(latest(Outline::clone(&outline)))),
+            None => {}
+        }
+        let reading = self.cache.reads(name);
+        let record = self.names.record(&name);
+        let answer = self.nodes.call(&record, &index::outline_of(&record)).await?;
+        match record::outline(answer) {
+            Ok(Some((outline, _))) => {
+                reading.found(Known::Outline(Arc::new(outline.clone())));
+                Ok(Some(latest(outline)))
+            }
+            Ok(None) => Ok(None),
+            Err(error) => {
+                unusable(&name, error);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Indexes first: they may name what is not there, and must name what is.
+    pub(super) async fn create(
+        &self,
+        handle: &Handle,
+        record: &Record,
+        idle: Duration,
+    ) -> Result<Presence, StoreError> {
+        let stored = sealed::seal(handle, record).ok_or_else(no_randomness)?;
+        let mut maker = [0; 8];
+        aws_lc_rs::rand::fill(&mut maker).map_err(|_| no_randomness())?;
+        self.enter(handle.key(), &record.outline(handle.key()), idle).await?;
+        let left = idle.min(record.absolute_end.since(record.seen));
+        let answer = self.run(&script::CREATE, ref_of(handle.key()), |command| {
+            command.arg(&maker[..]).arg(millis(left).saturating_add(script::MARGIN));
+            record::write(command, handle.key(), &stored, record.absolute_end, millis(idle));
+        });
+        Ok(presence(&answer.await?)?)
+    }
+
+    pub(super) async fn touched(
+        &self,
+        key: &SessionKey,
+        seen: Timestamp,
+        idle: Duration,
+    ) -> Result<Presence, StoreError> {
+        let name = ref_of(key);
+        let Some(known) = self.known(&name) else {
+            let touches = Touches::default();
+            touches.note(name, seen, idle);
+            let [(_, touch)] = touches.due(true)[..] else { return Ok(Presence::Gone) };
+            return Ok(self.touch(&name, touch).await?);
+        };
+        let life = known.life();
+        let last = self.touches.latest(&name, life.seen);
+        if seen.since(last) >= idle || seen >= life.absolute_end {
+            return Ok(Presence::Gone);
+        }
+        self.touches.note(name, seen, idle);
+        Ok(Presence::Present)
+    }
+
+    pub(super) async fn swap_chain(&self, key: &SessionKey, revision: u64, chain: &Chain) -> Result<Swap, StoreError> {
+        let chain = sealed::write_chain(chain).ok_or(LinkError::Odd("a chain cannot be written"))?;
+        let answer = self.run(&script::SWAP, ref_of(key), |command| {
+            command.arg(revision).arg(chain);
+        });
+        match answer::number(&answer.await?)? {
+            0 => Ok(Swap::Stale),
+            1.. => Ok(Swap::Swapped),
+            ..0 => Ok(Swap::Gone),
+        }
+    }
+
+    /// Compare-and-swap on the vault, whole: a change depends on what else is in it.
+    pub(super) async fn change_vault(
+        &self,
+        handle: &Handle,
+        changes: &[VaultChange],
+        now: Timestamp,
+    ) -> Result<Presence, StoreError> {
+        let name = ref_of(handle.key());
+        let mut known = self.known(&name);
+        for _ in 0..ATTEMPTS {
+            let loaded = match known.take() {
+                Some(Known::Whole(loaded)) => loaded,
+                Some(Known::Outline(_)) | None => match self.read(handle, now).await? {
+                    Read::Session(loaded) => loaded,
+                    Read::Nothing(_) => return Ok(Presence::Gone),
+                },
+            };
+            let Some(vault) = loaded.record.vault.changed(changes, now) else { return Ok(Presence::Present) };
+            let difference = record::difference(handle, &loaded.readable, &loaded.record.vault, &vault);
+            let difference = difference.ok_or_else(no_randomness)?;
+            let answer = self.run(&script::VAULT, name, |command| {
+                command.arg(loaded.version).arg(difference);
+            });
+            match answer::number(&answer.await?)? {
+                // Another change came first.
+                0 => {}
+                1.. => return Ok(Presence::Present),
+                ..0 => return Ok(Presence::Gone),
+            }
+        }
+        Err(StoreError::Unavailable("the vault of a session is changed all the time".into()))
+    }
+
+    /// Ends a record; exactly one caller is told what it was.
+    async fn end(&self, name: &Ref, tombstone: Option<Timestamp>) -> Result<Option<sealed::Sealed>, StoreError> {
+        self.touches.drop(name);
+        let answer = self.run(&script::END, *name, |command| {
+            command.arg(tombstone.map(|since| since.as_millis().to_string()).unwrap_or_default());
+            command.arg(millis(TOMBSTONE));
+        });
+        match record::read(answer.await?) {
+            Ok(Stored::Session { sealed, .. }) => Ok(Some(sealed)),
+            Ok(Stored::Tombstone(_) | Stored::Absent) => Ok(None),
+            Err(error) => {
+                unusable(name, error);
+                Ok(None)
+            }
+        }
+    }
+
+    pub(super) async fn take(&self, handle: &Handle, now: Timestamp) -> Result<Option<Record>, StoreError> {
+        let name = ref_of(handle.key());
+        let Some(stored) = self.end(&name, Some(now)).await? else { return Ok(None) };
+        match sealed::open(handle, &stored) {
+            Ok(record) => {
+                self.leave(handle.key(), &record.outline(handle.key())).await;
+                Ok(Some(record))
+            }
+            Err(error) => {
+                unusable(&name, error);
+                Ok(None)
+            }
+        }
+    }
+
+    pub(super) async fn remove(
+        &self,
+        key: &SessionKey,
+        tombstone: bool,
+        now: Timestamp,
+    ) -> Result<Option<Outline>, StoreError> {
+        let name = ref_of(key);
+        let Some(stored) = self.end(&name, tombstone.then_some(now)).await? else { return Ok(None) };
+        match sealed::read_outline(&stored.readable, stored.seen) {
+            Ok(outline) => {
+                self.leave(key, &outline).await;
+                Ok(Some(outline))
+            }
+            Err(error) => {
+                unusable(&name, error);
+                Ok(None)
+            }
+        }
+    }
+}
+
+enum Read {
+    Session(Arc<Loaded>),
+    Nothing(Found),
+}
+
+fn no_randomness() -> StoreError {
+    StoreError::Unavailable("the system gives no randomness".into())
+}
+
+pub(super) fn presence(answer: &Value) -> Result<Presence, LinkError> {
+    Ok(if answer::number(answer)? == 1 { Presence::Present } else { Presence::Gone })
+}
