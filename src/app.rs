@@ -140,6 +140,7 @@ pub fn start_with_store(
         .build()
         .map_err(StartError::Thread)?;
     control.spawn(Arc::clone(&gate).watch_sessions());
+    control.spawn(Arc::clone(&gate).watch_upstreams());
     control.spawn(Arc::clone(&tls).follow_files(Arc::clone(&clock)));
     let watched = Arc::clone(&shared);
     control.spawn(async move { watched.beats.report().await });

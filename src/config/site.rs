@@ -1,6 +1,7 @@
 //! `[[site]]` and its tables, but for login and logout.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::contradictions;
 use crate::config::contradictions::Read;
@@ -22,6 +23,7 @@ use crate::policy::csrf::CsrfRules;
 use crate::policy::glob::Glob;
 use crate::policy::glob::PathPattern;
 use crate::policy::path::PathCase;
+use crate::policy::site::HealthCheck;
 use crate::policy::site::Limits;
 use crate::policy::site::Origin;
 use crate::policy::site::Site;
@@ -65,6 +67,7 @@ pub(super) fn read_site(section: &Section<'_>, shared: &Shared) -> Option<Site> 
         ),
         upstream_host: read_upstream_host(section),
         upstream_tls: read_upstream_tls(&section.section("upstream_tls", "site.upstream_tls")),
+        health: read_health(&section.section("health", "site.health")),
         paths: section.choice(
             "paths",
             &[("exact", PathCase::Exact), ("ignore-case", PathCase::Ignore)],
@@ -145,6 +148,26 @@ fn read_upstream_tls(section: &Section<'_>) -> UpstreamTls {
         server_name: section.text("server_name").map(|name| name.text.to_owned()),
         client: certificate.zip(key),
     }
+}
+
+/// How often upstreams are checked unless it is said.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
+
+fn read_health(section: &Section<'_>) -> Option<HealthCheck> {
+    let interval = section.duration("interval", CHECK_EVERY, false);
+    if interval < Duration::from_secs(1) {
+        section.problem("interval", "site.health.interval is too short", "write at least \"1s\"");
+    }
+    if !section.is_present() {
+        return None;
+    }
+    section.require("path");
+    let read = |text: &str| {
+        let help = "write a path, percent-encoded, such as \"/healthz\"";
+        value::landing(text).or_else(|_| value::wrong(format!("{text:?} is no path to ask for"), help))
+    };
+    let path = section.parsed("path", read)?.pop().map(|(path, _)| path)?;
+    Some(HealthCheck { path, interval })
 }
 
 fn read_access(section: &Section<'_>) -> AccessRules {

@@ -10,6 +10,7 @@ pub mod cookie;
 pub mod csrf;
 pub mod glob;
 pub mod headers;
+pub mod health;
 pub mod hint;
 pub mod lifecycle;
 pub mod location;

@@ -101,6 +101,15 @@ pub enum UpstreamHost {
     Name(String),
 }
 
+/// `[site.health]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked for.
+    pub path: String,
+    /// How often (default 10s).
+    pub interval: Duration,
+}
+
 /// `[site.upstream_tls]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamTls {
@@ -127,6 +136,8 @@ pub struct Site {
     pub upstream_host: UpstreamHost,
     /// TLS towards an `https` upstream.
     pub upstream_tls: UpstreamTls,
+    /// How they are checked, if they are.
+    pub health: Option<HealthCheck>,
     /// Whether paths are compared ignoring case.
     pub paths: PathCase,
     /// Rules about messages that it is spared.

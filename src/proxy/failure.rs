@@ -112,6 +112,8 @@ impl Failure {
                 | UpstreamError::Exchange(_)
                 | UpstreamError::Upload(_)
                 | UpstreamError::Answer(_)
+                | UpstreamError::Unwell(_)
+                | UpstreamError::CheckTimeout
                 | UpstreamError::UnaskedUpgrade
                 | UpstreamError::Coding
                 | UpstreamError::Status(_) => StatusCode::BAD_GATEWAY,

@@ -4,7 +4,9 @@
 //! the request, failures to answers, cookies owed, security headers, the access log.
 //! `Worker::exchange` is the pipeline; its order is the security argument.
 
+mod balance;
 mod body;
+mod checks;
 mod cookies;
 mod exchange;
 mod failure;

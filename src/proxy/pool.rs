@@ -31,11 +31,9 @@ use crate::proxy::link::Link;
 use crate::proxy::sending::Sending;
 use crate::proxy::shared::Found;
 use crate::proxy::shared::Group;
+use crate::proxy::upstream::Load;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::upstream::UpstreamError;
-use crate::proxy::upstream::UpstreamFailure;
-use crate::telemetry;
-use crate::telemetry::Audit;
 
 /// An idle connection older than this is closed: applications close theirs after a while, and a request
 /// sent into a closing connection is lost; and some have one process per connection.
@@ -99,9 +97,15 @@ pub(super) struct Lease {
     /// How long it may idle.
     lifetime: Duration,
     sending: Option<Arc<Sending>>,
+    /// Counted where there are several to choose from.
+    _load: Option<Load>,
 }
 
 impl Lease {
+    pub(super) fn with_load(self, load: Load) -> Self {
+        Self { _load: Some(load), ..self }
+    }
+
     /// The response is complete: the connection can carry the next request, unless this one is still
     /// being sent. Then it is left to end by itself: nobody may have to wait for a slow upload.
     pub(super) fn give_back(self) {
@@ -116,7 +120,7 @@ impl Lease {
 }
 
 /// A request that found no connection, to be sent elsewhere.
-type Unsent = Option<Box<Request<Body>>>;
+pub(super) type Unsent = Option<Box<Request<Body>>>;
 
 /// A connection for one request.
 struct Hold {
@@ -187,8 +191,12 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a request to the first upstream that can be connected to, in the order given; those that
-    /// could not be a moment ago come last.
+    /// What time it is for this worker.
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Sends a request to one upstream.
     ///
     /// A request whose head was not written is sent again on another connection. One that may have been
     /// read is repeated once, and only if it is a GET or HEAD without body on a connection that had been
@@ -196,43 +204,8 @@ impl Pool {
     /// body is still at hand (S101).
     ///
     /// # Errors
-    /// When no upstream answers in time.
-    pub(super) async fn send(
-        self: &Arc<Self>,
-        upstreams: &[Arc<Upstream>],
-        first: usize,
-        mut request: Request<Body>,
-        timeouts: &Timeouts,
-        context: &telemetry::Context,
-    ) -> Result<(Response<Incoming>, Lease), UpstreamFailure> {
-        if let [upstream] = upstreams {
-            return self.send_to(upstream, request, timeouts).await.map_err(|(cause, _)| upstream.failure(cause));
-        }
-        let mut order = in_turn(upstreams, first, self.clock.now());
-        loop {
-            let upstream = order.remove(0);
-            let (cause, unsent) = match self.send_to(upstream, request, timeouts).await {
-                Ok(answer) => {
-                    if upstream.is_back() {
-                        telemetry::audit(context, &Audit::UpstreamUp { upstream: &upstream.name });
-                    }
-                    return Ok(answer);
-                }
-                Err(failed) => failed,
-            };
-            let failure = upstream.failure(cause);
-            match unsent {
-                Some(unsent) if !order.is_empty() => request = *unsent,
-                Some(_) | None => return Err(failure),
-            }
-            let is_full = matches!(failure.cause, UpstreamError::Busy);
-            if !is_full && upstream.went_down(self.clock.now()) {
-                telemetry::audit(context, &Audit::UpstreamDown { error: &failure });
-            }
-        }
-    }
-
-    async fn send_to(
+    /// When it does not answer in time; with the request, if it may be sent elsewhere.
+    pub(super) async fn send_to(
         self: &Arc<Self>,
         upstream: &Arc<Upstream>,
         mut request: Request<Body>,
@@ -259,7 +232,7 @@ impl Pool {
                 Some(Ok(response)) => {
                     let (pool, upstream) = (Arc::clone(self), Arc::clone(upstream));
                     let lifetime = lifetime(response.headers());
-                    return Ok((response, Lease { pool, upstream, link, personal, lifetime, sending }));
+                    return Ok((response, Lease { pool, upstream, link, personal, lifetime, sending, _load: None }));
                 }
                 Some(Err(lost)) => lost,
                 None => {
@@ -319,13 +292,6 @@ impl Idle {
     fn is_usable(&self, now: Timestamp) -> bool {
         now < self.until && !self.sender.is_closed()
     }
-}
-
-fn in_turn(upstreams: &[Arc<Upstream>], first: usize, now: Timestamp) -> Vec<&Arc<Upstream>> {
-    let mut order: Vec<_> =
-        upstreams.iter().cycle().skip(first % upstreams.len().max(1)).take(upstreams.len()).collect();
-    order.sort_by_key(|upstream| !upstream.is_likely_up(now));
-    order
 }
 
 /// Waits for the answer; `None` when nothing has come `limit` after the request went out, or after

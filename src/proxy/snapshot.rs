@@ -200,12 +200,17 @@ impl Snapshot {
         }
     }
 
+    /// All sites.
+    pub(super) fn sites(&self) -> impl Iterator<Item = &Arc<LiveSite>> {
+        self.sites.values().filter_map(|place| match place {
+            Place::Site(site) => Some(site),
+            Place::Alias(_) => None,
+        })
+    }
+
     /// Those of all sites.
     pub(super) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
-        self.sites.values().flat_map(|place| match place {
-            Place::Site(site) => site.upstreams.as_slice(),
-            Place::Alias(_) => &[],
-        })
+        self.sites().flat_map(|site| &site.upstreams)
     }
 
     /// Whether a site with one of these hosts offers WebSockets over HTTP/2.

@@ -1,14 +1,18 @@
 //! One address of the application: how it is connected to, and what can go wrong there.
 
+use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http::StatusCode;
 use http::uri::Scheme;
 use hyper::client::conn::http1::SendRequest;
 use rustls::pki_types::ServerName;
@@ -20,6 +24,8 @@ use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
 use crate::clock::Timestamp;
+use crate::policy::health::Health;
+use crate::policy::health::News;
 use crate::policy::site::UpstreamAddress;
 use crate::policy::site::UpstreamProtocol;
 use crate::proxy::body::Body;
@@ -28,9 +34,9 @@ use crate::proxy::http2::Http2;
 use crate::proxy::leg::Leg;
 use crate::proxy::leg::Socket;
 use crate::proxy::link;
-
-/// For how long one of several addresses is asked last after it could not be connected to.
-const DOWN: Duration = Duration::from_secs(10);
+use crate::telemetry;
+use crate::telemetry::Audit;
+use crate::telemetry::Context;
 
 /// One address of the application, shared by all workers.
 pub(super) struct Upstream {
@@ -46,8 +52,27 @@ pub(super) struct Upstream {
     waiting: AtomicUsize,
     /// Whether a reload has put another in its place.
     is_retired: AtomicBool,
-    down_until: AtomicU64,
-    is_down: AtomicBool,
+    /// Requests that it has, of all workers.
+    under_way: AtomicUsize,
+    health: Mutex<Health>,
+    /// Saves most requests a look at it.
+    is_spotless: AtomicBool,
+}
+
+/// One request that an upstream has.
+pub(super) struct Load(Arc<Upstream>);
+
+impl Load {
+    pub(super) fn begin(upstream: &Arc<Upstream>) -> Self {
+        upstream.under_way.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(upstream))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// TLS as it is begun with the application.
@@ -78,8 +103,9 @@ impl Upstream {
             slots: Arc::new(Semaphore::new(connections)),
             waiting: AtomicUsize::new(0),
             is_retired: AtomicBool::new(false),
-            down_until: AtomicU64::new(0),
-            is_down: AtomicBool::new(false),
+            under_way: AtomicUsize::new(0),
+            health: Mutex::default(),
+            is_spotless: AtomicBool::new(true),
         })
     }
 
@@ -162,22 +188,39 @@ impl Upstream {
     }
 
     /// Whether it is worth asking before those that are not.
-    pub(super) fn is_likely_up(&self, now: Timestamp) -> bool {
-        self.down_until.load(Ordering::Relaxed) <= now.as_millis()
+    pub(super) fn is_up(&self, now: Timestamp) -> bool {
+        self.is_spotless() || self.health().is_up(now)
     }
 
-    /// It could not be connected to; `true` when that is news.
-    pub(super) fn went_down(&self, now: Timestamp) -> bool {
-        self.down_until.store(now.plus(DOWN).as_millis(), Ordering::Relaxed);
-        !self.is_down.swap(true, Ordering::Relaxed)
+    /// Whether there is nothing that an answer could make good.
+    pub(super) fn is_spotless(&self) -> bool {
+        self.is_spotless.load(Ordering::Relaxed)
     }
 
-    /// It answered; `true` when that is news.
-    pub(super) fn is_back(&self) -> bool {
-        self.is_down.load(Ordering::Relaxed) && {
-            self.down_until.store(0, Ordering::Relaxed);
-            self.is_down.swap(false, Ordering::Relaxed)
+    /// Notes what befell it; the news, if it is any.
+    pub(super) fn note(&self, change: impl FnOnce(&mut Health) -> Option<News>) -> Option<News> {
+        let mut health = self.health();
+        let news = change(&mut health);
+        self.is_spotless.store(health.is_spotless(), Ordering::Relaxed);
+        news
+    }
+
+    /// Puts the news in the log.
+    pub(super) fn tell(&self, news: Option<News>, why: Option<&dyn Error>, context: &Context) {
+        match (news, why) {
+            (Some(News::Down), Some(error)) => telemetry::audit(context, &Audit::UpstreamDown { error }),
+            (Some(News::Up), _) => telemetry::audit(context, &Audit::UpstreamUp { upstream: &self.name }),
+            (Some(News::Down), None) | (None, _) => {}
         }
+    }
+
+    /// How many requests it has at present.
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// This upstream's failure.
@@ -250,6 +293,12 @@ pub(super) enum UpstreamError {
     /// It does not answer.
     #[error("it sent no response within the first_byte timeout")]
     FirstByteTimeout,
+    /// It says that it, or what is behind it, is not well.
+    #[error("it answered {0}")]
+    Unwell(StatusCode),
+    /// It does not answer a health check.
+    #[error("it did not answer in time")]
+    CheckTimeout,
     /// All connections are in use.
     #[error("all upstream_connections are in use")]
     Busy,

@@ -8,6 +8,7 @@ mod activity;
 mod answers;
 mod apps;
 mod audit;
+mod balancing;
 mod binding;
 mod bodies;
 mod certificates;

@@ -39,7 +39,7 @@ use crate::support::program::Program;
 use crate::support::read_head;
 
 /// TLS as an application serves it; `clients` is the authority of the clients it wants.
-fn serving(certificate: &Path, key: &Path, clients: Option<&Path>) -> ServerConfig {
+pub fn serving(certificate: &Path, key: &Path, clients: Option<&Path>) -> ServerConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder =
         ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();

@@ -17,6 +17,7 @@ use crate::policy::glob::Glob;
 use crate::policy::glob::PathPattern;
 use crate::policy::path::PathCase;
 use crate::policy::relax::Relaxing;
+use crate::policy::site::HealthCheck;
 use crate::policy::site::Limits;
 use crate::policy::site::Site;
 use crate::policy::site::UpstreamHost;
@@ -70,6 +71,9 @@ fn upstream(site: &Site) -> Vec<String> {
         UpstreamHost::Preserve => {}
         UpstreamHost::Upstream => all.push("The application is asked by the host name of its own URL.".to_owned()),
         UpstreamHost::Name(name) => all.push(format!("The application is asked by the host name {name}.")),
+    }
+    if let Some(HealthCheck { path, interval }) = &site.health {
+        all.push(format!("Its health is checked every {} by a GET of {path}.", time(*interval)));
     }
     let tls = &site.upstream_tls;
     if let Some(ca) = &tls.ca {
