@@ -28,6 +28,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
+use crate::policy::message::Malformed;
+use crate::policy::relax::Rule;
 use crate::policy::site::Limits;
 use crate::proxy::KeptOpen;
 use crate::proxy::Peer;
@@ -113,7 +115,7 @@ async fn serve(
         }
         serve_http2(&stop, Counted::new(stream, address), service, &activity, patience, &builder, address).await;
     } else {
-        serve_http1(&stop, stream, service, &activity, patience, &limits).await;
+        serve_http1(&stop, stream, service, &activity, patience, &limits, address).await;
     }
 }
 
@@ -157,6 +159,7 @@ async fn serve_http1(
     activity: &Activity,
     patience: Patience,
     limits: &Limits,
+    address: Option<SocketAddr>,
 ) {
     let connection = http1::Builder::new()
         // hyper has one clock for idling and for reading a head; ours tells them apart.
@@ -168,7 +171,7 @@ async fn serve_http1(
     let mut connection = pin!(connection);
     // How a connection ends is the client's business; requests report their own failures.
     tokio::select! {
-        _ended = connection.as_mut() => return,
+        ended = connection.as_mut() => return say_unread(ended, address),
         () = stop.cancelled() => {}
         overdue = activity.overdue(patience) => if overdue != Overdue::Silent { return },
     }
@@ -217,6 +220,16 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
     builder
+}
+
+/// What hyper answers by itself because it is no request is in the log; nobody else has seen it.
+fn say_unread(ended: hyper::Result<()>, address: Option<SocketAddr>) {
+    let Err(error) = ended else { return };
+    if error.is_parse() {
+        let rule = if error.is_parse_too_large() { Rule::Head(Malformed::HeaderBytes) } else { Rule::Syntax };
+        let client = address.map(|address| tracing::field::display(address.ip()));
+        tracing::info!(event = "request.refused", client, error = %error, rule = rule.name(), help = rule.remedy());
+    }
 }
 
 /// Clients that h2 has told to calm down are in the log; how others end is their business.

@@ -24,6 +24,7 @@ mod floods;
 mod forwarding;
 mod headers;
 mod hints;
+mod http2;
 mod http2_upstream;
 mod idle;
 mod invariants;

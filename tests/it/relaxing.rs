@@ -12,6 +12,7 @@ use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::Wire;
 use crate::support::empty;
+use crate::support::eventually;
 use crate::support::file;
 use crate::support::program::Program;
 use crate::support::read_head;
@@ -53,6 +54,26 @@ async fn a_refusal_says_by_which_rule_and_what_to_write() {
         assert_eq!(refused["help"].as_str().unwrap_or_default(), help, "{start} {refused}");
     }
     assert!(app.received().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_told_of_too() {
+    // S82, VR-22
+    let app = Upstream::plain().await;
+    let program = Program::start(&file(&app.url(), SITE)).await;
+    let large = format!("X: {}\r\n", "x".repeat(200_000));
+    for (lines, rule, help) in [
+        ("X : y\r\n", "syntax", None),
+        ("Content-Length: five\r\n", "syntax", None),
+        (large.as_str(), "header-bytes", Some("raise header_bytes in [site.limits]")),
+    ] {
+        let before = program.events("request.refused").len();
+        status(&program.browser(), "GET /public/x", lines).await;
+        eventually("it is told of", || program.events("request.refused").len() > before).await;
+        let refused = program.events("request.refused").pop().unwrap();
+        assert_eq!((refused["rule"].as_str(), refused["help"].as_str()), (Some(rule), help), "{refused}");
+        assert_eq!(refused["client"], "127.0.0.1");
+    }
 }
 
 #[tokio::test]
