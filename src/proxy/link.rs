@@ -37,6 +37,8 @@ pub(super) enum Fate {
     Refused,
     /// The application has given up this request alone.
     Reset,
+    /// It has been read: something came that is no answer.
+    Read,
     /// It may have been read, or not.
     Unknown,
 }
@@ -54,7 +56,11 @@ impl Link {
     pub(super) async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, Lost> {
         match self {
             Self::Http1(sender) => sender.try_send_request(request).await.map_err(|mut lost| {
-                let fate = lost.take_message().map_or(Fate::Unknown, |unsent| Fate::Unsent(Box::new(unsent)));
+                let fate = match lost.take_message() {
+                    Some(unsent) => Fate::Unsent(Box::new(unsent)),
+                    None if lost.error().is_parse() => Fate::Read,
+                    None => Fate::Unknown,
+                };
                 Lost { error: lost.into_error(), fate }
             }),
             Self::Http2(seat) => seat.http2().send(request).await,

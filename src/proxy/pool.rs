@@ -15,6 +15,7 @@ use http::HeaderMap;
 use http::Method;
 use http::Request;
 use http::Response;
+use http::Version;
 use http::header;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
@@ -92,8 +93,9 @@ pub(super) struct Lease {
     pool: Arc<Pool>,
     pub(super) upstream: Arc<Upstream>,
     link: Link,
-    /// Whether the application knows the connection, not only the request, as some user's.
-    personal: bool,
+    /// Whether it carries no other request: the application knows it as some user's, or speaks HTTP/1.0 on
+    /// it, which the library would do from then on as well, without chunks (S87).
+    single: bool,
     /// How long it may idle.
     lifetime: Duration,
     sending: Option<Arc<Sending>>,
@@ -110,7 +112,7 @@ impl Lease {
     /// being sent. Then it is left to end by itself: nobody may have to wait for a slow upload.
     pub(super) fn give_back(self) {
         match self.link {
-            Link::Http1(sender) if self.sending.is_none_or(|sending| sending.is_done()) && !self.personal => {
+            Link::Http1(sender) if self.sending.is_none_or(|sending| sending.is_done()) && !self.single => {
                 self.pool.put(&self.upstream, sender, self.lifetime);
             }
             // Of the latter there is nothing to give back but the place.
@@ -232,7 +234,8 @@ impl Pool {
                 Some(Ok(response)) => {
                     let (pool, upstream) = (Arc::clone(self), Arc::clone(upstream));
                     let lifetime = lifetime(response.headers());
-                    return Ok((response, Lease { pool, upstream, link, personal, lifetime, sending, _load: None }));
+                    let single = personal || response.version() < Version::HTTP_11;
+                    return Ok((response, Lease { pool, upstream, link, single, lifetime, sending, _load: None }));
                 }
                 Some(Err(lost)) => lost,
                 None => {
@@ -248,7 +251,7 @@ impl Pool {
                 (Fate::Unsent(unsent), _) if was_used => *unsent,
                 (Fate::Refused, Some(copy)) => copy,
                 (Fate::Unknown, Some(copy)) if was_used && is_idempotent => copy,
-                (Fate::Unsent(_) | Fate::Refused | Fate::Reset | Fate::Unknown, _) => {
+                (Fate::Unsent(_) | Fate::Refused | Fate::Reset | Fate::Read | Fate::Unknown, _) => {
                     let upload = sending.and_then(|sending| sending.failure());
                     return Err((upload.map_or(UpstreamError::Exchange(lost.error), UpstreamError::Upload), None));
                 }
