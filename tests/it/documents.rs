@@ -331,13 +331,16 @@ fn requirements() -> impl Iterator<Item = u32> {
     (76..=135).chain(154..=158).chain(165..=179)
 }
 
-/// The file of a test and its name: `module::test` is in tests/it, `src/file.rs::test` beside the code.
-fn place_of(test: &str) -> (String, &str) {
-    let (place, name) = test.rsplit_once("::").unwrap_or_else(|| panic!("{test} names no test"));
-    if place.starts_with("src/") {
-        return (place.to_owned(), name);
+/// The file of a test and what begins it: `module::test` is in tests/it, `src/file.rs::test` beside the code,
+/// `corpus/file.txt` has cases.
+fn place_of(test: &str) -> (String, String) {
+    if test.ends_with(".txt") {
+        return (format!("tests/it/{test}"), "\n=== ".to_owned());
     }
-    (format!("tests/it/{}.rs", place.replace("::", "/")), name)
+    let (place, name) = test.rsplit_once("::").unwrap_or_else(|| panic!("{test} names no test"));
+    let file =
+        if place.starts_with("src/") { place.to_owned() } else { format!("tests/it/{}.rs", place.replace("::", "/")) };
+    (file, format!("fn {name}("))
 }
 
 #[test]
@@ -353,9 +356,9 @@ fn every_requirement_about_messages_has_its_test_or_a_reason() {
         let tests = code(&cell);
         assert!(!tests.is_empty() || cell == "not yet" || cell.starts_with("not met: "), "S{number}: {cell}");
         for test in tests {
-            let (file, name) = place_of(test);
+            let (file, proof) = place_of(test);
             let source = read(&file);
-            assert!(source.contains(&format!("fn {name}(")), "S{number}: {file} has no test {name}");
+            assert!(source.contains(&proof), "S{number}: {file} has no {proof}");
             let cites = Regex::new(&format!(r"\bS{number}\b")).unwrap();
             assert!(cites.is_match(&source), "S{number}: {file} does not cite it");
         }

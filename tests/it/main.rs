@@ -14,6 +14,7 @@ mod bodies;
 mod certificates;
 mod cli;
 mod cookies;
+mod corpus;
 mod csrf;
 mod demo;
 mod documents;

@@ -6,6 +6,7 @@ pub mod cookies;
 pub mod logins;
 pub mod paths;
 mod readers;
+pub mod strict;
 
 use std::path::Path;
 
