@@ -11,10 +11,15 @@ use std::thread::JoinHandle;
 use tokio::runtime::Builder;
 use tokio::runtime::Runtime;
 
+use crate::admin;
+use crate::admin::Admin;
+use crate::admin::AdminError;
 use crate::clock::Clock;
 use crate::clock::Timestamp;
+use crate::config::AdminSettings;
 use crate::config::Config;
 use crate::config::Listen;
+use crate::config::ListenAddress;
 use crate::proxy::Gate;
 use crate::proxy::GateError;
 use crate::server;
@@ -36,9 +41,13 @@ pub struct Running {
     pub https: Vec<SocketAddr>,
     /// Where plain HTTP is redirected (ports resolved).
     pub http: Vec<SocketAddr>,
+    /// Where the admin interface listens (ports resolved).
+    pub admin: Vec<ListenAddress>,
     parts: Arc<Parts>,
     workers: Vec<JoinHandle<()>>,
     control: Runtime,
+    /// Kept for the files of its sockets, which go with it.
+    _admin: Admin,
 }
 
 struct Parts {
@@ -49,6 +58,7 @@ struct Parts {
     /// What cannot change without a restart.
     listen: Listen,
     store: StoreSettings,
+    admin: AdminSettings,
     reloading: Mutex<()>,
 }
 
@@ -70,6 +80,9 @@ pub enum StartError {
     /// An upstream cannot be used.
     #[error("[site.upstream_tls]")]
     Gate(#[from] GateError),
+    /// The admin interface cannot be had as the file says.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// The system gives no thread or runtime.
     #[error("the system gives no thread")]
     Thread(#[source] std::io::Error),
@@ -87,6 +100,7 @@ impl StartError {
         match self {
             Self::Tls(_) | Self::Gate(_) => true,
             Self::Store(error) => error.is_configuration(),
+            Self::Admin(error) => !matches!(error, AdminError::Listen(_)),
             Self::Bind(_) | Self::Inherited(_) | Self::Thread(_) | Self::NeedsRestart { .. } => false,
         }
     }
@@ -101,6 +115,7 @@ pub fn check(config: &Config, now: Timestamp) -> Result<Vec<String>, StartError>
     let warnings = Tls::new(config)?.warnings(now);
     Gate::check(config)?;
     store::check(&config.store)?;
+    admin::check(config)?;
     Ok(warnings)
 }
 
@@ -130,6 +145,7 @@ pub fn start_with_store(
     let https = server::bind(&config.listen.https, count, &mut inherited)?;
     let http = server::bind(&config.listen.http, count, &mut inherited)?;
     inherited.finish()?;
+    let admin = Admin::open(config, Arc::clone(&gate), Arc::clone(&shared))?;
     let sockets: Vec<Sockets> = https.into_iter().zip(http).map(|(https, http)| Sockets { https, http }).collect();
     let https = sockets.first().map_or_else(Vec::new, |sockets| server::addresses(&sockets.https));
     let http = sockets.first().map_or_else(Vec::new, |sockets| server::addresses(&sockets.http));
@@ -144,6 +160,7 @@ pub fn start_with_store(
     control.spawn(Arc::clone(&tls).follow_files(Arc::clone(&clock)));
     let watched = Arc::clone(&shared);
     control.spawn(async move { watched.beats.report().await });
+    control.block_on(async { admin.serve() }).map_err(StartError::Thread)?;
     let mut workers = Vec::new();
     for (number, sockets) in sockets.into_iter().enumerate() {
         workers.push(server::start_worker(&shared, number, sockets).map_err(StartError::Thread)?);
@@ -155,9 +172,10 @@ pub fn start_with_store(
         clock,
         listen: config.listen.clone(),
         store: config.store.clone(),
+        admin: config.admin.clone(),
         reloading: Mutex::default(),
     });
-    Ok(Running { https, http, parts, workers, control })
+    Ok(Running { https, http, admin: admin.places(), parts, workers, control, _admin: admin })
 }
 
 /// Tells a running Vestibule from another thread to take a new configuration or to stop.
@@ -179,6 +197,8 @@ impl Remote {
             ("listen.http", parts.listen.http != config.listen.http),
             ("listen.workers", parts.listen.workers != config.listen.workers),
             ("store.url", parts.store != config.store),
+            ("admin.listen", parts.admin.listen != config.admin.listen),
+            ("admin.token", parts.admin.token != config.admin.token),
         ];
         let changed: Vec<_> = fixed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect();
         if !changed.is_empty() {

@@ -5,7 +5,7 @@
 //!
 //! - [`policy`] *decides*: plain functions over plain values. No socket, no file, no clock, no
 //!   randomness, no TOML. `now` is a parameter.
-//! - the shell ([`server`], [`proxy`], [`store`]) does I/O and decides nothing.
+//! - the shell ([`server`], [`proxy`], [`store`], [`admin`]) does I/O and decides nothing.
 //! - one pipeline function (`proxy::Worker::exchange`) calls both in turn and is the description of
 //!   the program; its order is the security argument.
 //!
@@ -16,6 +16,7 @@
 //! - [`policy`] knows no I/O,
 //! - [`store`] knows no HTTP.
 
+pub mod admin;
 pub mod app;
 pub mod cert;
 pub mod cli;

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod run;
+mod sessions;
 
 use std::io::ErrorKind;
 use std::io::Write;
@@ -88,6 +89,13 @@ enum Command {
         /// Host names and addresses [default: localhost 127.0.0.1 ::1].
         names: Vec<String>,
     },
+    /// List, show and end the sessions of the running proxy.
+    Sessions {
+        #[command(flatten)]
+        file: File,
+        #[command(subcommand)]
+        action: sessions::Sessions,
+    },
     /// Print the JSON Schema of proxy.toml.
     Schema,
     /// Print shell completions.
@@ -108,6 +116,7 @@ pub fn main() -> ExitCode {
             Ok(made) => say(&format!("{made}\n"), ExitCode::SUCCESS),
             Err(error) => failed(&error),
         },
+        Command::Sessions { file, action } => sessions::run(action, File { config: file.config.or(outer.config) }),
         Command::Schema => say(&format!("{:#}\n", config::schema()), ExitCode::SUCCESS),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -141,7 +150,7 @@ fn check(path: &Path) -> ExitCode {
     say(&format!("{text}\n{} is valid, with {count}.\n", path.display()), ExitCode::from(FAILED))
 }
 
-fn plural(count: usize, word: &str) -> String {
+pub(super) fn plural(count: usize, word: &str) -> String {
     if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
 }
 

@@ -20,6 +20,7 @@ use crate::cli::failed;
 use crate::cli::not_started;
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::config::ListenAddress;
 use crate::telemetry;
 use crate::telemetry::Audit;
 use crate::telemetry::Levels;
@@ -53,6 +54,7 @@ pub(super) fn run(path: &Path) -> ExitCode {
             site = site.origin.to_text(),
             https = ?running.https,
             http = ?running.http,
+            admin = (!running.admin.is_empty()).then(|| list(&running.admin)),
             csrf_exempt = (!exempt.is_empty()).then(|| exempt.join(", ")),
             config = %path.display()
         );
@@ -67,6 +69,10 @@ pub(super) fn run(path: &Path) -> ExitCode {
     running.wait();
     tracing::info!(event = "stopped");
     ExitCode::SUCCESS
+}
+
+fn list(places: &[ListenAddress]) -> String {
+    places.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The signals that mean something.

@@ -163,8 +163,8 @@ pub(super) const KEYS: &[Key] = &[
     key("timeouts", "first_byte", Kind::DurationOrOff, "\"60s\"", "From the request to the head of the answer."),
     key("timeouts", "tunnel_idle", Kind::DurationOrOff, "\"15m\"", "Tunnel without data."),
     key("timeouts", "drain", Kind::Duration, "\"30s\"", "From the stop signal to cutting what is left."),
-    later("admin", "listen", Kind::Text, "", "Where the admin interface listens."),
-    later("admin", "token", Kind::Text, "", "Its token."),
+    key("admin", "listen", Kind::Texts, "", "unix:PATH, or addresses and ports of this machine that need a token, or \"off\"; a unix socket beside the store when not given."),
+    key("admin", "token", Kind::Text, "", "Where the token for addresses is: env:NAME or file:PATH; at least 128 bits."),
     key("log", "format", Kind::Choice(&["auto", "text", "json"]), "\"auto\"", "Text on a terminal, else JSON."),
     key("log", "level", Kind::Choice(&["error", "warn", "info", "debug", "trace"]), "\"info\"", "How much is logged."),
     key("log", "access", Kind::Flag, "true", "Whether requests are logged."),
@@ -242,4 +242,6 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("site.headers", "add", "{ Referrer-Policy = \"same-origin\" }"),
     ("site.headers", "remove", "\"X-Powered-By\""),
     ("csrf", "exempt", "\"POST /hook\""),
+    ("admin", "listen", "[\"unix:/run/vestibule/admin.sock\", \"127.0.0.1:9090\"]"),
+    ("admin", "token", "\"env:VESTIBULE_ADMIN_TOKEN\""),
 ];

@@ -11,6 +11,7 @@ use crate::config::ListenAddress;
 use crate::config::LogFormat;
 use crate::config::LogSettings;
 use crate::config::TlsSettings;
+use crate::config::admin::read_admin;
 use crate::config::reader::Reader;
 use crate::config::section::Section;
 use crate::config::session::Lifetimes;
@@ -40,11 +41,10 @@ pub(super) fn read_file<'a>(reader: &'a Reader<'a>, table: &'a DeTable<'a>) -> C
     let timeouts = read_timeouts(&file.section("timeouts", "timeouts"));
     let log = read_log(&file.section("log", "log"));
     let store = read_store(&file.section("store", "store"));
-    // Only looked into for keys that cannot be used.
-    let _ = file.section("admin", "admin");
+    let admin = read_admin(&file.section("admin", "admin"));
     let shared = Shared { session, csrf, limits: limits.clone() };
     let sites = read_sites(&file, &shared);
-    Config { listen, tls, sites, store, limits, timeouts, log }
+    Config { file: reader.path(), listen, tls, sites, store, limits, timeouts, admin, log }
 }
 
 fn read_sites(file: &Section<'_>, shared: &Shared) -> Vec<Site> {

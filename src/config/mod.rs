@@ -1,5 +1,6 @@
 //! `proxy.toml`: the only road from text to finished values.
 
+mod admin;
 mod catalogue;
 mod contradictions;
 mod explain;
@@ -30,6 +31,9 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+
+pub use self::admin::AdminListen;
+pub use self::admin::AdminSettings;
 
 use crate::config::reader::Reader;
 use crate::policy::site::Limits;
@@ -116,6 +120,8 @@ pub struct LogSettings {
 /// The whole file, finished: everything in it is valid.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The file, as it was named.
+    pub file: PathBuf,
     /// `[listen]`
     pub listen: Listen,
     /// `[tls]`
@@ -128,6 +134,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[timeouts]`
     pub timeouts: Timeouts,
+    /// `[admin]`
+    pub admin: AdminSettings,
     /// `[log]`
     pub log: LogSettings,
 }
@@ -190,10 +198,12 @@ impl Config {
         self.sites.iter().fold(self.limits.clone(), widest)
     }
 
-    /// The same with sessions that end with the process, whatever the file says: for the demo.
+    /// The same with sessions that end with the process and nobody to administer them, whatever the file
+    /// says: for the demo.
     #[must_use]
     pub fn in_memory(self) -> Self {
-        Self { store: StoreSettings::Memory, ..self }
+        let admin = AdminSettings { listen: AdminListen::At(Vec::new()), token: None };
+        Self { store: StoreSettings::Memory, admin, ..self }
     }
 
     /// The effective policy in plain words, for `check`.

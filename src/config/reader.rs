@@ -21,7 +21,7 @@ struct Problem {
 
 /// The text that is read, and everything found wrong with it so far.
 pub(super) struct Reader<'a> {
-    file: String,
+    path: PathBuf,
     text: &'a str,
     directory: PathBuf,
     /// Whether files that are named must exist.
@@ -32,7 +32,7 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(super) fn new(path: &Path, text: &'a str, looks_at_files: bool) -> Self {
         let directory = path.parent().unwrap_or_else(|| Path::new("")).to_owned();
-        Self { file: path.display().to_string(), text, directory, looks_at_files, problems: RefCell::new(Vec::new()) }
+        Self { path: path.to_owned(), text, directory, looks_at_files, problems: RefCell::new(Vec::new()) }
     }
 
     /// Notes a problem; `help` may be empty.
@@ -45,6 +45,11 @@ impl<'a> Reader<'a> {
     pub(super) fn report_hidden(&self, span: Range<usize>, message: impl Into<String>, help: impl Into<String>) {
         let problem = Problem { span, message: message.into(), help: help.into(), hide: true };
         self.problems.borrow_mut().push(problem);
+    }
+
+    /// The file that is read, as it was named.
+    pub(super) fn path(&self) -> PathBuf {
+        self.path.clone()
     }
 
     /// Relative paths are relative to the directory of the file.
@@ -74,7 +79,7 @@ impl<'a> Reader<'a> {
         let line_end = self.text[start..].find('\n').map_or(self.text.len(), |at| start + at);
         let line = self.text[..line_start].matches('\n').count() + 1;
         let column = self.text[line_start..start].chars().count() + 1;
-        let mut out = format!("{}:{line}:{column}: {}", self.file, problem.message);
+        let mut out = format!("{}:{line}:{column}: {}", self.path.display(), problem.message);
         let source = self.text[line_start..line_end].trim_end();
         // What is wrong with the file as a whole has no line.
         let has_place = problem.span != (0..0);

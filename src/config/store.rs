@@ -85,7 +85,7 @@ fn complete(section: &Section<'_>, url: RedisSettings, span: std::ops::Range<usi
     StoreSettings::Redis(RedisSettings { password, ca, prefix: prefix.to_owned(), ..url })
 }
 
-fn secret(text: &str, resolve: impl Fn(&str) -> PathBuf) -> Option<Secret> {
+pub(super) fn secret(text: &str, resolve: impl Fn(&str) -> PathBuf) -> Option<Secret> {
     match text.split_once(':') {
         Some(("env", name)) if !name.is_empty() => Some(Secret::Environment(name.to_owned())),
         Some(("file", path)) if !path.is_empty() => Some(Secret::File(resolve(path))),

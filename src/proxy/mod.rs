@@ -19,6 +19,7 @@ mod link;
 mod local;
 mod login;
 mod logout;
+mod oversight;
 mod pool;
 mod reply;
 mod sending;
@@ -239,7 +240,7 @@ impl Gate {
     }
 
     /// Ends a session everywhere: record, streams, audit. `tombstone` for logins and logouts; `by` is the
-    /// request that ends it, if any.
+    /// request that ends it, if any. Whether there was one.
     async fn end(
         &self,
         key: &SessionKey,
@@ -247,13 +248,13 @@ impl Gate {
         tombstone: bool,
         now: Timestamp,
         by: &Context,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let ended = self.store.remove(key, tombstone, now).await?;
         self.streams.end(key);
-        if let Some(session) = ended {
-            self.ended(key, &session, reason, by);
+        if let Some(session) = &ended {
+            self.ended(key, session, reason, by);
         }
-        Ok(())
+        Ok(ended.is_some())
     }
 
     /// The same for a session that a login replaces: whoever gets the record gets its cookies.

@@ -30,6 +30,7 @@ use crate::policy::location::InnerHost;
 use crate::policy::relax::Relaxed;
 use crate::policy::session::EndReason;
 use crate::policy::session::Life;
+use crate::policy::session::Outline;
 use crate::policy::session::SessionRules;
 use crate::policy::site::Limits;
 use crate::policy::site::Site;
@@ -190,11 +191,7 @@ impl Snapshot {
 
     /// Whether a session's time is up. One whose site is no longer configured waits for its absolute end.
     pub(super) fn expiry(&self, site: &str, life: Life, now: Timestamp) -> Option<EndReason> {
-        let rules = self.sites.values().find_map(|place| match place {
-            Place::Site(live) if *live.name == *site => Some(&live.rules),
-            Place::Site(_) | Place::Alias(_) => None,
-        });
-        match rules {
+        match self.session_rules(site) {
             Some(rules) => lifecycle::expiry(life, rules, now),
             None => (now >= life.absolute_end).then_some(EndReason::Absolute),
         }
@@ -206,6 +203,16 @@ impl Snapshot {
             Place::Site(site) => Some(site),
             Place::Alias(_) => None,
         })
+    }
+
+    /// When a session ends without further activity.
+    pub(super) fn end_of(&self, session: &Outline) -> Timestamp {
+        let idle = self.session_rules(&session.site).map(|rules| lifecycle::idle_limit(session.life(), rules));
+        idle.map_or(session.absolute_end, |idle| session.absolute_end.min(session.seen.plus(idle)))
+    }
+
+    fn session_rules(&self, site: &str) -> Option<&SessionRules> {
+        self.sites().find(|live| *live.name == *site).map(|live| &*live.rules)
     }
 
     /// Those of all sites.

@@ -163,6 +163,13 @@ async fn the_sessions_of_a_user_are_known(store: Arc<dyn SessionStore>) {
     assert_eq!(store.by_user("alice", Some("https://third.test")).await.unwrap(), []);
 }
 
+async fn a_store_that_works_is_ready(store: Arc<dyn SessionStore>) {
+    // S192
+    assert!(store.ready().await.is_ok());
+    assert_eq!(store.create(&handle(1), of("alice"), IDLE).await.unwrap(), Presence::Present);
+    assert!(store.ready().await.is_ok());
+}
+
 /// All pages of a list, each of about `limit`.
 async fn listed(store: &dyn SessionStore, user: Option<&str>, limit: usize) -> BTreeSet<SessionKey> {
     let mut page = store.list(user, None, limit).await.unwrap().unwrap();
@@ -327,6 +334,7 @@ contract! {
     a_list_leaves_nothing_out_while_others_come_and_go
     a_session_is_found_by_its_public_handle
     sessions_are_counted_by_site_and_kind
+    a_store_that_works_is_ready
     the_least_recently_used_anonymous_session_goes
     a_sweep_frees_what_has_expired
 }

@@ -2,6 +2,7 @@
 //! disk; logins, rotations, vault changes and ends are on the disk before they are answered, touches
 //! a second later. After a restart a record stays sealed until someone presents its selector.
 
+use std::future::ready;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,6 +148,10 @@ impl SessionStore for FileStore {
 
     fn find<'a>(&'a self, session_ref: &'a str) -> Reply<'a, Option<SessionKey>> {
         self.memory.find(session_ref)
+    }
+
+    fn ready(&self) -> Reply<'_, ()> {
+        Box::pin(ready(self.journal.ready()))
     }
 
     fn population<'a>(&'a self, site: &'a str) -> Reply<'a, Population> {

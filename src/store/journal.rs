@@ -15,6 +15,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::thread::JoinHandle;
@@ -151,6 +153,8 @@ enum Order {
 pub(super) struct Journal {
     orders: mpsc::Sender<Order>,
     touched: Arc<Mutex<BTreeSet<SessionKey>>>,
+    /// Whether the last commit failed; it is tried again every second.
+    failing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -162,6 +166,7 @@ impl Journal {
         let content = read_all(&database).map_err(damaged)?;
         let (orders, received) = mpsc::channel();
         let touched = Arc::<Mutex<BTreeSet<_>>>::default();
+        let failing = Arc::<AtomicBool>::default();
         let mut owed = BTreeMap::new();
         for (key, stored) in content {
             match sealed::read_outline(&stored.readable, stored.seen) {
@@ -178,9 +183,10 @@ impl Journal {
             database: Some(database),
             owed,
             touched: Arc::clone(&touched),
+            failing: Arc::clone(&failing),
         };
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || writer.run(&received));
-        Ok(Self { orders, touched, thread: Some(thread.map_err(OpenError::Thread)?) })
+        Ok(Self { orders, touched, failing, thread: Some(thread.map_err(OpenError::Thread)?) })
     }
 
     /// Writes what memory now has of a key; with its handle the whole record, else only its chain, or
@@ -195,6 +201,12 @@ impl Journal {
     /// The same without waiting, for what need not be on the disk at once.
     pub(super) fn write_later(&self, key: &SessionKey) {
         let _best_effort = self.orders.send(Order::Write { key: *key, handle: None, ack: None });
+    }
+
+    /// Whether the last commit came to be.
+    pub(super) fn ready(&self) -> Result<(), StoreError> {
+        let failing = self.failing.load(Ordering::Relaxed);
+        if failing { Err(StoreError::Unavailable("the last commit failed".into())) } else { Ok(()) }
     }
 
     /// Notes activity; written within a second.
@@ -220,6 +232,7 @@ struct Writer {
     /// What is not on the disk yet: a logout that the disk refused is still carried out later.
     owed: BTreeMap<SessionKey, Owed>,
     touched: Arc<Mutex<BTreeSet<SessionKey>>>,
+    failing: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -267,6 +280,7 @@ impl Writer {
             return;
         }
         let committed = self.try_commit();
+        self.failing.store(committed.is_err(), Ordering::Relaxed);
         match &committed {
             Ok(()) => self.owed.clear(),
             Err(error) => {

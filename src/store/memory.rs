@@ -403,6 +403,10 @@ impl SessionStore for MemoryStore {
         Box::pin(ready(Ok(found.map(|slot| *slot.key()))))
     }
 
+    fn ready(&self) -> Reply<'_, ()> {
+        Box::pin(ready(Ok(())))
+    }
+
     fn population<'a>(&'a self, site: &'a str) -> Reply<'a, Population> {
         Box::pin(ready(Ok(self.index.population(site))))
     }

@@ -149,6 +149,8 @@ pub trait SessionStore: Send + Sync + 'static {
     fn list<'a>(&'a self, user: Option<&'a str>, from: Option<&'a str>, limit: usize) -> Reply<'a, Option<Page>>;
     /// The key of the session with this public handle. May look at all keys: never on the way of a request.
     fn find<'a>(&'a self, session_ref: &'a str) -> Reply<'a, Option<SessionKey>>;
+    /// Whether it answers, and lately could keep what it was given; cheap.
+    fn ready(&self) -> Reply<'_, ()>;
     /// How many sessions a site has; cheap.
     fn population<'a>(&'a self, site: &'a str) -> Reply<'a, Population>;
     /// Removes the least recently used anonymous session of a site and says what it was.
@@ -177,7 +179,10 @@ pub fn open(settings: &StoreSettings) -> Result<Arc<dyn SessionStore>, OpenError
     match settings {
         StoreSettings::Memory => Ok(Arc::new(MemoryStore::default())),
         StoreSettings::File(Some(path)) => Ok(Arc::new(FileStore::open(path)?)),
-        StoreSettings::File(None) => Ok(Arc::new(FileStore::open(&usual_place()?)?)),
+        StoreSettings::File(None) => {
+            let directory = usual_directory().ok_or(OpenError::NoPlace)?;
+            Ok(Arc::new(FileStore::open(&directory.join("sessions.redb"))?))
+        }
         StoreSettings::Redis(settings) => Ok(Arc::new(RedisStore::open(settings)?)),
     }
 }
@@ -194,10 +199,9 @@ pub fn check(settings: &StoreSettings) -> Result<(), OpenError> {
 }
 
 /// Where a service keeps its state: what systemd says, else the XDG base directories.
-fn usual_place() -> Result<PathBuf, OpenError> {
+pub fn usual_directory() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let directory = variable("STATE_DIRECTORY")
+    variable("STATE_DIRECTORY")
         .or_else(|| variable("XDG_STATE_HOME").map(|directory| directory.join("vestibule")))
-        .or_else(|| variable("HOME").map(|home| home.join(".local/state/vestibule")));
-    directory.map(|directory| directory.join("sessions.redb")).ok_or(OpenError::NoPlace)
+        .or_else(|| variable("HOME").map(|home| home.join(".local/state/vestibule")))
 }

@@ -173,6 +173,17 @@ pub enum Audit<'a> {
         /// Its path.
         path: &'a str,
     },
+    /// An administrator ended sessions.
+    AdminRevoked {
+        /// Who.
+        actor: &'a str,
+        /// Whose sessions: of one handle, of a user, all.
+        scope: &'a str,
+        /// How many there were.
+        count: usize,
+    },
+    /// Somebody with a wrong token.
+    AdminRefused,
     /// A closed path.
     AccessDenied {
         /// Which.
@@ -343,11 +354,13 @@ pub fn audit(context: &Context, event: &Audit<'_>) {
         | Audit::ClientStalled
         | Audit::UpstreamDown { .. }
         | Audit::UpstreamUp { .. }
-        | Audit::StoreFailed { .. }
+        | Audit::StoreFailed { .. } => service_event(context, event),
+        Audit::AdminRevoked { .. }
+        | Audit::AdminRefused
         | Audit::ConfigReloaded { .. }
         | Audit::ConfigRefused { .. }
         | Audit::CertificateReloaded { .. }
-        | Audit::CertificateRefused { .. } => service_event(context, event),
+        | Audit::CertificateRefused { .. } => operator_event(context, event),
     }
 }
 
@@ -419,6 +432,18 @@ fn service_event(context: &Context, event: &Audit<'_>) {
         }
         Audit::UpstreamUp { upstream } => emit!(info, context, "upstream.up", upstream = upstream),
         Audit::StoreFailed { error } => emit!(error, context, "store.failed", error = ErrorChain(*error).to_string()),
+        _ => {}
+    }
+}
+
+/// What operators did, or tried.
+#[allow(clippy::wildcard_enum_match_arm)] // The caller's match is the exhaustive one.
+fn operator_event(context: &Context, event: &Audit<'_>) {
+    match event {
+        Audit::AdminRevoked { actor, scope, count } => {
+            emit!(warn, context, "admin.revoked", actor = actor, scope = scope, count = count);
+        }
+        Audit::AdminRefused => emit!(warn, context, "admin.refused", help = "a wrong token for the admin interface"),
         Audit::ConfigReloaded { path } => emit!(info, context, "config.reloaded", file = path.display().to_string()),
         Audit::ConfigRefused { path, error } => emit!(
             error,

@@ -45,9 +45,10 @@ const NO_HTTP: &[&str] = &["http", "http_body", "http_body_util", "hyper", "hype
 #[rustfmt::skip]
 pub const LAYERS: &[Layer] = &[
     Layer { module: "main", may: &["cli"], never: &[] },
-    Layer { module: "cli", may: &["app", "cert", "clock", "config", "demo", "telemetry"], never: &[] },
+    Layer { module: "cli", may: &["admin", "app", "cert", "clock", "config", "demo", "telemetry"], never: &[] },
     Layer { module: "demo", may: &["app", "cert", "clock", "config", "telemetry"], never: &[] },
-    Layer { module: "app", may: &["clock", "config", "proxy", "server", "store"], never: &[] },
+    Layer { module: "app", may: &["admin", "clock", "config", "proxy", "server", "store"], never: &[] },
+    Layer { module: "admin", may: &["clock", "config", "policy", "proxy", "server", "store", "telemetry"], never: &[] },
     Layer { module: "server", may: &["clock", "config", "policy", "proxy", "telemetry"], never: &[] },
     Layer { module: "proxy", may: &["clock", "config", "policy", "store", "telemetry"], never: &[] },
     Layer { module: "telemetry", may: &["config", "policy", "store"], never: &["tokio", "hyper"] },

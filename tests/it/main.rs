@@ -5,6 +5,7 @@
 
 mod access;
 mod activity;
+mod admin;
 mod answers;
 mod apps;
 mod audit;

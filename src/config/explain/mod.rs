@@ -7,6 +7,7 @@ mod words;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::config::AdminListen;
 use crate::config::Config;
 use crate::config::ListenAddress;
 
@@ -63,6 +64,7 @@ fn general(config: &Config) -> Vec<String> {
         }
         StoreSettings::Redis(settings) => redis(settings),
     });
+    all.push(administration(config));
     all.push(site::limits(&config.limits));
     all.push(waits(config));
     let (access, queries) = (config.log.access, config.log.queries);
@@ -91,6 +93,18 @@ fn redis(settings: &RedisSettings) -> String {
         "Sessions are kept in {place}{way}, under keys that begin with {:?}; all Vestibules there share them.",
         settings.prefix
     )
+}
+
+fn administration(config: &Config) -> String {
+    let token = config.admin.token.as_ref().map_or_else(String::new, |token| format!(", with the token in {token}"));
+    match (&config.admin.listen, &config.store) {
+        (AdminListen::Usual, StoreSettings::File(_)) => "Is administered through admin.sock beside them.".to_owned(),
+        (AdminListen::Usual, StoreSettings::Memory | StoreSettings::Redis(_)) => {
+            "Is administered through a unix socket in the runtime directory.".to_owned()
+        }
+        (AdminListen::At(places), _) if places.is_empty() => "Cannot be administered while it runs.".to_owned(),
+        (AdminListen::At(places), _) => format!("Is administered through {}{token}.", addresses(places)),
+    }
 }
 
 fn waits(config: &Config) -> String {

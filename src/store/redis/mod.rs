@@ -238,6 +238,11 @@ impl SessionStore for RedisStore {
         Box::pin(self.shared.find(session_ref))
     }
 
+    fn ready(&self) -> Reply<'_, ()> {
+        // A question about nothing: it takes the same way as all others.
+        Box::pin(async move { self.shared.population("").await.map(drop) })
+    }
+
     fn population<'a>(&'a self, site: &'a str) -> Reply<'a, Population> {
         Box::pin(self.shared.population(site))
     }

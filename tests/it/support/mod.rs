@@ -1,6 +1,7 @@
 //! The harness: [`Vestibule`] in front of a scripted [`Upstream`], visited by a [`Browser`].
 
 mod browser;
+pub mod desk;
 mod form;
 pub mod frames;
 mod process;
@@ -30,6 +31,7 @@ use vestibule::clock::ManualClock;
 use vestibule::clock::SystemClock;
 use vestibule::clock::Timestamp;
 use vestibule::config::Config;
+use vestibule::config::ListenAddress;
 use vestibule::store::SessionStore;
 use vestibule::store::memory::MemoryStore;
 
@@ -96,6 +98,7 @@ pub struct Vestibule {
     pub clock: ManualClock,
     pub https: SocketAddr,
     pub http: SocketAddr,
+    pub admin: Vec<ListenAddress>,
     upstream: String,
 }
 
@@ -140,8 +143,8 @@ impl Vestibule {
         let running = tokio::task::spawn_blocking(starting).await.unwrap();
         let (https, http) = (running.https[0], running.http[0]);
         let browser = Browser::new(https);
-        let remote = running.remote();
-        let proxy = Self { remote, running: Some(running), clock, https, http, upstream: String::new() };
+        let (remote, admin) = (running.remote(), running.admin.clone());
+        let proxy = Self { remote, running: Some(running), clock, https, http, admin, upstream: String::new() };
         (proxy, browser)
     }
 
@@ -213,6 +216,9 @@ pub const LISTEN: &str = r#"
 https   = "127.0.0.1:0"
 http    = "127.0.0.1:0"
 workers = 1
+
+[admin]
+listen = "off"
 "#;
 
 /// The finished settings of a whole file.

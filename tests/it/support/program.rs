@@ -84,6 +84,22 @@ impl Program {
         self.child.id()
     }
 
+    /// Runs the program once more, with these arguments and the same file; exit code, standard output,
+    /// standard error.
+    pub fn ask(&self, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = Command::new(BINARY);
+        let place = self.directory.path();
+        let output = command.args(arguments).current_dir(place).env("XDG_STATE_HOME", place).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    /// The same; exit code, and all that it said.
+    pub fn says(&self, arguments: &[&str]) -> (i32, String) {
+        let (code, out, complaints) = self.ask(arguments);
+        (code, out + &complaints)
+    }
+
     /// Sends a signal.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.id().to_string()]).status().unwrap();

@@ -114,6 +114,10 @@ impl SessionStore for BrokenStore {
         self.answer(|| self.inner.find(session_ref))
     }
 
+    fn ready(&self) -> Reply<'_, ()> {
+        self.answer(|| self.inner.ready())
+    }
+
     fn population<'a>(&'a self, site: &'a str) -> Reply<'a, Population> {
         self.answer(|| self.inner.population(site))
     }
