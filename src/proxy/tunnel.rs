@@ -17,11 +17,13 @@ use http::header;
 use http::request::Parts;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
 use tokio::io::ReadBuf;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -41,9 +43,12 @@ const CLOSE_TIME: Duration = Duration::from_millis(500);
 pub(super) struct Asking {
     pub(super) handshake: Handshake,
     protocol: Option<Protocol>,
-    switch: OnUpgrade,
+    switch: Switch,
     _open: Option<KeptOpen>,
 }
+
+/// A connection that may become a tunnel.
+struct Switch(Option<OnUpgrade>);
 
 impl Asking {
     /// Takes out of a request what makes it a handshake, if it is one. From here on one over HTTP/2 is
@@ -52,8 +57,8 @@ impl Asking {
         let protocol = request.extensions.remove::<Protocol>();
         let word = protocol.as_ref().map(Protocol::as_str);
         let handshake = Handshake::of(&request.method, request.version, &request.headers, word)?;
-        let asking =
-            Self { handshake, protocol, switch: request.extensions.remove()?, _open: request.extensions.remove() };
+        let switch = Switch(Some(request.extensions.remove()?));
+        let asking = Self { handshake, protocol, switch, _open: request.extensions.remove() };
         if handshake == Handshake::Connect {
             request.method = Method::GET;
             // What follows is the tunnel's, whatever this says.
@@ -65,6 +70,27 @@ impl Asking {
     /// Whether it asks for what there is. `offered`: WebSockets over HTTP/2.
     pub(super) fn check(&self, headers: &HeaderMap, offered: bool) -> Result<(), NoWebSocket> {
         self.handshake.check(headers, self.protocol.as_ref().map(Protocol::as_str), offered)
+    }
+}
+
+impl Switch {
+    /// The tunnel, once the answer that opens it has been sent.
+    async fn opened(mut self) -> Option<Upgraded> {
+        self.0.take()?.await.ok()
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        let (Some(refused), Ok(runtime)) = (self.0.take(), Handle::try_current()) else { return };
+        // A connection that ends with the refusal is handed over as if it were a tunnel, with no goodbye
+        // of TLS. One that goes on is not.
+        runtime.spawn(async move {
+            if let Ok(rest) = refused.await {
+                let (read, write) = tokio::io::split(TokioIo::new(rest));
+                close(read, write, &[]).await;
+            }
+        });
     }
 }
 
@@ -87,7 +113,7 @@ impl Tunnel {
     /// Runs until it is over. Every way it ends is an ordinary one.
     pub(super) async fn run(self) {
         let Self { client: Asking { switch, _open, .. }, upstream, lease, guard, mut pulse, idle, stopping } = self;
-        let (Ok(client), Ok(upstream)) = tokio::join!(switch, upstream) else { return };
+        let (Some(client), Ok(upstream)) = tokio::join!(switch.opened(), upstream) else { return };
         let (mut client_read, mut client_write) = tokio::io::split(TokioIo::new(client));
         let (mut upstream_read, mut upstream_write) = tokio::io::split(TokioIo::new(upstream));
         let (mut up, mut down) = (Progress::default(), Progress::default());

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use futures_util::SinkExt;
 use http::StatusCode;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -186,6 +188,26 @@ async fn a_refused_handshake_is_an_ordinary_answer() {
     assert!(answers.starts_with("HTTP/1.1 404 ") && answers.contains("HTTP/1.1 200 OK"), "{answers}");
     let next = app.upstream.last();
     assert_eq!((next.target.as_str(), next.header("x-forwarded-user")), ("/public/next", None));
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_with_a_refusal_ends_in_order() {
+    // S122
+    let (_app, _proxy, browser) = logged_in(SITE).await;
+    let cookie = format!("Cookie: __Host-session={}\r\n", browser.session().unwrap());
+    for (cookie, path, expected) in [("", "/ws", "401"), (cookie.as_str(), "/not/found", "404")] {
+        let mut stream = browser.connect(b"http/1.1").await;
+        let handshake = format!(
+            "GET {path} HTTP/1.1\r\nHost: app.test\r\nOrigin: https://app.test\r\n{cookie}Connection: Upgrade, close\r\n\
+             Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x\r\n\r\n"
+        );
+        stream.write_all(handshake.as_bytes()).await.unwrap();
+
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("a clean end of TLS");
+
+        assert_eq!(&answer[9..12], expected.as_bytes());
+    }
 }
 
 #[tokio::test]
