@@ -42,7 +42,7 @@ pub(super) fn read_file<'a>(reader: &'a Reader<'a>, table: &'a DeTable<'a>) -> C
     let log = read_log(&file.section("log", "log"));
     let store = read_store(&file.section("store", "store"));
     let admin = read_admin(&file.section("admin", "admin"));
-    let shared = Shared { session, csrf, limits: limits.clone() };
+    let shared = Shared { session, csrf, limits: limits.clone(), client_ca: !tls.client_ca.is_empty() };
     let sites = read_sites(&file, &shared);
     Config { file: reader.path(), listen, tls, sites, store, limits, timeouts, admin, log }
 }
@@ -115,7 +115,14 @@ fn read_pair(section: &Section<'_>) -> Option<CertificatePair> {
 fn read_tls(section: &Section<'_>) -> TlsSettings {
     let mut pairs: Vec<_> = read_pair(section).into_iter().collect();
     pairs.extend(section.sections("extra", "tls.extra").iter().filter_map(read_pair));
-    TlsSettings { pairs, only_tls13: section.choice("min_version", &[("1.2", false), ("1.3", true)], false) }
+    if section.items("client_ca").is_some_and(|items| items.is_empty()) {
+        section.problem("client_ca", "tls.client_ca is empty", "remove it, or write the path of a PEM file");
+    }
+    TlsSettings {
+        pairs,
+        client_ca: section.files("client_ca", "write the path of a PEM file"),
+        only_tls13: section.choice("min_version", &[("1.2", false), ("1.3", true)], false),
+    }
 }
 
 /// `[limits]`, or `[site.limits]` over it.

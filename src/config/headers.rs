@@ -113,7 +113,11 @@ fn response_header(text: &str) -> Result<HeaderName, Wrong> {
 }
 
 /// `[site.identity]`
-pub(super) fn read_identity(section: &Section<'_>) -> IdentityHeaders {
+pub(super) fn read_identity(section: &Section<'_>, client_ca: bool) -> IdentityHeaders {
+    if section.has("client_certificate") && !client_ca {
+        let help = "write client_ca in [tls]: whose certificates are taken";
+        section.problem("client_certificate", "site.identity.client_certificate needs tls.client_ca", help);
+    }
     // An application reads `X-User` and `X_User` as one (S65).
     let folded = |name: &HeaderName| name.as_str().replace('_', "-");
     let mut taken: Vec<String> = Vec::new();
@@ -139,6 +143,7 @@ pub(super) fn read_identity(section: &Section<'_>) -> IdentityHeaders {
         user: read("user_header", Some("x-forwarded-user")).unwrap_or(HeaderName::from_static("x-forwarded-user")),
         session_ref: read("session_ref", None),
         auth_time: read("auth_time", None),
+        client_certificate: read("client_certificate", None),
     }
 }
 

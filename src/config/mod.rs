@@ -89,6 +89,8 @@ pub struct CertificatePair {
 pub struct TlsSettings {
     /// The first is the default; the others are chosen by SNI.
     pub pairs: Vec<CertificatePair>,
+    /// Files with the authorities of client certificates; when there are any, every client needs one.
+    pub client_ca: Vec<PathBuf>,
     /// `min_version = "1.3"`.
     pub only_tls13: bool,
 }

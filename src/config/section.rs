@@ -302,11 +302,22 @@ impl<'a> Section<'a> {
     /// The path of a file, which must exist when files are looked at.
     pub(super) fn file(&self, key: &str, remedy: &str) -> Option<PathBuf> {
         let found = self.text(key)?;
+        Some(self.path(key, &found, remedy))
+    }
+
+    /// One or several of them.
+    pub(super) fn files(&self, key: &str, remedy: &str) -> Vec<PathBuf> {
+        let found = self.texts(key).unwrap_or_default();
+        found.iter().map(|found| self.path(key, found, remedy)).collect()
+    }
+
+    fn path(&self, key: &str, found: &Text<'_>, remedy: &str) -> PathBuf {
         let path = self.reader.resolve(found.text);
         if found.text.is_empty() || self.reader.misses(&path) {
-            self.reader.report(found.span, format!("{}: there is no file {}", self.full(key), path.display()), remedy);
+            let message = format!("{}: there is no file {}", self.full(key), path.display());
+            self.reader.report(found.span.clone(), message, remedy);
         }
-        Some(path)
+        path
     }
 
     /// Each text, read by `parse`, whose error is the message and help.

@@ -39,6 +39,8 @@ pub(super) struct Shared {
     pub(super) session: Lifetimes,
     pub(super) csrf: CsrfRules,
     pub(super) limits: Limits,
+    /// Whether clients show certificates.
+    pub(super) client_ca: bool,
 }
 
 /// One site; `None` when it has no usable origin.
@@ -78,7 +80,7 @@ pub(super) fn read_site(section: &Section<'_>, shared: &Shared) -> Option<Site> 
         login: logins.iter().filter_map(|(_, rule)| rule.clone()).collect(),
         logout: logouts.iter().filter_map(|(_, rule)| rule.clone().map(Arc::new)).collect(),
         access: read_access(&section.section("access", "site.access")),
-        identity: read_identity(&section.section("identity", "site.identity")),
+        identity: read_identity(&section.section("identity", "site.identity"), shared.client_ca),
         cookies: read_cookies(&section.section("cookies", "site.cookies"), &session.cookie.name),
         headers: read_headers(&section.section("headers", "site.headers"), is_local),
         csrf: read_csrf(&section.section("csrf", "site.csrf"), &shared.csrf),

@@ -167,13 +167,14 @@ fn carries_authorization(headers: &HeaderMap) -> bool {
 }
 
 /// Whether the `Origin` of an upgrade is the site's own. Browsers always send one: without it only
-/// clients without Fetch Metadata pass, and those with cookies only if `unlabelled` ones may (S119).
-pub fn upgrade_origin_allowed(rules: &CsrfRules, headers: &HeaderMap, origin: &Origin) -> bool {
+/// clients without Fetch Metadata pass, and those with cookies or a certificate only if `unlabelled` ones
+/// may (S119).
+pub fn upgrade_origin_allowed(rules: &CsrfRules, headers: &HeaderMap, origin: &Origin, certificate: bool) -> bool {
     if headers.contains_key(header::ORIGIN) {
         return single(headers, &header::ORIGIN).is_some_and(|sent| is_origin(sent, origin));
     }
     let is_browser = headers.contains_key(FETCH_SITE) || headers.contains_key(FETCH_MODE);
-    !is_browser && (rules.allow_unlabelled || !headers.contains_key(header::COOKIE))
+    !is_browser && (rules.allow_unlabelled || !(certificate || headers.contains_key(header::COOKIE)))
 }
 
 /// What kind of request the browser says this is; decides between a redirect and a 401 (VR-07).
@@ -321,13 +322,15 @@ mod tests {
     fn websockets_come_from_our_own_pages() {
         // S119, VR-06
         let mut rules = CsrfRules { mode: CsrfMode::Off, allow_unlabelled: false, exempt: Vec::new() };
-        let allowed = |lines: &[(&'static str, &str)]| upgrade_origin_allowed(&rules, &headers(lines), &origin());
+        let allowed =
+            |lines: &[(&'static str, &str)]| upgrade_origin_allowed(&rules, &headers(lines), &origin(), false);
         assert!(allowed(&[COOKIE, ("origin", "https://app.test")]));
         assert!(!allowed(&[COOKIE, ("origin", "https://evil.test")]));
         assert!(!allowed(&[COOKIE]));
         assert!(allowed(&[]));
         rules.allow_unlabelled = true;
-        let allowed = |lines: &[(&'static str, &str)]| upgrade_origin_allowed(&rules, &headers(lines), &origin());
+        let allowed =
+            |lines: &[(&'static str, &str)]| upgrade_origin_allowed(&rules, &headers(lines), &origin(), false);
         assert!(allowed(&[COOKIE]));
         assert!(!allowed(&[COOKIE, ("sec-fetch-mode", "websocket")]));
         assert!(!allowed(&[COOKIE, ("origin", "null")]));

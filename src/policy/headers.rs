@@ -14,6 +14,7 @@ use http::Version;
 use http::header;
 use http::header::HeaderName;
 
+use crate::policy::certificate::Certificate;
 use crate::policy::client::Client;
 use crate::policy::relax::Relaxed;
 use crate::policy::relax::Rule;
@@ -39,11 +40,14 @@ pub struct IdentityHeaders {
     pub session_ref: Option<HeaderName>,
     /// Header with the authentication time, Unix seconds.
     pub auth_time: Option<HeaderName>,
+    /// Header with the client's certificate, or the name in it.
+    pub client_certificate: Option<HeaderName>,
 }
 
 impl IdentityHeaders {
     fn names(&self) -> impl Iterator<Item = &HeaderName> {
-        [Some(&self.user), self.session_ref.as_ref(), self.auth_time.as_ref()].into_iter().flatten()
+        let optional = [&self.session_ref, &self.auth_time, &self.client_certificate];
+        std::iter::once(&self.user).chain(optional.into_iter().flatten())
     }
 
     fn is_one(&self, name: &str) -> bool {
@@ -98,6 +102,8 @@ pub struct Forwarding<'a> {
     pub public: &'a PublicOrigin,
     /// The request's version, for `Via`.
     pub version: Version,
+    /// The certificate that the client has shown.
+    pub certificate: Option<&'a Certificate>,
     /// The user, if any, with session ref and authentication time.
     pub identity: Option<&'a Identity>,
 }
@@ -263,6 +269,11 @@ pub fn forward_request(headers: &mut HeaderMap, identity: &IdentityHeaders, forw
     // Removed before they are set: a copy that survives when there is no user is a forged one (VR-54).
     for name in identity.names() {
         headers.remove(name);
+    }
+    if let Some((name, certificate)) = identity.client_certificate.as_ref().zip(forwarding.certificate)
+        && let Some(value) = certificate.header_value(name)
+    {
+        headers.insert(name.clone(), value);
     }
     if let Some(who) = forwarding.identity {
         headers.insert(identity.user.clone(), who.header.clone());

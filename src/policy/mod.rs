@@ -4,6 +4,7 @@
 pub mod access;
 pub mod admit;
 pub mod binding;
+pub mod certificate;
 pub mod chain;
 pub mod client;
 pub mod cookie;

@@ -98,6 +98,7 @@ mod tests {
             user: HeaderName::from_static("x-forwarded-user"),
             session_ref: Some(HeaderName::from_static("session-handle")),
             auth_time: None,
+            client_certificate: None,
         };
         let mut trailers = HeaderMap::new();
         trailers.append(name, HeaderValue::from_static("value"));

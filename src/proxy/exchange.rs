@@ -20,6 +20,7 @@ use crate::clock::Timestamp;
 use crate::policy::access::AmbiguousPaths;
 use crate::policy::admit;
 use crate::policy::admit::Refusal;
+use crate::policy::certificate::Certificate;
 use crate::policy::client;
 use crate::policy::client::Client;
 use crate::policy::cookie;
@@ -125,6 +126,14 @@ impl Trace {
         }
     }
 
+    /// From here on it is known which site it is for.
+    fn is_about(&mut self, place: Option<&Place>) {
+        if let Some(Place::Site(site) | Place::Alias(site)) = place {
+            self.site = Some(Arc::clone(site));
+            self.context.site = Some(Arc::clone(&site.name));
+        }
+    }
+
     /// One line per failure, at the level of who is to blame.
     pub(super) fn report(&self, failure: &Failure) {
         let event = match (failure.blame(), failure) {
@@ -173,6 +182,7 @@ pub(super) struct Exchange<'a> {
     pub(super) now: Timestamp,
     pub(super) peer: IpAddr,
     pub(super) client: Client,
+    pub(super) certificate: Option<Arc<Certificate>>,
     pub(super) method: Method,
     pub(super) version: Version,
     pub(super) target: Target,
@@ -235,10 +245,7 @@ impl<'a> Exchange<'a> {
         let body = Upload::new(body, parts.version, &parts.headers);
         let authority = message::authority(parts.version, &parts.uri, &parts.headers)?;
         let place = snapshot.place(&authority);
-        if let Some(Place::Site(site) | Place::Alias(site)) = place {
-            trace.site = Some(Arc::clone(site));
-            trace.context.site = Some(Arc::clone(&site.name));
-        }
+        trace.is_about(place);
         let (limits, relaxed) = snapshot.rules_of(place);
         message::check(&parts.method, parts.version, &parts.uri, &parts.headers, limits, relaxed)?;
         let raw = message::target(&parts.uri);
@@ -265,6 +272,7 @@ impl<'a> Exchange<'a> {
         Ok(Opened::Exchange(Box::new(Self {
             now: worker.gate.clock.now(),
             peer: peer.ip(),
+            certificate: peer.certificate.clone(),
             client,
             kind: csrf::kind(&parts.headers),
             route: Route::of(&site.site, &parts.method, &target),
@@ -291,7 +299,8 @@ impl<'a> Exchange<'a> {
     /// The CSRF filter (product 3.7).
     pub(super) fn refuse_cross_site(&mut self) -> Option<Response<Body>> {
         let rules = &self.site.site.csrf;
-        if self.asking.is_some() && !csrf::upgrade_origin_allowed(rules, &self.headers, &self.site.site.origin) {
+        let (origin, client_certificate) = (&self.site.site.origin, self.certificate.is_some());
+        if self.asking.is_some() && !csrf::upgrade_origin_allowed(rules, &self.headers, origin, client_certificate) {
             // No mode lets it pass: scripts of other sites could read what comes back (S119).
             return Some(self.cross_site(CrossSite::Origin, true));
         }
@@ -306,7 +315,7 @@ impl<'a> Exchange<'a> {
             origin: &self.site.site.origin,
             login_or_logout: route.may_log_in_or_out(&self.site.site, &self.method, &self.target, &self.headers),
             basic_login: route.basic_login,
-            client_certificate: false,
+            client_certificate,
         };
         let verdict = csrf::judge(rules, facts);
         let CsrfVerdict::Fails(cross_site) = verdict else {

@@ -216,6 +216,7 @@ impl Exchange<'_> {
                 peer: self.peer,
                 public: &self.site.public,
                 version: self.version,
+                certificate: self.certificate.as_deref(),
                 identity,
             },
         );

@@ -62,6 +62,7 @@ use crate::clock::Clock;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::policy::admit;
+use crate::policy::certificate::Certificate;
 use crate::policy::headers;
 use crate::policy::session::EndReason;
 use crate::policy::session::Handle;
@@ -102,6 +103,8 @@ pub struct Peer {
     /// The sites' hosts that share the connection's certificate: requests for others do not belong
     /// on it (S111).
     pub hosts: Arc<HashSet<String>>,
+    /// The certificate that the client has shown.
+    pub certificate: Option<Arc<Certificate>>,
 }
 
 impl Peer {

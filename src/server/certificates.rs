@@ -43,6 +43,15 @@ pub enum CertificateError {
         #[source]
         source: BadCertificate,
     },
+    /// No authority in the file, or one that is broken.
+    #[error("{path} has no usable certificate authorities: it must be PEM")]
+    NoAuthority {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: BadCertificate,
+    },
     /// No private key in the file, or one that is broken.
     #[error("{path} has no usable private key: it must be PEM, without a passphrase")]
     NoKey {
@@ -153,7 +162,7 @@ fn date(time: UnixTime) -> String {
     OffsetDateTime::from_unix_timestamp(seconds).map_or_else(|_| "?".to_owned(), |time| time.date().to_string())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
     std::fs::read(path).map_err(|source| CertificateError::Unreadable { path: path.to_owned(), source })
 }
 
@@ -230,34 +239,51 @@ fn covers(pattern: &str, host: &str) -> bool {
     parent.is_some() && parent == rest
 }
 
-/// A pair of files that is followed.
-pub(super) struct Followed {
-    pub(super) pair: CertificatePair,
+/// Files that belong together.
+pub(super) trait Files {
+    fn paths(&self) -> Vec<&Path>;
+}
+
+impl Files for CertificatePair {
+    fn paths(&self) -> Vec<&Path> {
+        vec![&self.certificate, &self.key]
+    }
+}
+
+impl Files for Vec<PathBuf> {
+    fn paths(&self) -> Vec<&Path> {
+        self.iter().map(PathBuf::as_path).collect()
+    }
+}
+
+/// Files that are followed.
+pub(super) struct Followed<F> {
+    pub(super) files: F,
     /// What the files looked like when they were last taken or refused.
     known: Look,
     /// What they looked like at the last look, if that was something new.
     changing: Option<Look>,
 }
 
-/// Inode, length and change time of both files: enough to see that one was written, replaced, or
+/// Inode, length and change time of each file: enough to see that one was written, replaced, or
 /// given another owner or mode.
-type Look = [Option<(u64, u64, i64, i64)>; 2];
+type Look = Vec<Option<(u64, u64, i64, i64)>>;
 
-impl Followed {
+impl<F: Files + Clone> Followed<F> {
     /// Begins to follow; to be called before the files are read, so that no change is missed.
-    pub(super) fn begin(pair: &CertificatePair) -> Self {
-        Self { pair: pair.clone(), known: look(pair), changing: None }
+    pub(super) fn begin(files: &F) -> Self {
+        Self { files: files.clone(), known: look(files), changing: None }
     }
 
     /// Whether the files have changed and come to rest: the same at two looks. Key and certificate
     /// are seldom written in one instant.
     pub(super) fn has_settled(&mut self) -> bool {
-        let now = look(&self.pair);
+        let now = look(&self.files);
         if now == self.known {
             self.changing = None;
             return false;
         }
-        if self.changing != Some(now) {
+        if self.changing.as_ref() != Some(&now) {
             self.changing = Some(now);
             return false;
         }
@@ -267,11 +293,12 @@ impl Followed {
     }
 }
 
-fn look(pair: &CertificatePair) -> Look {
-    [&pair.certificate, &pair.key].map(|path| {
+fn look(files: &impl Files) -> Look {
+    let one = |path: &Path| {
         let file = std::fs::metadata(path).ok()?;
         Some((file.ino(), file.len(), file.ctime(), file.ctime_nsec()))
-    })
+    };
+    files.paths().into_iter().map(one).collect()
 }
 
 #[cfg(test)]

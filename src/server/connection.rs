@@ -39,6 +39,7 @@ use crate::server::activity::Activity;
 use crate::server::activity::Overdue;
 use crate::server::activity::Patience;
 use crate::server::activity::Sending;
+use crate::server::clients;
 use crate::server::door::Admitted;
 use crate::server::door::Permit;
 use crate::server::entrance;
@@ -92,7 +93,12 @@ async fn serve(
     let stream = match accepted {
         Ok(stream) => stream,
         Err(error) => {
-            tracing::debug!(event = "tls.handshake_failed", client = ?address, error = %error);
+            if clients::is_refusal(&error) {
+                let client = address.map(|address| tracing::field::display(address.ip()));
+                tracing::info!(event = "tls.client_refused", client, error = %error);
+            } else {
+                tracing::debug!(event = "tls.handshake_failed", client = ?address, error = %error);
+            }
             return;
         }
     };
@@ -102,7 +108,7 @@ async fn serve(
     let is_http2 = session.alpn_protocol() == Some(b"h2");
     let hosts = shared.tls.hosts_sharing(session.server_name());
     let has_websockets = is_http2 && shared.gate.offers_websockets(&hosts);
-    let peer = Arc::new(Peer { address, hosts });
+    let peer = Arc::new(Peer { address, hosts, certificate: clients::certificate(session) });
     let stop = worker.stopping().clone();
     let service = service(worker, peer, activity.clone());
     let header = (!is_http2).then_some(timeouts.header);

@@ -4,6 +4,7 @@
 mod activity;
 mod alive;
 mod certificates;
+mod clients;
 mod connection;
 mod door;
 mod entrance;

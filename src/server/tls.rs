@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -15,17 +16,20 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::ClientHello;
+use rustls::server::NoServerSessionStorage;
 use rustls::server::ProducesTickets;
 use rustls::server::ResolvesServerCert;
 use rustls::sign::CertifiedKey;
 
 use crate::clock::Clock;
 use crate::clock::Timestamp;
+use crate::config::CertificatePair;
 use crate::config::Config;
 use crate::server::certificates::CertificateError;
 use crate::server::certificates::Certificates;
 use crate::server::certificates::Certified;
 use crate::server::certificates::Followed;
+use crate::server::clients;
 use crate::telemetry;
 use crate::telemetry::Audit;
 
@@ -65,15 +69,24 @@ pub struct Tls {
     tickets: Arc<dyn ProducesTickets>,
     certificates: Arc<ArcSwap<Certificates>>,
     config: ArcSwap<ServerConfig>,
-    /// One for each certificate, in the same order; held while certificates are exchanged.
-    followed: Mutex<Vec<Followed>>,
+    /// Held while certificates are exchanged.
+    sources: Mutex<Sources>,
 }
 
 /// What a reload of the configuration would change; see [`Tls::prepare`].
 pub struct Prepared {
     certificates: Certificates,
     config: ServerConfig,
-    followed: Vec<Followed>,
+    sources: Sources,
+}
+
+/// Where certificates come from, and what else a handshake depends on.
+struct Sources {
+    /// One for each certificate, in the same order.
+    pairs: Vec<Followed<CertificatePair>>,
+    /// The authorities of clients.
+    authorities: Followed<Vec<PathBuf>>,
+    only_tls13: bool,
 }
 
 impl Tls {
@@ -84,11 +97,11 @@ impl Tls {
     pub fn new(config: &Config) -> Result<Arc<Self>, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tickets = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-        let (certificates, followed) = load(config, &provider)?;
+        let (certificates, sources) = load(config, &provider)?;
         let certificates = Arc::new(ArcSwap::from_pointee(certificates));
-        let server = server_config(&provider, &tickets, &certificates, config.tls.only_tls13)?;
-        let (config, followed) = (ArcSwap::from_pointee(server), Mutex::new(followed));
-        Ok(Arc::new(Self { provider, tickets, certificates, config, followed }))
+        let server = server_config(&provider, &tickets, &certificates, &sources)?;
+        let (config, sources) = (ArcSwap::from_pointee(server), Mutex::new(sources));
+        Ok(Arc::new(Self { provider, tickets, certificates, config, sources }))
     }
 
     /// The settings for the next handshake.
@@ -108,9 +121,9 @@ impl Tls {
 
     /// What is wrong with the certificates although they can be served.
     pub fn warnings(&self, now: Timestamp) -> Vec<String> {
-        let followed = self.followed();
-        let exposed = followed.iter().filter(|followed| is_exposed(&followed.pair.key)).map(|followed| {
-            let key = followed.pair.key.display();
+        let sources = self.sources();
+        let exposed = sources.pairs.iter().filter(|pair| is_exposed(&pair.files.key)).map(|pair| {
+            let key = pair.files.key.display();
             format!("tls.key: others on this machine can read {key}: chmod 600 {key}")
         });
         let certificates = self.certificates.load();
@@ -125,17 +138,17 @@ impl Tls {
     /// # Errors
     /// When a file cannot be used.
     pub fn prepare(&self, config: &Config) -> Result<Prepared, TlsError> {
-        let (certificates, followed) = load(config, &self.provider)?;
-        let config = server_config(&self.provider, &self.tickets, &self.certificates, config.tls.only_tls13)?;
-        Ok(Prepared { certificates, config, followed })
+        let (certificates, sources) = load(config, &self.provider)?;
+        let config = server_config(&self.provider, &self.tickets, &self.certificates, &sources)?;
+        Ok(Prepared { certificates, config, sources })
     }
 
     /// Puts what was prepared in force.
     pub fn apply(&self, prepared: Prepared) {
-        let mut followed = self.followed();
+        let mut sources = self.sources();
         self.certificates.store(Arc::new(prepared.certificates));
         self.config.store(Arc::new(prepared.config));
-        *followed = prepared.followed;
+        *sources = prepared.sources;
     }
 
     /// Follows the certificate files for ever.
@@ -156,21 +169,24 @@ impl Tls {
     /// not keep the others from being renewed.
     pub fn look(&self, now: Timestamp) {
         let mut changed = false;
-        for (place, followed) in self.followed().iter_mut().enumerate() {
-            if !followed.has_settled() {
+        let mut sources = self.sources();
+        for (place, pair) in sources.pairs.iter_mut().enumerate() {
+            if !pair.has_settled() {
                 continue;
             }
-            let (context, path) = (telemetry::Context::default(), followed.pair.certificate.as_path());
-            match Certified::load(&followed.pair, &self.provider) {
-                Ok(certified) => {
-                    let certificates = self.certificates.load().with(place, certified);
-                    self.certificates.store(Arc::new(certificates));
-                    telemetry::audit(&context, &Audit::CertificateReloaded { path });
-                    changed = true;
-                }
-                Err(error) => telemetry::audit(&context, &Audit::CertificateRefused { path, error: &error }),
-            }
+            let renewed = Certified::load(&pair.files, &self.provider).map(|certified| {
+                let certificates = self.certificates.load().with(place, certified);
+                self.certificates.store(Arc::new(certificates));
+            });
+            changed |= renewed.is_ok();
+            say(&pair.files.certificate, renewed.map_err(TlsError::from));
         }
+        if sources.authorities.has_settled() {
+            let renewed = server_config(&self.provider, &self.tickets, &self.certificates, &sources)
+                .map(|config| self.config.store(Arc::new(config)));
+            say(sources.authorities.files.first().map_or_else(|| Path::new(""), PathBuf::as_path), renewed);
+        }
+        drop(sources);
         if changed {
             self.say_warnings(now);
         }
@@ -183,18 +199,31 @@ impl Tls {
         }
     }
 
-    fn followed(&self) -> MutexGuard<'_, Vec<Followed>> {
-        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sources(&self) -> MutexGuard<'_, Sources> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn load(config: &Config, provider: &CryptoProvider) -> Result<(Certificates, Vec<Followed>), TlsError> {
-    let followed = config.tls.pairs.iter().map(Followed::begin).collect();
+/// Logs what became of a file that has changed.
+fn say(path: &Path, renewed: Result<(), TlsError>) {
+    let context = telemetry::Context::default();
+    match renewed {
+        Ok(()) => telemetry::audit(&context, &Audit::CertificateReloaded { path }),
+        Err(error) => telemetry::audit(&context, &Audit::CertificateRefused { path, error: &error }),
+    }
+}
+
+fn load(config: &Config, provider: &CryptoProvider) -> Result<(Certificates, Sources), TlsError> {
+    let sources = Sources {
+        pairs: config.tls.pairs.iter().map(Followed::begin).collect(),
+        authorities: Followed::begin(&config.tls.client_ca),
+        only_tls13: config.tls.only_tls13,
+    };
     let load = |pair| Certified::load(pair, provider).map(Arc::new);
     let pairs = config.tls.pairs.iter().map(load).collect::<Result<_, _>>()?;
     let origins = config.sites.iter().flat_map(|site| std::iter::once(&site.origin).chain(&site.aliases));
     let hosts = origins.map(|origin| origin.host.clone()).collect();
-    Ok((Certificates::new(pairs, hosts), followed))
+    Ok((Certificates::new(pairs, hosts), sources))
 }
 
 /// Whether others than its owner can read a key (S132).
@@ -206,17 +235,32 @@ fn server_config(
     provider: &Arc<CryptoProvider>,
     tickets: &Arc<dyn ProducesTickets>,
     certificates: &Arc<ArcSwap<Certificates>>,
-    only_tls13: bool,
+    sources: &Sources,
 ) -> Result<ServerConfig, TlsError> {
-    let versions: &[&rustls::SupportedProtocolVersion] =
-        if only_tls13 { &[&rustls::version::TLS13] } else { &[&rustls::version::TLS13, &rustls::version::TLS12] };
-    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
-        .with_protocol_versions(versions)?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Resolver(Arc::clone(certificates))));
+    let versions: &[&rustls::SupportedProtocolVersion] = if sources.only_tls13 {
+        &[&rustls::version::TLS13]
+    } else {
+        &[&rustls::version::TLS13, &rustls::version::TLS12]
+    };
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider)).with_protocol_versions(versions)?;
+    let resolver = Arc::new(Resolver(Arc::clone(certificates)));
+    let mut config = match clients::verifier(&sources.authorities.files, provider)? {
+        Some(verifier) => {
+            let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(resolver);
+            // A resumed session has the certificate of an earlier handshake, which nobody verifies again:
+            // it may have expired, or its authority may be gone.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+            config
+        }
+        None => {
+            let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
+            // Stateless tickets whose keys rotate by themselves (S130); early data stays off (S131).
+            config.ticketer = Arc::clone(tickets);
+            config.send_tls13_tickets = 1;
+            config
+        }
+    };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    // Stateless tickets whose keys rotate by themselves (S130); early data stays off (S131).
-    config.ticketer = Arc::clone(tickets);
-    config.send_tls13_tickets = 1;
     Ok(config)
 }

@@ -14,6 +14,7 @@ mod binding;
 mod bodies;
 mod certificates;
 mod cli;
+mod client_certificates;
 mod cookies;
 mod corpus;
 mod csrf;

@@ -45,6 +45,10 @@ fn general(config: &Config) -> Vec<String> {
     let certificates = join(config.tls.pairs.iter().map(|pair| pair.certificate.display().to_string()));
     let mut all =
         vec![format!("Serves https on {}: {versions}, with {certificates}.", addresses(&config.listen.https))];
+    if !config.tls.client_ca.is_empty() {
+        let files = join(config.tls.client_ca.iter().map(|path| path.display().to_string()));
+        all.push(format!("Clients get in only with a certificate of an authority in {files}."));
+    }
     if !config.listen.http.is_empty() {
         all.push(format!("Redirects http on {} to https.", addresses(&config.listen.http)));
     }

@@ -204,8 +204,15 @@ fn csrf(site: &Site) -> String {
 
 fn headers(site: &Site) -> Vec<String> {
     let identity = &site.identity;
-    let further =
-        [("the session's public handle", &identity.session_ref), ("the time of the login", &identity.auth_time)];
+    let certificate = match &identity.client_certificate {
+        Some(name) if name == "client-cert" => "the client's certificate",
+        Some(_) | None => "the name in the client's certificate",
+    };
+    let further = [
+        ("the session's public handle", &identity.session_ref),
+        ("the time of the login", &identity.auth_time),
+        (certificate, &identity.client_certificate),
+    ];
     let further: Vec<_> = further
         .into_iter()
         .filter_map(|(what, name)| name.as_ref().map(|name| format!(", {what} in {}", title(name))))

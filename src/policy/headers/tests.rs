@@ -12,6 +12,7 @@ fn names() -> IdentityHeaders {
         user: HeaderName::from_static("x-auth-user"),
         session_ref: Some(HeaderName::from_static("x-auth-session")),
         auth_time: Some(HeaderName::from_static("x-auth-time")),
+        client_certificate: None,
     }
 }
 
@@ -37,7 +38,14 @@ fn forwarded(lines: &[(&str, &str)], trusted: bool, identity: Option<&Identity>)
     clean_request(&mut headers, &names(), client(trusted), &Relaxed::NONE);
     let peer = if trusted { [10, 0, 0, 1].into() } else { client(trusted).address };
     let public = PublicOrigin::of(&origin);
-    let forwarding = Forwarding { client: client(trusted), peer, public: &public, version: Version::HTTP_2, identity };
+    let forwarding = Forwarding {
+        client: client(trusted),
+        peer,
+        public: &public,
+        version: Version::HTTP_2,
+        certificate: None,
+        identity,
+    };
     forward_request(&mut headers, &names(), forwarding);
     headers
 }
