@@ -272,6 +272,8 @@ impl Exchange<'_> {
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let mut headers = std::mem::take(response.headers_mut());
         self.clean(&mut headers);
+        // Neither a 101 nor what answers a CONNECT has one (RFC 9110 8.6, S100).
+        headers.remove(header::CONTENT_LENGTH);
         self.take_cookies(&mut headers).await?;
         self.rotate(&headers, false).await?;
         match client.handshake {

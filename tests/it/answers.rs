@@ -212,3 +212,42 @@ async fn lines_of_one_name_keep_their_order_and_a_date_is_added() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_end_that_is_none_is_no_end_for_http_1_0_either() {
+    // S99: nothing but the end of the connection tells these clients that it was all.
+    let part = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n";
+    for (answer, is_whole) in [(part.to_owned(), false), (format!("{part}0\r\n\r\n"), true)] {
+        let app = Wire::start(move |_, mut stream| {
+            let answer = answer.clone();
+            async move {
+                read_head(&mut stream).await;
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        })
+        .await;
+        let (_proxy, browser) = Vestibule::at(&app.url(), SITE).await;
+        let mut stream = browser.connect(b"http/1.1").await;
+        stream.write_all(b"GET /public/x HTTP/1.0\r\nHost: app.test\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        let ended = stream.read_to_end(&mut answer).await;
+        assert_eq!(ended.is_ok(), is_whole, "{}", String::from_utf8_lossy(&answer));
+    }
+}
+
+#[tokio::test]
+async fn a_switch_of_protocols_has_no_length() {
+    // S100 (RFC 9110 8.6)
+    let app = answering(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n\r\n",
+    )
+    .await;
+    let (_proxy, browser) = Vestibule::at(&app.url(), SITE).await;
+    let mut stream = browser.connect(b"http/1.1").await;
+    let handshake = "GET /public/x HTTP/1.1\r\nHost: app.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+                     Origin: https://app.test\r\nSec-WebSocket-Version: 13\r\n\
+                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(handshake.as_bytes()).await.unwrap();
+    let head = read_head(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 101 ") && !head.to_lowercase().contains("content-length"), "{head}");
+}

@@ -300,3 +300,28 @@ async fn chunk_extensions_and_trailers_are_bounded() {
     }
     assert!(app.received().is_empty());
 }
+
+#[tokio::test]
+async fn a_body_reaches_the_application_with_whatever_method() {
+    // S93
+    let app = Upstream::plain().await;
+    let (_proxy, browser) = Vestibule::in_front_of(&app).await;
+    for method in ["GET", "HEAD", "DELETE", "OPTIONS", "SEARCH", "POST"] {
+        for (lines, body) in
+            [("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n"), ("Content-Length: 5\r\n", "hello")]
+        {
+            let answers = statuses(&browser, &followed(&format!("{method} /public/x"), lines, body)).await;
+            assert_eq!(answers, [200, 200], "{method} {lines}");
+            let received = app.received();
+            let [.., first, second] = &received[..] else { panic!("{received:?}") };
+            assert_eq!((first.method.as_str(), first.body.as_str()), (method, "hello"), "{lines}");
+            assert_eq!((second.target.as_str(), second.body.as_str()), ("/public/next", ""));
+        }
+        let (mut sender, body) = http_body_util::channel::Channel::<bytes::Bytes>::new(2);
+        sender.send_data("hello".into()).await.unwrap();
+        drop(sender);
+        let request = http::Request::builder().method(method).uri("/public/x").header("origin", "https://app.test");
+        let answer = browser.clone().over_http2().open(request.body(body).unwrap()).await;
+        assert_eq!((answer.status().as_u16(), app.last().body.as_str()), (200, "hello"), "{method} over HTTP/2");
+    }
+}
