@@ -217,10 +217,10 @@ impl Browser {
         use tokio::io::AsyncReadExt;
         use tokio::io::AsyncWriteExt;
         let mut stream = self.connect(b"http/1.1").await;
-        stream.write_all(bytes).await.unwrap();
-        stream.flush().await.unwrap();
         let mut answer = Vec::new();
-        // A connection that is cut is an answer, too.
+        // A connection that is cut is an answer, too, also before all has been sent.
+        let _ = stream.write_all(bytes).await;
+        let _ = stream.flush().await;
         let _ = stream.read_to_end(&mut answer).await;
         String::from_utf8_lossy(&answer).into_owned()
     }
