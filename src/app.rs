@@ -124,6 +124,9 @@ pub fn check(config: &Config, now: Timestamp) -> Result<Vec<String>, StartError>
 /// # Errors
 /// When something the configuration names cannot be used.
 pub fn start(config: &Config, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
+    if let Some(warning) = server::descriptors::take_all(config) {
+        tracing::warn!(event = "descriptors.few", help = warning);
+    }
     start_with_store(config, store::open(&config.store)?, clock)
 }
 
