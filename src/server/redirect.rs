@@ -1,4 +1,4 @@
-//! The plain listener: it only sends page loads to the configured origin (S134).
+//! The plain listener: it only sends page loads to the configured origin (S134, S165).
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -102,6 +102,7 @@ fn refusal(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }

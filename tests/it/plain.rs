@@ -109,6 +109,11 @@ async fn nothing_else_is_answered_in_the_clear() {
         let (status, head, _) = send(proxy.http, &request).await;
         assert!((400..500).contains(&status), "{status} for {:.40}", request);
         assert!(!head.contains("location") && head.contains("connection: close"), "{head}");
+        for line in
+            ["content-type: text/plain; charset=utf-8", "x-content-type-options: nosniff", "cache-control: no-store"]
+        {
+            assert!(head.contains(line), "S165: {head}");
+        }
     }
     assert!(app.received().is_empty());
 }
