@@ -34,6 +34,9 @@ pub(super) struct Stream {
     inner: Source,
     idle: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// How many bytes must come before the timer starts anew, and how many have.
+    pace: usize,
+    moved: usize,
     limit: Option<u64>,
     lease: Option<Lease>,
     bound: Option<Bound>,
@@ -53,6 +56,8 @@ impl Stream {
             inner: inner.into(),
             idle,
             timer: None,
+            pace: 0,
+            moved: 0,
             limit: None,
             lease: None,
             bound: None,
@@ -72,6 +77,12 @@ impl Stream {
     /// Lets trailers pass, as far as these rules do.
     pub(super) fn with_trailers(mut self, rules: Option<&Arc<TrailerRules>>) -> Self {
         self.trailers = rules.cloned();
+        self
+    }
+
+    /// Fails also when less than `bytes` come for `idle`, unless that is all.
+    pub(super) fn with_pace(mut self, bytes: usize) -> Self {
+        self.pace = bytes;
         self
     }
 
@@ -181,7 +192,10 @@ impl Stream {
         loop {
             match Pin::new(&mut self.inner).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.timer = None;
+                    self.moved += frame.data_ref().map_or(0, Bytes::len);
+                    if self.moved >= self.pace {
+                        (self.timer, self.moved) = (None, 0);
+                    }
                     self.release_at_end();
                     if let Some(passes) = self.pass(frame) {
                         return Poll::Ready(Some(passes));

@@ -23,6 +23,7 @@ use crate::policy::path::Target;
 use crate::policy::relax::Relaxed;
 use crate::policy::relax::Rule;
 use crate::policy::session::Identity;
+use crate::policy::site::UpstreamProtocol;
 use crate::policy::vault;
 use crate::policy::vault::CookieContext;
 use crate::policy::vault::Vault;
@@ -34,6 +35,7 @@ use crate::proxy::failure::Failure;
 use crate::proxy::flow::Stream;
 use crate::proxy::pool::Lease;
 use crate::proxy::reply;
+use crate::proxy::source::LEAST;
 use crate::proxy::source::Source;
 use crate::proxy::source::Upload;
 use crate::proxy::streams::Bound;
@@ -92,13 +94,22 @@ impl Exchange<'_> {
             let Some(rest) = ahead.rest else { return Ok(Body::bytes(ahead.bytes)) };
             let read = ahead.bytes.len() as u64;
             let stream = Stream::new(rest, self.snapshot.timeouts.body_idle).with_prefix(ahead.bytes);
-            return self.limited(stream.with_bound(bound), read);
+            return self.limited(stream.with_pace(self.pace()).with_bound(bound), read);
         }
         let Some(body) = self.body.take().map(Source::from).filter(|body| !http_body::Body::is_end_stream(body)) else {
             return Ok(Body::empty());
         };
-        let stream = Stream::new(body, self.snapshot.timeouts.body_idle).with_bound(bound);
+        let stream = Stream::new(body, self.snapshot.timeouts.body_idle).with_pace(self.pace()).with_bound(bound);
         self.limited(stream.with_trailers(self.site.trailers.as_ref()), 0)
+    }
+
+    /// How much a client must send at least in the time that it has. Over HTTP/2 to the application a
+    /// body may be one side of a conversation, as in gRPC.
+    fn pace(&self) -> usize {
+        match self.site.site.upstream_protocol {
+            UpstreamProtocol::Http1 => LEAST,
+            UpstreamProtocol::Http2 => 0,
+        }
     }
 
     /// Applies the body limit to a stream of which `read` bytes are in its prefix.

@@ -13,12 +13,17 @@ use http_body::Frame;
 use http_body::SizeHint;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use crate::proxy::body::BodyError;
 
 /// How much of a refused body is read away, and for how long.
 const DRAIN_LIMIT: usize = 10 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// What a client must send at least in the time that it has, unless that is all: a byte now and then
+/// would hold what waits for it for ever (S172).
+pub(super) const LEAST: usize = 1024;
 
 /// A body that was read up to a limit in order to be judged.
 pub(super) struct ReadAhead {
@@ -31,23 +36,30 @@ pub(super) struct ReadAhead {
 /// Reads at most `limit` bytes; what is beyond stays in `rest`.
 ///
 /// # Errors
-/// When the sender breaks off or pauses for longer than `idle`.
+/// When the sender breaks off, or sends less than `pace` bytes for longer than `idle`.
 pub(super) async fn read_ahead(
     body: impl Into<Source>,
     limit: usize,
     idle: Option<Duration>,
+    pace: usize,
 ) -> Result<ReadAhead, BodyError> {
     use http_body_util::BodyExt;
     let mut body = body.into();
     let mut bytes = bytes::BytesMut::new();
+    let deadline = || idle.map(|idle| Instant::now() + idle);
+    let (mut until, mut moved) = (deadline(), 0);
     loop {
-        let frame = match idle {
-            Some(idle) => tokio::time::timeout(idle, body.frame()).await.map_err(|_| BodyError::Idle)?,
+        let frame = match until {
+            Some(until) => tokio::time::timeout_at(until, body.frame()).await.map_err(|_| BodyError::Idle)?,
             None => body.frame().await,
         };
         let Some(frame) = frame else { return Ok(ReadAhead { bytes: bytes.freeze(), rest: None }) };
         let Ok(data) = frame?.into_data() else { continue };
         bytes.extend_from_slice(&data);
+        moved += data.len();
+        if moved >= pace {
+            (until, moved) = (deadline(), 0);
+        }
         if bytes.len() > limit {
             return Ok(ReadAhead { bytes: bytes.freeze(), rest: Some(body) });
         }

@@ -50,10 +50,12 @@ mod paths;
 mod plain;
 mod properties;
 mod readme;
+mod redirects;
 mod relaxing;
 mod rotation;
 mod signals;
 mod sites;
+mod slow;
 mod streaming;
 #[allow(dead_code, unused_imports)] // The harness is ahead of the tests that use it.
 mod support;
