@@ -35,7 +35,7 @@ async fn what_is_not_public_needs_a_session() {
 
 #[tokio::test]
 async fn page_loads_are_redirected_and_nothing_else_is() {
-    // S52, VR-07; product 3.4
+    // S52, S156, VR-07; product 3.4
     let app = Upstream::plain().await;
     let (_proxy, browser) = Vestibule::in_front_of(&app).await;
     let html = ("accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8");

@@ -208,6 +208,29 @@ async fn a_client_that_makes_us_cancel_what_it_asks_for_is_cut() {
 }
 
 #[tokio::test]
+async fn a_connection_has_as_many_streams_as_it_was_told() {
+    // S114
+    let (app, program) = start().await;
+    let already = app.received().len();
+    let mut raw = Raw::connect(program.https, &[]).await;
+    let said = raw.next(SETTINGS, 0).await.unwrap().payload;
+    let said: Vec<_> =
+        said.chunks(6).map(|entry| (entry[1], u32::from_be_bytes(entry[2..].try_into().unwrap()))).collect();
+    // SETTINGS_MAX_CONCURRENT_STREAMS; SETTINGS_MAX_HEADER_LIST_SIZE: head, target, 32 bytes a field.
+    for expected in [(3, 100), (6, 32 * 1024 + 8 * 1024 + 100 * 32)] {
+        assert!(said.contains(&expected), "{said:?}");
+    }
+
+    for stream in streams().take(101) {
+        raw.send(&Frame::request(stream, "GET", "/public/endless")).await.unwrap();
+    }
+    let refused = raw.next(RST_STREAM, 201).await.unwrap();
+
+    assert_eq!(refused.payload, [0, 0, 0, 7], "REFUSED_STREAM");
+    eventually("the others are asked for", || app.received().len() == already + 100).await;
+}
+
+#[tokio::test]
 async fn a_client_without_a_window_holds_little_and_not_for_long() {
     // S115: a hundred large files, none of them taken.
     let (app, program) = start().await;

@@ -237,7 +237,7 @@ async fn a_next_page_that_says_nothing_is_no_login() {
 
         assert_eq!(browser.post("/app/login", &[("u", "alice")]).await.status, 302);
 
-        assert_eq!(app.received().len(), 2, "no redirect is followed");
+        assert_eq!(app.received().len(), 2, "S158: no redirect is followed");
         assert_eq!(browser.session(), None);
     }
     let (_proxy, mut browser, app) =
