@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::pin::pin;
 use std::sync::Arc;
@@ -58,13 +59,20 @@ impl Http2 {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(HEADER_LIST)
             .max_send_buf_size(SEND_BUFFER)
+            // What still comes for clients that have left is counted for good: it would cost all others
+            // their connection in the end.
+            .max_local_error_reset_streams(None)
             .handshake(TokioIo::new(leg))
             .await
             .map_err(UpstreamError::Exchange)?;
         let streams = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
         let (greeted, greeting) = oneshot::channel();
         tokio::spawn(drive(connection, Arc::clone(&streams), first_word, greeted));
-        greeting.await.map_err(|_| UpstreamError::NotHttp2)?;
+        match greeting.await {
+            Ok(Ok(())) => {}
+            Ok(Err(lost)) if is_lost(&lost) => return Err(UpstreamError::Exchange(lost)),
+            Ok(Err(_)) | Err(_) => return Err(UpstreamError::NotHttp2),
+        }
         Ok(Self { sender, scheme, streams })
     }
 
@@ -108,22 +116,32 @@ async fn drive(
     mut connection: Connection,
     streams: Arc<AtomicUsize>,
     first_word: Arc<Notify>,
-    greeted: oneshot::Sender<()>,
+    greeted: oneshot::Sender<hyper::Result<()>>,
 ) {
     let mut first_word = pin!(first_word.notified());
     let mut greeted = Some(greeted);
-    poll_fn(|context| {
+    let ended = poll_fn(|context| {
         let has_spoken = greeted.is_some() && first_word.as_mut().poll(context).is_ready();
         let polled = Pin::new(&mut connection).poll(context);
         streams.store(connection.current_max_send_streams(), Ordering::Relaxed);
         if polled.is_pending() && has_spoken {
             // Whoever waited may have left.
-            let _left = greeted.take().map(|greeted| greeted.send(()));
+            let _left = greeted.take().map(|greeted| greeted.send(Ok(())));
         }
-        // Its error also reaches the requests that were under way, which report it.
-        polled.map(|_reported_there| ())
+        polled
     })
     .await;
+    // Later it reaches the requests that were under way, which report it.
+    if let (Some(greeted), Err(error)) = (greeted, ended) {
+        let _left = greeted.send(Err(error));
+    }
+}
+
+/// Whether the connection itself has failed, as when TLS wants another certificate.
+fn is_lost(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    // One that is only closed may be all that HTTP/1 has to say.
+    cause.is_some_and(|cause| cause.kind() != io::ErrorKind::BrokenPipe)
 }
 
 /// What an error tells about the request it befell.

@@ -28,6 +28,7 @@ mod forwarding;
 mod headers;
 mod hints;
 mod http2;
+mod http2_frames;
 mod http2_upstream;
 mod idle;
 mod invariants;

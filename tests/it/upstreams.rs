@@ -134,7 +134,7 @@ fn files_that_cannot_be_used_are_named() {
 
 #[tokio::test]
 async fn an_application_may_ask_for_our_certificate() {
-    // S74
+    // S74, S135
     let directory = TempDir::new().unwrap();
     let (certificate, key) = (directory.path().join("client.pem"), directory.path().join("client.key"));
     let pair = KeyPair::generate().unwrap();
@@ -143,15 +143,22 @@ async fn an_application_may_ask_for_our_certificate() {
     std::fs::write(&certificate, params.self_signed(&pair).unwrap().pem()).unwrap();
     std::fs::write(&key, pair.serialize_pem()).unwrap();
     let ours = certificates();
-    let tls = serving(&ours.certificate, &ours.key, Some(&certificate));
+    let mut tls = serving(&ours.certificate, &ours.key, Some(&certificate));
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let app = Upstream::over_tls("localhost", tls, page).await;
     let ca = format!("{SITE}[site.upstream_tls]\nca = {:?}\n", ours.ca);
 
-    let (_proxy, mut without) = Vestibule::at(&app.url(), &ca).await;
-    assert_eq!(without.get("/public/x").await.status, 502);
     let shown = format!("{ca}client_certificate = {certificate:?}\nclient_key = {key:?}\n");
-    let (_proxy, mut with) = Vestibule::at(&app.url(), &shown).await;
-    assert_eq!(with.get("/public/x").await.status, 200);
+    for protocol in ["http1", "h2"] {
+        let protocol = format!("upstream_protocol = {protocol:?}\n");
+        let without = Program::start(&file(&app.url(), &format!("{protocol}{ca}"))).await;
+        assert_eq!(without.browser().get("/public/x").await.status, 502);
+        without.answered(1).await;
+        let failures = without.events("upstream.failed");
+        assert!(failures[0]["error"].as_str().unwrap().contains("CertificateRequired"), "{failures:?}");
+        let (_proxy, mut with) = Vestibule::at(&app.url(), &format!("{protocol}{shown}")).await;
+        assert_eq!(with.get("/public/x").await.status, 200);
+    }
 }
 
 #[tokio::test]
@@ -364,6 +371,23 @@ async fn there_are_no_more_connections_than_allowed_not_even_idle_ones() {
     for answer in at_once {
         assert_eq!(answer.await.unwrap(), 200);
     }
+}
+
+#[tokio::test]
+async fn workers_wait_for_one_anothers_connections_over_http_2_too() {
+    // S174
+    let app = Upstream::plain().await;
+    let text = file(&app.url(), &format!("upstream_protocol = \"h2\"\n{SITE}[limits]\nupstream_connections = 1\n"));
+    let (proxy, _) = Vestibule::of(parse(&text.replace("workers = 1", "workers = 2"))).await;
+
+    let at_once =
+        (0..50).map(|_| proxy.browser()).map(|mut browser| async move { browser.get("/public/x").await.status });
+    let at_once: Vec<_> = at_once.map(tokio::spawn).collect();
+
+    for answer in at_once {
+        assert_eq!(answer.await.unwrap(), 200);
+    }
+    assert!(app.open_connections() <= 1);
 }
 
 #[tokio::test]
