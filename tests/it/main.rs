@@ -52,6 +52,8 @@ mod plain;
 mod properties;
 mod readme;
 mod redirects;
+mod redis;
+mod redis_faults;
 mod relaxing;
 mod rotation;
 mod signals;

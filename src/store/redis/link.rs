@@ -25,6 +25,7 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
 
 use crate::store::redis::answer;
 use crate::store::redis::cache::Cache;
@@ -109,7 +110,7 @@ impl Dialer {
     async fn connect(
         &self,
         address: &ServerAddress,
-        pushes: Option<Arc<Cache>>,
+        pushes: Option<(Arc<Cache>, CancellationToken)>,
         is_identified: bool,
     ) -> Result<(MultiplexedConnection, JoinHandle<()>), LinkError> {
         let timed = tokio::time::timeout(CONNECT, async {
@@ -121,7 +122,7 @@ impl Dialer {
             }
             let config = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER));
             let config = match pushes {
-                Some(cache) => config.set_push_sender(move |push| heard(&cache, push)),
+                Some((cache, lost)) => config.set_push_sender(move |push| heard(&cache, &lost, push)),
                 None => config,
             };
             let opened = MultiplexedConnection::new_with_config(&info, stream, config).await;
@@ -155,14 +156,18 @@ impl Dialer {
     }
 }
 
-/// What the server says on its own account: which records have changed, or that all may have.
-fn heard(cache: &Cache, push: PushInfo) -> Result<(), LinkError> {
+/// What the server says on its own account: which records have changed, or that all may have. The end of
+/// the connection is told the same way.
+fn heard(cache: &Cache, lost: &CancellationToken, push: PushInfo) -> Result<(), LinkError> {
     if push.kind == PushKind::Invalidate {
         match push.data.into_iter().next().and_then(answer::members) {
             Some(names) => names.into_iter().filter_map(answer::bytes).for_each(|name| cache.forget_named(&name)),
             // `FLUSHALL`, `FLUSHDB`
             None => cache.forget_all(),
         }
+    } else if push.kind == PushKind::Disconnection {
+        lost.cancel();
+        cache.forget_all();
     }
     Ok(())
 }
@@ -196,13 +201,17 @@ pub(super) struct Link {
     trusted_until: AtomicU64,
     /// Whether it owes an answer for so long that nobody else should wait for one.
     is_stalled: AtomicBool,
+    /// The connection has ended.
+    lost: CancellationToken,
     cache: Arc<Cache>,
 }
 
 impl Link {
     /// Connects to a master, and has it say what changes.
     pub(super) async fn open(dialer: &Dialer, address: ServerAddress, cache: &Arc<Cache>) -> Result<Self, LinkError> {
-        let (connection, driver) = dialer.connect(&address, Some(Arc::clone(cache)), true).await?;
+        let lost = CancellationToken::new();
+        let pushes = (Arc::clone(cache), lost.clone());
+        let (connection, driver) = dialer.connect(&address, Some(pushes), true).await?;
         let link = Self {
             connection,
             driver,
@@ -210,17 +219,24 @@ impl Link {
             born: Instant::now(),
             trusted_until: AtomicU64::new(0),
             is_stalled: AtomicBool::new(false),
+            lost,
             cache: Arc::clone(cache),
         };
         let mut track = redis::cmd("CLIENT");
         let prefix = Names::new(&dialer.settings.prefix).records();
         track.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(prefix);
         link.send(&track).await?;
-        for script in script::ALL {
-            link.send(redis::cmd("SCRIPT").arg("LOAD").arg(script.text)).await?;
-        }
+        link.announce().await?;
         link.beat().await?;
         Ok(link)
+    }
+
+    /// Has the server know our scripts.
+    pub(super) async fn announce(&self) -> Result<(), LinkError> {
+        for script in script::ALL {
+            self.send(redis::cmd("SCRIPT").arg("LOAD").arg(script.text)).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn send(&self, command: &Cmd) -> Result<Value, LinkError> {
@@ -234,10 +250,15 @@ impl Link {
         answers.map_err(|source| failed(&self.address, source))
     }
 
+    /// Whether the connection has ended.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.is_cancelled()
+    }
+
     /// Whether what it said is still exact.
     pub(super) fn is_trusted(&self) -> bool {
         let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        now < self.trusted_until.load(Ordering::Acquire)
+        !self.is_lost() && now < self.trusted_until.load(Ordering::Acquire)
     }
 
     /// Whether it takes commands without answering them.
@@ -247,8 +268,8 @@ impl Link {
 
     /// Ends the connection; whoever waits for an answer is told so.
     pub(super) fn close(&self) {
+        self.lost.cancel();
         self.driver.abort();
-        self.trusted_until.store(0, Ordering::Release);
         self.cache.forget_all();
     }
 
@@ -269,7 +290,7 @@ impl Link {
     pub(super) async fn watch(&self) -> LinkError {
         let mut heard = Instant::now();
         loop {
-            tokio::time::sleep(BEAT_EVERY).await;
+            let _lost = tokio::time::timeout(BEAT_EVERY, self.lost.cancelled()).await;
             match self.beat().await {
                 Ok(()) => {
                     heard = Instant::now();

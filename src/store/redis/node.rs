@@ -38,7 +38,6 @@ impl Place {
     }
 }
 
-#[derive(Clone)]
 enum State {
     Down(Instant),
     Up(Arc<Link>),
@@ -73,15 +72,14 @@ impl Node {
     /// The connection; waits a moment for one that was just lost, and for none that is lost for longer.
     pub(super) async fn link(&self) -> Result<Arc<Link>, LinkError> {
         let down = || LinkError::Down { place: self.place.name() };
-        let state = self.state.borrow().clone();
-        let since = match state {
+        let left = match &*self.state.borrow() {
             State::Up(link) if link.is_stalled() => return Err(down()),
-            State::Up(link) => return Ok(link),
-            State::Down(since) => since,
+            State::Up(link) if !link.is_lost() => return Ok(Arc::clone(link)),
+            State::Up(_) => PATIENCE,
+            State::Down(since) => PATIENCE.saturating_sub(since.elapsed()),
         };
-        let left = PATIENCE.saturating_sub(since.elapsed());
         let mut states = self.state.subscribe();
-        let up = states.wait_for(|state| matches!(state, State::Up(_)));
+        let up = states.wait_for(|state| matches!(state, State::Up(link) if !link.is_lost()));
         match tokio::time::timeout(left, up).await {
             Ok(Ok(state)) => match &*state {
                 State::Up(link) => Ok(Arc::clone(link)),

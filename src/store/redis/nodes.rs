@@ -126,6 +126,7 @@ impl Nodes {
                 Remedy::None => return Err(error),
                 Remedy::Again if attempt > 1 => return Err(error),
                 Remedy::Again => {}
+                Remedy::Scripts => self.serving(key)?.link().await?.announce().await?,
                 Remedy::Wait => tokio::time::sleep(REDIVIDE / 5).await,
                 Remedy::Moved => self.redivided().await,
                 Remedy::Ask(address) => asked = Some(address),
@@ -275,6 +276,8 @@ enum Remedy {
     None,
     /// Once more, on a new connection.
     Again,
+    /// Once more, when it knows our scripts: it was told to forget them, or a replica became master.
+    Scripts,
     /// Once more, a little later.
     Wait,
     /// The key is served elsewhere from now on.
@@ -287,6 +290,7 @@ enum Remedy {
 fn remedy(error: &LinkError) -> Remedy {
     match error {
         LinkError::Redis { source, address } => match source.kind() {
+            ErrorKind::Server(ServerErrorKind::NoScript) => Remedy::Scripts,
             ErrorKind::Server(ServerErrorKind::Moved) => Remedy::Moved,
             ErrorKind::Server(ServerErrorKind::Ask) => redirected(source, address).map_or(Remedy::Moved, Remedy::Ask),
             ErrorKind::Server(

@@ -25,6 +25,13 @@ pub(super) struct Touch {
     due: Instant,
 }
 
+impl Touch {
+    /// Activity that does not wait.
+    pub(super) fn now(seen: Timestamp, idle: Duration) -> Self {
+        Self { first: seen, last: seen, idle, due: Instant::now() }
+    }
+}
+
 /// All activity that is to be written.
 #[derive(Default)]
 pub(super) struct Touches {
@@ -39,8 +46,10 @@ impl Touches {
     /// Notes activity of a session that lives.
     pub(super) fn note(&self, name: Ref, seen: Timestamp, idle: Duration) {
         let mut waiting = self.waiting();
-        let due = || Instant::now() + LONGEST.min(idle / 20);
-        let touch = waiting.entry(name).or_insert_with(|| Touch { first: seen, last: seen, idle, due: due() });
+        let touch = waiting.entry(name).or_insert_with(|| {
+            let due = Instant::now() + LONGEST.min(idle / 20);
+            Touch { due, ..Touch::now(seen, idle) }
+        });
         touch.last = touch.last.max(seen);
         touch.idle = idle;
     }
@@ -50,11 +59,16 @@ impl Touches {
         self.waiting().get(name).map_or(read, |touch| touch.last.max(read))
     }
 
-    /// What is due to be written; everything at the end.
-    pub(super) fn due(&self, is_end: bool) -> Vec<(Ref, Touch)> {
+    /// Whose activity is due to be written; everybody's at the end.
+    pub(super) fn due(&self, is_end: bool) -> Vec<Ref> {
         let now = Instant::now();
         let waiting = self.waiting();
-        waiting.iter().filter(|(_, touch)| is_end || touch.due <= now).map(|(name, touch)| (*name, *touch)).collect()
+        waiting.iter().filter(|(_, touch)| is_end || touch.due <= now).map(|(name, _)| *name).collect()
+    }
+
+    /// What is to be written of a session.
+    pub(super) fn of(&self, name: &Ref) -> Option<Touch> {
+        self.waiting().get(name).copied()
     }
 
     /// It is written, up to there.
@@ -88,13 +102,14 @@ mod tests {
         touches.note(name, at(10), Duration::ZERO);
         touches.note(name, at(12), Duration::ZERO);
         touches.note(name, at(11), Duration::ZERO);
-        let due = touches.due(false);
-        assert_eq!((due[0].1.first, due[0].1.last), (at(10), at(12)));
+        assert_eq!(touches.due(false), [name]);
+        let touch = touches.of(&name).unwrap();
+        assert_eq!((touch.first, touch.last), (at(10), at(12)));
         assert_eq!(touches.latest(&name, at(5)), at(12));
         touches.note(name, at(13), Duration::ZERO);
-        touches.written(&name, due[0].1);
+        touches.written(&name, touch);
         assert_eq!(touches.latest(&name, at(5)), at(13));
-        touches.written(&name, touches.due(true)[0].1);
+        touches.written(&name, touches.of(&name).unwrap());
         assert_eq!(touches.latest(&name, at(5)), at(5));
     }
 }

@@ -78,14 +78,21 @@ impl Shared {
     }
 
     pub(super) async fn write_touches(&self, is_end: bool) -> Result<(), LinkError> {
-        for (name, touch) in self.touches.due(is_end) {
-            if self.touch(&name, touch).await? == Presence::Present {
-                self.touches.written(&name, touch);
-            } else {
-                self.touches.drop(&name);
-            }
+        for name in self.touches.due(is_end) {
+            let _gone = self.write(&name).await?;
         }
         Ok(())
+    }
+
+    async fn write(&self, name: &Ref) -> Result<Presence, LinkError> {
+        // Somebody else has just written it.
+        let Some(touch) = self.touches.of(name) else { return Ok(Presence::Present) };
+        let presence = self.touch(name, touch).await?;
+        match presence {
+            Presence::Present => self.touches.written(name, touch),
+            Presence::Gone => self.touches.drop(name),
+        }
+        Ok(presence)
     }
 
     async fn touch(&self, name: &Ref, touch: Touch) -> Result<Presence, LinkError> {
@@ -210,6 +217,8 @@ impl Shared {
         Ok(presence(&answer.await?)?)
     }
 
+    /// Activity of a session that was active a moment ago may wait to be written. What comes after a longer
+    /// pause is written at once, before another node finds the session idle.
     pub(super) async fn touched(
         &self,
         key: &SessionKey,
@@ -217,19 +226,17 @@ impl Shared {
         idle: Duration,
     ) -> Result<Presence, StoreError> {
         let name = ref_of(key);
-        let Some(known) = self.known(&name) else {
-            let touches = Touches::default();
-            touches.note(name, seen, idle);
-            let [(_, touch)] = touches.due(true)[..] else { return Ok(Presence::Gone) };
-            return Ok(self.touch(&name, touch).await?);
+        let Some(life) = self.known(&name).map(|known| known.life()) else {
+            return Ok(self.touch(&name, Touch::now(seen, idle)).await?);
         };
-        let life = known.life();
-        let last = self.touches.latest(&name, life.seen);
-        if seen.since(last) >= idle || seen >= life.absolute_end {
+        if seen.since(self.touches.latest(&name, life.seen)) >= idle || seen >= life.absolute_end {
             return Ok(Presence::Gone);
         }
         self.touches.note(name, seen, idle);
-        Ok(Presence::Present)
+        if seen.since(life.seen) < idle / 4 {
+            return Ok(Presence::Present);
+        }
+        Ok(self.write(&name).await?)
     }
 
     pub(super) async fn swap_chain(&self, key: &SessionKey, revision: u64, chain: &Chain) -> Result<Swap, StoreError> {

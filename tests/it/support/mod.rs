@@ -6,6 +6,7 @@ mod form;
 pub mod frames;
 mod process;
 pub mod program;
+pub mod redis;
 mod relay;
 mod store;
 pub mod tls;

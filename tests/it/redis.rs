@@ -1,0 +1,259 @@
+//! Several Vestibules that share their sessions in a Redis: what one of them does holds at all of them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::support::Browser;
+use crate::support::Reply;
+use crate::support::SITE;
+use crate::support::Upstream;
+use crate::support::Vestibule;
+use crate::support::eventually;
+use crate::support::program::Program;
+use crate::support::redis::Redis;
+use crate::support::redis::stored_at;
+use crate::support::redis::vestibule_at;
+use crate::support::websocket::EchoApp;
+use crate::support::websocket::echoed;
+use crate::support::websocket::next;
+use crate::support::websocket::open;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// An application, and two Vestibules in front of it.
+async fn two() -> (Upstream, Redis, [Vestibule; 2]) {
+    let (app, redis) = (Upstream::legacy().await, Redis::start());
+    let (one, two) = (at(&redis, &app).await, at(&redis, &app).await);
+    (app, redis, [one, two])
+}
+
+async fn at(redis: &Redis, app: &Upstream) -> Vestibule {
+    vestibule_at(&redis.url(), "", app, SITE).await
+}
+
+/// The same browser at another Vestibule.
+fn moved(browser: &Browser, to: &Vestibule) -> Browser {
+    let mut moved = to.browser();
+    moved.cookies = browser.cookies.clone();
+    moved
+}
+
+#[tokio::test]
+async fn a_session_is_the_same_on_every_node() {
+    let (app, redis, [one, two]) = two().await;
+    let mut here = one.browser();
+    here.get("/login").await;
+    here.log_in("alice").await;
+    let mut there = moved(&here, &two);
+
+    assert_eq!(there.get("/").await.body, "private");
+    let received = app.last();
+    assert_eq!(received.header("x-forwarded-user"), Some("alice"));
+    assert_eq!(received.cookie("PHPSESSID"), Some("app-session-2"));
+    assert_eq!(here.get("/").await.body, "private");
+
+    let records = redis.records();
+    assert_eq!(records.len(), 2, "a session, and the tombstone of the one before the login: {records:?}");
+    let left = records.iter().map(|record| redis.say(&["PTTL", record]).parse::<u64>().unwrap());
+    let limits = [60_000, 31 * 60_000];
+    for (left, limit) in left.collect::<BTreeSet<_>>().into_iter().zip(limits) {
+        // S183
+        assert!(left > limit - 30_000 && left <= limit, "{left} of {limit}");
+    }
+}
+
+#[tokio::test]
+async fn what_ends_on_one_node_has_ended_on_the_others() {
+    // S182, S185: what another node knows of a session is worth nothing once it has ended.
+    let (_app, _redis, [one, two]) = two().await;
+    for round in 0..20 {
+        let mut here = one.browser();
+        here.log_in("alice").await;
+        let mut there = moved(&here, &two);
+        assert_eq!(there.fetch("/").await.status, 200, "{round}");
+        let dead = here.session().unwrap();
+        here.get("/logout").await;
+
+        let mut ghost = there.with_session(&dead);
+        eventually_refused(&mut ghost).await;
+        assert_eq!(ghost.post("/login", &[("username", "bob"), ("password", "secret")]).await.status, 302);
+    }
+}
+
+/// The server's word is on its way for a moment; it is there long before the second that is allowed.
+async fn eventually_refused(browser: &mut Browser) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
+    while browser.clone().fetch("/").await.status != 401 {
+        assert!(tokio::time::Instant::now() < deadline, "a session that has ended is still used");
+    }
+}
+
+#[tokio::test]
+async fn a_logout_closes_what_is_open_on_other_nodes() {
+    // S46, VR-06
+    let (app, redis) = (EchoApp::start().await, Redis::start());
+    let (one, two) = (at(&redis, &app.upstream).await, at(&redis, &app.upstream).await);
+    let mut here = one.browser();
+    here.log_in("alice").await;
+    let there = moved(&here, &two);
+    let (mut socket, _) = open(&there, "/ws", &[]).await.unwrap();
+    assert!(echoed(&mut socket, "hello").await);
+
+    here.get("/logout").await;
+
+    // The clock of a test stands still; a node looks every half second.
+    two.advance(Duration::from_millis(500));
+    let end = tokio::time::timeout(Duration::from_secs(1), next(&mut socket)).await;
+    assert!(end.expect("still open").unwrap().is_close());
+}
+
+#[tokio::test]
+async fn fifty_parallel_requests_over_two_processes_are_one_rotation() {
+    // VR-01
+    let (app, redis) = (Upstream::legacy().await, Redis::start());
+    let site = format!("{SITE}\n[site.session]\nrotate_every = \"1s\"\nrotation_grace = \"500ms\"\n");
+    let text = stored_at(&redis.url(), "", &app, &site);
+    let programs = [Program::start(&text).await, Program::start(&text).await];
+    let mut browser = programs[0].browser();
+    browser.log_in("alice").await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+
+    let requests: Vec<_> = (0..50)
+        .map(|number| {
+            let mut tab = programs[number % 2].browser();
+            tab.cookies = browser.cookies.clone();
+            tokio::spawn(async move { (tab.fetch("/").await.status, tab.session().unwrap()) })
+        })
+        .collect();
+    let mut sessions = BTreeSet::new();
+    for request in requests {
+        let (status, session) = request.await.unwrap();
+        assert_eq!(status, 200);
+        sessions.insert(session);
+    }
+
+    sessions.remove(&browser.session().unwrap());
+    assert_eq!(sessions.len(), 1, "one rotation");
+    let mut successor = programs[1].browser().with_session(&sessions.pop_first().unwrap());
+    assert_eq!(successor.fetch("/").await.status, 200);
+    let rotated: usize = programs.iter().map(|program| program.events("session.rotated").len()).sum();
+    assert_eq!(rotated, 1);
+}
+
+#[tokio::test]
+async fn cookies_that_are_set_at_once_over_two_nodes_are_all_kept() {
+    // VR-44
+    let app = Upstream::start(|request| match request.target.strip_prefix("/set?") {
+        Some(name) => {
+            let cookie = format!("{name}=1; HttpOnly; Path=/");
+            Reply::text("set").header("set-cookie", &cookie)
+        }
+        None => Reply::redirect("/"),
+    })
+    .await;
+    let redis = Redis::start();
+    let nodes = [at(&redis, &app).await, at(&redis, &app).await];
+    let mut browser = nodes[0].browser();
+    browser.log_in("alice").await;
+
+    let requests: Vec<_> = (0..30)
+        .map(|number| {
+            let mut tab = moved(&browser, &nodes[number % 2]);
+            tokio::spawn(async move { tab.fetch(&format!("/set?c{number}")).await.status })
+        })
+        .collect();
+    for request in requests {
+        assert_eq!(request.await.unwrap(), 200);
+    }
+
+    browser.get("/").await;
+    assert_eq!(app.last().header("cookie").unwrap().split("; ").count(), 30);
+}
+
+#[tokio::test]
+async fn activity_on_one_node_keeps_a_session_alive_for_all() {
+    // VR-48, VR-50: and nothing keeps it longer than its limits.
+    let (_app, redis, [one, two]) = two().await;
+    let mut here = one.browser();
+    here.log_in("alice").await;
+    let mut there = moved(&here, &two);
+    assert_eq!(there.fetch("/").await.status, 200);
+    for _ in 0..3 {
+        one.advance(20 * MINUTE);
+        two.advance(20 * MINUTE);
+        assert_eq!(here.fetch("/").await.status, 200);
+    }
+    let record = redis.records().remove(0);
+    let written = || redis.say(&["HGET", &record, "s"]) == (1_800_000_000_000u64 + 3_600_000).to_string();
+    eventually("activity is written", written).await;
+    let mut there = moved(&here, &two);
+    assert_eq!(there.fetch("/").await.status, 200, "the other node knows of it");
+
+    // S183: whatever Redis thinks of it.
+    redis.say(&["PERSIST", &record]);
+    for node in [&one, &two] {
+        node.advance(30 * MINUTE);
+    }
+    assert_eq!(there.fetch("/").await.status, 401);
+    eventually("the record is gone", || redis.records().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_session_that_idles_is_swept_by_one_node_and_logged_once() {
+    let (app, redis) = (Upstream::legacy().await, Redis::start());
+    let site = format!("{SITE}\n[site.session]\nidle_timeout = \"1s\"\n");
+    let text = stored_at(&redis.url(), "", &app, &site);
+    let programs = [Program::start(&text).await, Program::start(&text).await];
+    programs[0].browser().log_in("alice").await;
+
+    // A sweep comes every ten seconds.
+    let ends = || programs.iter().map(|program| program.events("session.ended").len()).sum::<usize>();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while ends() == 0 {
+        assert!(tokio::time::Instant::now() < deadline, "never swept");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    let end = programs.iter().flat_map(|program| program.events("session.ended")).next().unwrap();
+    assert_eq!((end["reason"].as_str(), end["user"].as_str()), (Some("idle"), Some("alice")));
+    assert_eq!(redis.records(), Vec::<String>::new());
+    assert_eq!(ends(), 1);
+}
+
+#[tokio::test]
+async fn whoever_reads_redis_learns_no_secret_and_whoever_writes_forges_nobody() {
+    // S18, S25, S184
+    let app = Upstream::start(|request| match request.path() {
+        "/login" => Reply::redirect("/").header("set-cookie", "PHPSESSID=app-secret; HttpOnly"),
+        _ => Reply::text("private"),
+    })
+    .await;
+    let redis = Redis::start();
+    let (one, two) = (at(&redis, &app).await, at(&redis, &app).await);
+    let mut browser = one.browser();
+    browser.log_in("alice*{x}").await;
+    assert_eq!(browser.get("/").await.body, "private");
+    let id = browser.session().unwrap();
+    let secret = app.last().cookie("PHPSESSID").unwrap().to_owned();
+    let record = redis.records().remove(0);
+    let dump = format!("{}\n{}", redis.say(&["KEYS", "*"]), redis.say(&["HGETALL", &record]));
+    assert!(dump.contains("alice*"), "names are readable, for lists");
+    for hidden in [&id, &id[..21], &secret] {
+        assert!(!dump.contains(hidden));
+    }
+    let keys = redis.say(&["KEYS", "*"]);
+    assert!(!keys.contains("alice") && !keys.contains('*'), "{keys}");
+
+    let told = redis.say(&["EVAL", FORGE, "1", &record]);
+    assert_eq!(told, "1", "somebody made alice root");
+
+    for node in [&one, &two] {
+        assert_eq!(moved(&browser, node).fetch("/").await.status, 401);
+    }
+}
+
+/// Replaces the name in the readable part.
+const FORGE: &str = "local kept = redis.call('HGET', KEYS[1], 'o')
+    local forged, count = string.gsub(kept, 'alice', 'roote', 1)
+    redis.call('HSET', KEYS[1], 'o', forged)
+    return count";
