@@ -288,6 +288,7 @@ macro_rules! contract {
         contract! { @store memory, crate::store::contract::in_memory(), $($sentence)* }
         contract! { @store file, crate::store::contract::in_a_file(), $($sentence)* }
         contract! { @store redis, crate::store::contract::in_redis(), $($sentence)* }
+        contract! { @store cluster, crate::store::contract::in_a_cluster(), $($sentence)* }
     };
     (@store $store:ident, $open:expr, $($sentence:ident)*) => {
         mod $store {
@@ -316,6 +317,12 @@ fn in_a_file() -> Opened {
 
 fn in_redis() -> Opened {
     let server = Redis::start();
+    (Arc::new(RedisStore::open(&server.settings()).unwrap()), Box::new(server))
+}
+
+/// A node that serves all slots: it refuses what touches two of them all the same.
+fn in_a_cluster() -> Opened {
+    let server = Redis::cluster();
     (Arc::new(RedisStore::open(&server.settings()).unwrap()), Box::new(server))
 }
 

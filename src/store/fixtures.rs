@@ -1,7 +1,7 @@
 //! What the tests of stores are made of.
 
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
@@ -61,32 +61,53 @@ pub(super) fn of(user: &str) -> Record {
 /// A Redis of its own for a test.
 pub(super) struct Redis {
     server: Child,
-    place: TempDir,
+    _place: TempDir,
+    form: Form,
+    address: ServerAddress,
 }
 
 impl Redis {
     pub(super) fn start() -> Self {
         let place = tempfile::tempdir().unwrap();
+        let socket = place.path().join("redis.sock");
         let mut command = Command::new("redis-server");
-        command.args(["--port", "0", "--save", "", "--unixsocket"]).arg(place.path().join("redis.sock"));
-        let server = command.stdout(Stdio::null()).spawn().expect("run tests/setup.sh first");
-        let started = Self { server, place };
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while UnixStream::connect(started.socket()).is_err() {
-            assert!(Instant::now() < deadline, "redis-server does not start");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        command.args(["--port", "0", "--unixsocket"]).arg(&socket);
+        let started = Self::run(command, place, Form::Single, ServerAddress::Unix(socket.clone()));
+        eventually(|| UnixStream::connect(&socket).is_ok());
         started
     }
 
-    fn socket(&self) -> PathBuf {
-        self.place.path().join("redis.sock")
+    /// The only node of a cluster.
+    pub(super) fn cluster() -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let [port, bus] = [(); 2]
+            .map(|()| TcpListener::bind("127.0.0.1:0").unwrap())
+            .map(|socket| socket.local_addr().unwrap().port());
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--cluster-enabled", "yes"]);
+        command.args(["--port", &port.to_string(), "--cluster-port", &bus.to_string()]);
+        let address = ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port };
+        let started = Self::run(command, place, Form::Cluster, address);
+        let says = |words: &[&str], expected: &str| {
+            let output =
+                Command::new("redis-cli").args(["-p", &port.to_string(), "CLUSTER"]).args(words).output().unwrap();
+            String::from_utf8_lossy(&output.stdout).contains(expected)
+        };
+        eventually(|| says(&["ADDSLOTSRANGE", "0", "16383"], "OK"));
+        eventually(|| says(&["INFO"], "cluster_state:ok"));
+        started
+    }
+
+    fn run(mut command: Command, place: TempDir, form: Form, address: ServerAddress) -> Self {
+        command.args(["--save", "", "--dir"]).arg(place.path());
+        let server = command.stdout(Stdio::null()).spawn().expect("run tests/setup.sh first");
+        Self { server, _place: place, form, address }
     }
 
     pub(super) fn settings(&self) -> RedisSettings {
         RedisSettings {
-            form: Form::Single,
-            servers: vec![ServerAddress::Unix(self.socket())],
+            form: self.form.clone(),
+            servers: vec![self.address.clone()],
             tls: false,
             ca: None,
             user: None,
@@ -94,6 +115,14 @@ impl Redis {
             database: 0,
             prefix: "vestibule".to_owned(),
         }
+    }
+}
+
+fn eventually(mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "redis-server does not start");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -54,6 +54,7 @@ mod readme;
 mod redirects;
 mod redis;
 mod redis_faults;
+mod redis_forms;
 mod relaxing;
 mod rotation;
 mod signals;

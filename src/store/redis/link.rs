@@ -61,13 +61,9 @@ pub(super) enum LinkError {
     /// The password is not where it should be.
     #[error("the password of the session store cannot be read")]
     Password(#[source] io::Error),
-    /// What the server or the client library says.
-    #[error("{address}")]
-    Redis {
-        address: ServerAddress,
-        #[source]
-        source: RedisError,
-    },
+    /// What the server or the client library says, which names its cause itself.
+    #[error("{address}: {error}")]
+    Redis { address: ServerAddress, error: RedisError },
     /// A replica cannot be written to, and may be behind.
     #[error("{address}: not a master")]
     Replica { address: ServerAddress },
@@ -319,9 +315,9 @@ fn answered(address: &ServerAddress, answer: Result<Value, RedisError>) -> Resul
     }
 }
 
-fn failed(address: &ServerAddress, source: RedisError) -> LinkError {
-    if source.is_timeout() {
+fn failed(address: &ServerAddress, error: RedisError) -> LinkError {
+    if error.is_timeout() {
         return LinkError::Silent { address: address.clone() };
     }
-    LinkError::Redis { address: address.clone(), source }
+    LinkError::Redis { address: address.clone(), error }
 }

@@ -289,10 +289,10 @@ enum Remedy {
 #[allow(clippy::wildcard_enum_match_arm)] // The list of errors is the library's and grows.
 fn remedy(error: &LinkError) -> Remedy {
     match error {
-        LinkError::Redis { source, address } => match source.kind() {
+        LinkError::Redis { error, address } => match error.kind() {
             ErrorKind::Server(ServerErrorKind::NoScript) => Remedy::Scripts,
             ErrorKind::Server(ServerErrorKind::Moved) => Remedy::Moved,
-            ErrorKind::Server(ServerErrorKind::Ask) => redirected(source, address).map_or(Remedy::Moved, Remedy::Ask),
+            ErrorKind::Server(ServerErrorKind::Ask) => redirected(error, address).map_or(Remedy::Moved, Remedy::Ask),
             ErrorKind::Server(
                 ServerErrorKind::TryAgain
                 | ServerErrorKind::ClusterDown

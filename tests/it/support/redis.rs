@@ -154,15 +154,18 @@ pub async fn vestibule_at(url: &str, more: &str, upstream: &Upstream, site: &str
 
 /// Three masters that share the slots, as `redis-cli` makes them.
 pub async fn cluster() -> [Redis; 3] {
-    let node = || Redis::with(&["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]);
-    let nodes = [node(), node(), node()];
+    let buses = [(); 3].map(|()| free_port().to_string());
+    let node = |bus: &String| {
+        Redis::with(&["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", bus])
+    };
+    let nodes = buses.each_ref().map(node);
     let first = &nodes[0];
     for (number, node) in nodes.iter().enumerate() {
         let (from, to) = (number * 5461, if number == 2 { 16383 } else { (number + 1) * 5461 - 1 });
         node.say(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()]);
         node.say(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
         if number > 0 {
-            node.say(&["CLUSTER", "MEET", "127.0.0.1", &first.port.to_string()]);
+            node.say(&["CLUSTER", "MEET", "127.0.0.1", &first.port.to_string(), &buses[0]]);
         }
     }
     eventually("the cluster is there", || {
