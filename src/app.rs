@@ -34,6 +34,7 @@ use crate::store;
 use crate::store::OpenError;
 use crate::store::SessionStore;
 use crate::store::StoreSettings;
+use crate::store::measured::Measured;
 
 /// A running Vestibule.
 pub struct Running {
@@ -141,14 +142,15 @@ pub fn start_with_store(
 ) -> Result<Running, StartError> {
     let tls = Tls::new(config)?;
     tls.say_warnings(clock.now());
-    let gate = Gate::new(config, store, Arc::clone(&clock))?;
+    let store = Measured::new(store);
+    let gate = Gate::new(config, Arc::<Measured>::clone(&store), Arc::clone(&clock))?;
     let count = config.listen.workers.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)).max(1);
     let shared = Shared::new(config, Arc::clone(&gate), Arc::clone(&tls), count);
     let mut inherited = Inherited::from_environment()?;
     let https = server::bind(&config.listen.https, count, &mut inherited)?;
     let http = server::bind(&config.listen.http, count, &mut inherited)?;
     inherited.finish()?;
-    let admin = Admin::open(config, Arc::clone(&gate), Arc::clone(&shared))?;
+    let admin = Admin::open(config, Arc::clone(&gate), Arc::clone(&shared), store)?;
     let sockets: Vec<Sockets> = https.into_iter().zip(http).map(|(https, http)| Sockets { https, http }).collect();
     let https = sockets.first().map_or_else(Vec::new, |sockets| server::addresses(&sockets.https));
     let http = sockets.first().map_or_else(Vec::new, |sockets| server::addresses(&sockets.http));

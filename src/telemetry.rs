@@ -41,6 +41,7 @@ pub use self::audit::ErrorChain;
 pub use self::audit::Hint;
 pub use self::audit::RefusedSession;
 pub use self::audit::audit;
+pub use self::sink::lines_lost;
 
 /// Keeps the writer going; what is waiting is written when it is dropped.
 pub struct Guard {

@@ -3,6 +3,7 @@
 
 mod guard;
 mod listen;
+mod metrics;
 mod place;
 mod reply;
 mod route;
@@ -35,6 +36,7 @@ use crate::config::ListenAddress;
 use crate::proxy::Gate;
 use crate::server::Shared;
 use crate::store::StoreError;
+use crate::store::measured::Measured;
 use crate::telemetry;
 use crate::telemetry::Audit;
 use crate::telemetry::Context;
@@ -113,6 +115,7 @@ pub struct Admin {
 struct Desk {
     gate: Arc<Gate>,
     shared: Arc<Shared>,
+    store: Arc<Measured>,
     token: Option<Token>,
     throttle: Mutex<Throttle>,
     room: Arc<Semaphore>,
@@ -123,7 +126,12 @@ impl Admin {
     ///
     /// # Errors
     /// When a place that the file names cannot be listened on, or the token cannot be used.
-    pub fn open(config: &Config, gate: Arc<Gate>, shared: Arc<Shared>) -> Result<Self, AdminError> {
+    pub fn open(
+        config: &Config,
+        gate: Arc<Gate>,
+        shared: Arc<Shared>,
+        store: Arc<Measured>,
+    ) -> Result<Self, AdminError> {
         let token = token(config)?;
         let mut sockets = Vec::new();
         for place in places(config) {
@@ -136,7 +144,7 @@ impl Admin {
             }
         }
         let (throttle, room) = (Mutex::default(), Arc::new(Semaphore::new(CONNECTIONS)));
-        Ok(Self { desk: Arc::new(Desk { gate, shared, token, throttle, room }), sockets })
+        Ok(Self { desk: Arc::new(Desk { gate, shared, store, token, throttle, room }), sockets })
     }
 
     /// Where it listens (ports resolved).
@@ -242,6 +250,7 @@ impl Desk {
         match asked {
             Asked::Health => Ok(reply::text("ok\n")),
             Asked::Readiness => Ok(self.readiness().await),
+            Asked::Metrics => Ok(self.metrics().await),
             Asked::Description => {
                 let description = Bytes::from_static(include_bytes!("openapi.json"));
                 Ok(reply::answer(StatusCode::OK, "application/json", description))

@@ -15,6 +15,7 @@ const LONGEST_PAGE: usize = 1000;
 pub(super) enum Asked {
     Health,
     Readiness,
+    Metrics,
     Description,
     List { user: Option<UserName>, from: Option<String>, limit: usize },
     Show(String),
@@ -55,6 +56,7 @@ pub(super) fn read(method: &Method, path: &str, query: &str) -> Result<Asked, Mi
     match path {
         "/healthz" => get(Asked::Health),
         "/readyz" => get(Asked::Readiness),
+        "/metrics" => get(Asked::Metrics),
         "/openapi.json" => get(Asked::Description),
         "/sessions" => match *method {
             Method::GET | Method::HEAD => read_list(query),
@@ -131,6 +133,7 @@ mod tests {
         for (method, target, asked) in [
             ("GET", "/healthz", Ok(Asked::Health)),
             ("HEAD", "/readyz", Ok(Asked::Readiness)),
+            ("GET", "/metrics", Ok(Asked::Metrics)),
             ("GET", "/openapi.json", Ok(Asked::Description)),
             ("GET", "/sessions", list(None, None, 100)),
             ("GET", "/sessions?user=alice+b%C3%A9&limit=7&cursor=x-1", list(Some(user("alice bé")), Some("x-1"), 7)),
@@ -197,7 +200,7 @@ mod tests {
             described.push(path.as_str());
         }
         described.sort_unstable();
-        let all = ["/healthz", "/openapi.json", "/readyz", "/sessions", "/sessions/{ref}"];
+        let all = ["/healthz", "/metrics", "/openapi.json", "/readyz", "/sessions", "/sessions/{ref}"];
         assert_eq!(described, all);
     }
 

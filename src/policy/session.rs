@@ -398,6 +398,19 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// All of them, in their order.
+    pub const ALL: [Self; 9] = [
+        Self::Logout,
+        Self::Idle,
+        Self::Absolute,
+        Self::Revoked,
+        Self::Displaced,
+        Self::Reuse,
+        Self::Binding,
+        Self::Login,
+        Self::Store,
+    ];
+
     /// The word used in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -484,6 +497,13 @@ mod tests {
         assert_eq!(value("alice smith"), "alice smith");
         assert_eq!(value("50%"), "50%25");
         assert_eq!(value("\u{e9}"), "%C3%A9");
+    }
+
+    #[test]
+    fn every_reason_stands_at_its_place() {
+        for (place, reason) in EndReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place, "{}", reason.as_str());
+        }
     }
 
     proptest! {

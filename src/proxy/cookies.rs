@@ -57,7 +57,7 @@ impl Exchange<'_> {
         let header::Entry::Occupied(lines) = headers.entry(header::SET_COOKIE) else { return Vec::new() };
         let (_, lines) = lines.remove_entry_mult();
         let lines: Vec<_> = lines.collect();
-        let (site, learned) = (&self.site.site, &self.site.learned);
+        let (site, learned) = (&self.site.site, &self.site.lasting.learned);
         let mut changes = Vec::new();
         for line in lines {
             let Some(cookie) = SetCookie::parse(&line, self.now) else {
@@ -205,6 +205,7 @@ impl Exchange<'_> {
             return Err(Failure::NoId);
         }
         self.trace.context.session_ref = Some(session_ref(handle.key(), &record));
+        self.worker.gate.tally.begun(false);
         telemetry::audit(&self.trace.context, &Audit::SessionCreated);
         self.owe_cookie(&id, &record);
         self.session = Session::Live(Box::new(Live { handle, id, record }));

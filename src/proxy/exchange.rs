@@ -142,6 +142,9 @@ impl Trace {
             (Blame::Upstream, _) => Audit::ExchangeFailed { error: failure, rule: failure.rule() },
             (Blame::Us, _) => Audit::InternalFailure { error: failure },
         };
+        if let (Blame::Upstream, Some(site)) = (failure.blame(), &self.site) {
+            site.lasting.traffic.unanswered();
+        }
         telemetry::audit(&self.context, &event);
     }
 

@@ -241,7 +241,7 @@ impl Exchange<'_> {
         vault: Option<&Vault>,
         cross_site: bool,
     ) -> Vec<Bytes> {
-        let learned = &self.site.learned;
+        let learned = &self.site.lasting.learned;
         let outgoing = vault::outgoing(
             cookies,
             vault,

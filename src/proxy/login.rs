@@ -32,6 +32,7 @@ use crate::policy::vault::Fate;
 use crate::policy::vault::Vault;
 use crate::policy::vault::VaultChange;
 use crate::policy::vault::VaultCookie;
+use crate::proxy::Gate;
 use crate::proxy::body::Body;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::Failure;
@@ -239,7 +240,7 @@ impl Exchange<'_> {
                 continue;
             };
             let change = VaultChange::of(&cookie, &self.target, &site.origin.host, now);
-            match site.cookies.fate(&cookie, &|name| self.site.learned.knows(name)) {
+            match site.cookies.fate(&cookie, &|name| self.site.lasting.learned.knows(name)) {
                 Fate::Vault => kept.extend(change),
                 Fate::Harden | Fate::Pass => {
                     pairs.retain(|pair| pair.name != cookie.name);
@@ -296,6 +297,7 @@ impl Asker {
 /// The audit event of an attempt: written also when the attempt breaks off, because the application does
 /// not answer or the client leaves.
 struct Report {
+    gate: Arc<Gate>,
     context: Context,
     rule: usize,
     is_written: bool,
@@ -303,7 +305,8 @@ struct Report {
 
 impl Report {
     fn begin(exchange: &Exchange<'_>, attempt: &Attempt<'_>) -> Self {
-        Self { context: exchange.trace.context.clone(), rule: attempt.number, is_written: false }
+        let gate = Arc::clone(&exchange.worker.gate);
+        Self { gate, context: exchange.trace.context.clone(), rule: attempt.number, is_written: false }
     }
 
     fn write(mut self, trial: &Trial, user: Option<&UserName>) {
@@ -313,6 +316,7 @@ impl Report {
     fn audit(&mut self, trial: &Trial, user: Option<&UserName>) {
         self.is_written = true;
         let Trial { outcome, criteria } = trial;
+        self.gate.tally.login(*outcome);
         telemetry::audit(&self.context, &Audit::LoginAttempt { rule: self.rule, outcome: *outcome, criteria, user });
     }
 }

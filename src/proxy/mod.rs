@@ -29,6 +29,7 @@ mod snapshot;
 mod source;
 mod stall;
 mod streams;
+mod tally;
 mod tunnel;
 mod upstream;
 
@@ -84,9 +85,10 @@ use self::exchange::Trace;
 use self::failure::Failure;
 use self::pool::Pool;
 use self::pool::Pools;
-use self::snapshot::Learned;
+use self::snapshot::Lasting;
 use self::snapshot::Snapshot;
 use self::streams::Streams;
+use self::tally::Tally;
 
 /// How often open streams are checked against their sessions: ends are seen within a second (S46).
 const WATCH_EVERY: Duration = Duration::from_millis(500);
@@ -137,7 +139,8 @@ pub struct Gate {
     pools: Arc<Pools>,
     /// Writes that must finish although the client has left.
     writes: TaskTracker,
-    learned: DashMap<String, Arc<Learned>>,
+    lasting: DashMap<String, Lasting>,
+    tally: Tally,
     /// What was said once and need not be said again.
     said: DashSet<String>,
     /// Which clients were seen with sessions that began elsewhere.
@@ -155,8 +158,8 @@ impl Gate {
     /// # Errors
     /// When an upstream's TLS files cannot be used.
     pub fn new(config: &Config, store: Arc<dyn SessionStore>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, GateError> {
-        let learned = DashMap::new();
-        let snapshot = Snapshot::build(config, &|site| learned_of(&learned, site))?;
+        let lasting = DashMap::new();
+        let snapshot = Snapshot::build(config, &|site| lasting_of(&lasting, site))?;
         Ok(Arc::new(Self {
             current: ArcSwap::from_pointee(snapshot),
             store,
@@ -164,7 +167,8 @@ impl Gate {
             streams: Arc::default(),
             pools: Arc::default(),
             writes: TaskTracker::new(),
-            learned,
+            lasting,
+            tally: Tally::default(),
             said: DashSet::new(),
             changed_clients: DashSet::new(),
             begun: DashMap::new(),
@@ -178,7 +182,7 @@ impl Gate {
     /// # Errors
     /// When one of them cannot be used.
     pub fn check(config: &Config) -> Result<(), GateError> {
-        Snapshot::build(config, &|_| Arc::default()).map(drop)
+        Snapshot::build(config, &|_| Lasting::default()).map(drop)
     }
 
     /// Swaps the settings; requests under way finish under the old ones. All or nothing.
@@ -186,7 +190,7 @@ impl Gate {
     /// # Errors
     /// When an upstream's TLS files cannot be used; nothing was changed then.
     pub fn reload(&self, config: &Config) -> Result<(), GateError> {
-        let snapshot = Snapshot::build(config, &|site| learned_of(&self.learned, site))?;
+        let snapshot = Snapshot::build(config, &|site| lasting_of(&self.lasting, site))?;
         let before = self.current.swap(Arc::new(snapshot));
         self.pools.forget(before.upstreams());
         Ok(())
@@ -279,6 +283,7 @@ impl Gate {
     /// What is owed when a record was removed: open streams are closed, the end is logged.
     fn ended(&self, key: &SessionKey, session: &Outline, reason: EndReason, by: &Context) {
         self.streams.end(key);
+        self.tally.ended(reason);
         telemetry::audit(&by.about(session), &Audit::SessionEnded { reason });
     }
 
@@ -310,8 +315,8 @@ impl Gate {
     }
 }
 
-fn learned_of(learned: &DashMap<String, Arc<Learned>>, site: &str) -> Arc<Learned> {
-    Arc::clone(&learned.entry(site.to_owned()).or_default())
+fn lasting_of(lasting: &DashMap<String, Lasting>, site: &str) -> Lasting {
+    lasting.entry(site.to_owned()).or_default().clone()
 }
 
 /// The gate as one worker thread uses it.
@@ -353,7 +358,10 @@ impl Worker {
         if is_head {
             reply::leave_out_content(&mut response);
         }
-        trace.log(&response, started.elapsed());
+        let took = started.elapsed();
+        let traffic = trace.site.as_ref().map_or(&self.gate.tally.strays, |site| &site.lasting.traffic);
+        traffic.answered(response.status(), took);
+        trace.log(&response, took);
         response
     }
 

@@ -251,6 +251,7 @@ impl Exchange<'_> {
         }
         self.trace.context.session_ref = Some(Arc::clone(&identity.session_ref));
         self.trace.context.user = Some(identity.user.clone());
+        self.worker.gate.tally.begun(true);
         telemetry::audit(&self.trace.context, &Audit::SessionAuthenticated);
         self.trace.authenticated = true;
         self.owe_cookie(&id, &record);

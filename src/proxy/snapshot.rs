@@ -40,6 +40,7 @@ use crate::policy::site::UpstreamHost;
 use crate::policy::site::UpstreamProtocol;
 use crate::policy::site::UpstreamTls;
 use crate::policy::trailers::TrailerRules;
+use crate::proxy::tally::Traffic;
 use crate::proxy::upstream::Tls;
 use crate::proxy::upstream::Upstream;
 
@@ -81,7 +82,14 @@ pub(super) struct LiveSite {
     pub(super) markers: Vec<HeaderName>,
     /// What passes of trailers; `None` where the application's protocol has no use for them.
     pub(super) trailers: Option<Arc<TrailerRules>>,
+    pub(super) lasting: Lasting,
+}
+
+/// What a site keeps over a reload.
+#[derive(Clone, Default)]
+pub(super) struct Lasting {
     pub(super) learned: Arc<Learned>,
+    pub(super) traffic: Arc<Traffic>,
 }
 
 impl LiveSite {
@@ -170,10 +178,10 @@ pub enum GateError {
 }
 
 impl Snapshot {
-    pub(super) fn build(config: &Config, learned: &dyn Fn(&str) -> Arc<Learned>) -> Result<Self, GateError> {
+    pub(super) fn build(config: &Config, lasting: &dyn Fn(&str) -> Lasting) -> Result<Self, GateError> {
         let mut sites = HashMap::new();
         for site in &config.sites {
-            let live = Arc::new(live(site, learned(&site.origin.to_text()))?);
+            let live = Arc::new(live(site, lasting(&site.origin.to_text()))?);
             for alias in &site.aliases {
                 sites.insert(alias.authority(), Place::Alias(Arc::clone(&live)));
             }
@@ -242,7 +250,7 @@ impl Snapshot {
     }
 }
 
-fn live(site: &Site, learned: Arc<Learned>) -> Result<LiveSite, GateError> {
+fn live(site: &Site, lasting: Lasting) -> Result<LiveSite, GateError> {
     let mut upstreams = Vec::new();
     for address in &site.upstreams {
         let tls = match address {
@@ -282,7 +290,7 @@ fn live(site: &Site, learned: Arc<Learned>) -> Result<LiveSite, GateError> {
             }
         },
         markers,
-        learned,
+        lasting,
         site: site.clone(),
     })
 }

@@ -34,6 +34,7 @@ use crate::policy::site::Limits;
 use crate::proxy::KeptOpen;
 use crate::proxy::Peer;
 use crate::proxy::Worker;
+use crate::server;
 use crate::server::Shared;
 use crate::server::activity::Activity;
 use crate::server::activity::Overdue;
@@ -86,6 +87,11 @@ async fn serve(
         // Nothing was asked yet.
         () = worker.stopping().cancelled() => return,
     };
+    shared.handshakes.count(match &accepted {
+        Ok(Ok(_)) => server::OK,
+        Ok(Err(_)) => server::FAILED,
+        Err(_) => server::TIMEOUT,
+    });
     let Ok(accepted) = accepted else {
         tracing::debug!(event = "tls.handshake_timeout", client = ?address);
         return;

@@ -51,6 +51,11 @@ pub(super) struct Admitted<S> {
 }
 
 impl Door {
+    /// How many are in.
+    pub(super) fn inside(&self) -> usize {
+        self.inside.total.load(Ordering::Relaxed)
+    }
+
     /// Lets a connection in, unless there are too many.
     pub(super) fn enter(&self, limits: &Limits, connections: &TaskTracker) -> Option<Permit> {
         if self.inside.total.fetch_add(1, Ordering::Relaxed) >= limits.connections {

@@ -28,6 +28,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::metrics::Counters;
+use crate::metrics::Kind;
+use crate::metrics::Text;
 use crate::policy::site::Limits;
 use crate::policy::site::Origin;
 use crate::policy::site::Timeouts;
@@ -44,6 +47,12 @@ use self::door::Door;
 use self::entrance::Entrance;
 use self::tls::Tls;
 
+/// How a handshake can end.
+const HANDSHAKES: [&str; 3] = ["ok", "failed", "timeout"];
+const OK: usize = 0;
+const FAILED: usize = 1;
+const TIMEOUT: usize = 2;
+
 /// What all connections share; the parts that a reload may change are swapped.
 pub struct Shared {
     gate: Arc<Gate>,
@@ -56,6 +65,7 @@ pub struct Shared {
     origins: ArcSwap<HashMap<String, Origin>>,
     /// For the watchdog.
     pub(crate) beats: Beats,
+    handshakes: Counters<{ HANDSHAKES.len() }>,
     stop: CancellationToken,
     /// Ends the drain at once.
     cut: CancellationToken,
@@ -74,6 +84,7 @@ impl Shared {
             limits: ArcSwap::from_pointee(config.connection_limits()),
             origins: ArcSwap::from_pointee(origins(config)),
             beats: Beats::new(workers),
+            handshakes: Counters::default(),
             cut: CancellationToken::new(),
         })
     }
@@ -84,6 +95,18 @@ impl Shared {
         self.timeouts.store(Arc::new(config.timeouts.clone()));
         self.limits.store(Arc::new(config.connection_limits()));
         self.origins.store(Arc::new(origins(config)));
+    }
+
+    /// What was counted of connections.
+    pub fn write_metrics(&self, text: &mut Text) {
+        let name = "vestibule_tls_handshakes_total";
+        text.family(name, Kind::Counter, "TLS handshakes with clients.");
+        for (result, count) in HANDSHAKES.iter().zip(self.handshakes.read()) {
+            text.sample(name, &[("result", result)], count);
+        }
+        let name = "vestibule_connections_open";
+        text.family(name, Kind::Gauge, "Connections of clients, tunnels among them.");
+        text.sample(name, &[], self.door.inside());
     }
 
     /// Stops accepting; requests under way may finish within the `drain` timeout.

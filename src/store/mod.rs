@@ -9,6 +9,7 @@ pub mod file;
 mod fixtures;
 mod index;
 mod journal;
+pub mod measured;
 pub mod memory;
 pub mod redis;
 pub mod sealed;

@@ -9,6 +9,8 @@ use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,6 +20,14 @@ const LIMIT: usize = 4 * 1024 * 1024;
 const ENOUGH: usize = 64 * 1024;
 /// How long the first line waits for others.
 const GATHER: Duration = Duration::from_millis(20);
+
+/// Lines that were lost: one process has one log.
+static LOST: AtomicUsize = AtomicUsize::new(0);
+
+/// How many lines could not be written so far.
+pub fn lines_lost() -> usize {
+    LOST.load(Ordering::Relaxed)
+}
 
 /// Lines that wait.
 #[derive(Default)]
@@ -92,6 +102,7 @@ impl Sink {
             let (overflown, closed) = self.next(&mut lines);
             let failed = write_lines(&mut output, &lines);
             lost += overflown + failed;
+            LOST.fetch_add(overflown + failed, Ordering::Relaxed);
             if failed == 0 && lost > 0 && write_lines(&mut output, &tell(lost)) == 0 {
                 lost = 0;
             }

@@ -45,6 +45,7 @@ mod logout;
 mod logs;
 mod memory;
 mod messages;
+mod metrics;
 mod outages;
 mod own;
 mod paths;

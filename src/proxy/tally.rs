@@ -1,0 +1,153 @@
+//! What is counted of requests, logins and sessions. No label names a user, a session or a path (S192).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::metrics::Counters;
+use crate::metrics::Histogram;
+use crate::metrics::Kind;
+use crate::metrics::Text;
+use crate::policy::login::Outcome;
+use crate::policy::session::EndReason;
+use crate::proxy::Gate;
+use crate::proxy::snapshot::LiveSite;
+use crate::store::StoreError;
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+const OUTCOMES: [&str; 3] = ["success", "failure", "undetermined"];
+const KINDS: [&str; 2] = ["authenticated", "anonymous"];
+
+/// The requests of a site.
+#[derive(Default)]
+pub(super) struct Traffic {
+    classes: Counters<{ CLASSES.len() }>,
+    took: Histogram,
+    unanswered: Counters<1>,
+}
+
+impl Traffic {
+    /// A request was answered.
+    pub(super) fn answered(&self, status: StatusCode, took: Duration) {
+        self.classes.count(usize::from(status.as_u16() / 100).saturating_sub(1));
+        self.took.observe(took);
+    }
+
+    /// The application gave no answer that could be passed on.
+    pub(super) fn unanswered(&self) {
+        self.unanswered.count(0);
+    }
+}
+
+/// What belongs to no site, or is told of all together.
+#[derive(Default)]
+pub(super) struct Tally {
+    /// Requests for sites that are not here.
+    pub(super) strays: Traffic,
+    logins: Counters<{ OUTCOMES.len() }>,
+    begun: Counters<{ KINDS.len() }>,
+    ended: Counters<{ EndReason::ALL.len() }>,
+}
+
+impl Tally {
+    /// Somebody tried to log in.
+    pub(super) fn login(&self, outcome: Outcome) {
+        self.logins.count(match outcome {
+            Outcome::Success => 0,
+            Outcome::Failure => 1,
+            Outcome::Undetermined | Outcome::Ask => 2,
+        });
+    }
+
+    /// A session began.
+    pub(super) fn begun(&self, authenticated: bool) {
+        self.begun.count(usize::from(!authenticated));
+    }
+
+    /// A session ended.
+    pub(super) fn ended(&self, reason: EndReason) {
+        self.ended.count(reason as usize);
+    }
+
+    fn write(&self, text: &mut Text) {
+        let name = "vestibule_logins_total";
+        text.family(name, Kind::Counter, "Attempts to log in.");
+        for (outcome, count) in OUTCOMES.iter().zip(self.logins.read()) {
+            text.sample(name, &[("outcome", outcome)], count);
+        }
+        let name = "vestibule_sessions_started_total";
+        text.family(name, Kind::Counter, "Sessions that began.");
+        for (kind, count) in KINDS.iter().zip(self.begun.read()) {
+            text.sample(name, &[("state", kind)], count);
+        }
+        let name = "vestibule_sessions_ended_total";
+        text.family(name, Kind::Counter, "Sessions that this process ended.");
+        for (reason, count) in EndReason::ALL.iter().zip(self.ended.read()) {
+            text.sample(name, &[("reason", reason.as_str())], count);
+        }
+    }
+}
+
+impl Gate {
+    /// What was counted, how many sessions there are, and how the upstreams are.
+    ///
+    /// # Errors
+    /// When the store does not answer; what it is not needed for was written then.
+    pub async fn write_metrics(&self, text: &mut Text) -> Result<(), StoreError> {
+        let (snapshot, now) = (self.current.load_full(), self.now());
+        let traffic: Vec<(&str, &Traffic)> = snapshot
+            .sites()
+            .map(|site| (&*site.name, &*site.lasting.traffic))
+            .chain([("none", &self.tally.strays)])
+            .collect();
+        let name = "vestibule_requests_total";
+        text.family(
+            name,
+            Kind::Counter,
+            "Requests that were answered; site \"none\": asked for a site that is not here.",
+        );
+        for (site, traffic) in &traffic {
+            for (class, count) in CLASSES.iter().zip(traffic.classes.read()) {
+                text.sample(name, &[("site", site), ("status", class)], count);
+            }
+        }
+        let name = "vestibule_request_duration_seconds";
+        text.family(name, Kind::Histogram, "From the head of a request to the head of its answer.");
+        for (site, traffic) in &traffic {
+            text.histogram(name, &[("site", site)], &traffic.took);
+        }
+        let name = "vestibule_upstream_failures_total";
+        text.family(name, Kind::Counter, "Requests to which the application gave no answer that could be passed on.");
+        for (site, traffic) in &traffic {
+            let [unanswered] = traffic.unanswered.read();
+            text.sample(name, &[("site", site)], unanswered);
+        }
+        self.tally.write(text);
+        let name = "vestibule_upstream_up";
+        text.family(
+            name,
+            Kind::Gauge,
+            "Whether an upstream is taken to be up: one of several, or one with health checks.",
+        );
+        let is_judged = |site: &&Arc<LiveSite>| site.upstreams.len() > 1 || site.site.health.is_some();
+        for site in snapshot.sites().filter(is_judged) {
+            for upstream in &site.upstreams {
+                let labels = [("site", &*site.name), ("upstream", &*upstream.name)];
+                text.sample(name, &labels, u8::from(upstream.is_up(now)));
+            }
+        }
+        let mut populations = Vec::new();
+        for site in snapshot.sites() {
+            populations.push((Arc::clone(&site.name), self.store.population(&site.name).await?));
+        }
+        let name = "vestibule_sessions";
+        text.family(name, Kind::Gauge, "Sessions in the store.");
+        for (site, population) in populations {
+            for (kind, count) in KINDS.iter().zip([population.authenticated, population.anonymous]) {
+                text.sample(name, &[("site", &site), ("state", kind)], count);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,167 @@
+//! A store whose answers are timed and whose failures are counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::clock::Timestamp;
+use crate::metrics::Counters;
+use crate::metrics::Histogram;
+use crate::metrics::Kind;
+use crate::metrics::Text;
+use crate::policy::chain::Chain;
+use crate::policy::session::EndReason;
+use crate::policy::session::Handle;
+use crate::policy::session::Outline;
+use crate::policy::session::Record;
+use crate::policy::session::SessionKey;
+use crate::policy::vault::VaultChange;
+use crate::store::Found;
+use crate::store::Judge;
+use crate::store::Page;
+use crate::store::Population;
+use crate::store::Presence;
+use crate::store::Reply;
+use crate::store::SessionStore;
+use crate::store::Swap;
+
+/// What a store is asked for, by the work that it is.
+#[derive(Clone, Copy)]
+enum Verb {
+    Load,
+    Create,
+    Touch,
+    Rotate,
+    Vault,
+    Remove,
+    /// What no request waits for.
+    Other,
+}
+
+impl Verb {
+    const ALL: [Self; 7] =
+        [Self::Load, Self::Create, Self::Touch, Self::Rotate, Self::Vault, Self::Remove, Self::Other];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Create => "create",
+            Self::Touch => "touch",
+            Self::Rotate => "rotate",
+            Self::Vault => "vault",
+            Self::Remove => "remove",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A store, and how it does.
+pub struct Measured {
+    inner: Arc<dyn SessionStore>,
+    took: [Histogram; Verb::ALL.len()],
+    failed: Counters<{ Verb::ALL.len() }>,
+}
+
+impl Measured {
+    /// Measures this store from now on.
+    pub fn new(inner: Arc<dyn SessionStore>) -> Arc<Self> {
+        Arc::new(Self { inner, took: Default::default(), failed: Counters::default() })
+    }
+
+    /// What was measured.
+    pub fn write_metrics(&self, text: &mut Text) {
+        let name = "vestibule_store_duration_seconds";
+        text.family(name, Kind::Histogram, "How long the session store took to answer.");
+        for (verb, took) in Verb::ALL.iter().zip(&self.took) {
+            text.histogram(name, &[("operation", verb.as_str())], took);
+        }
+        let name = "vestibule_store_errors_total";
+        text.family(name, Kind::Counter, "Questions that the session store did not answer.");
+        for (verb, failed) in Verb::ALL.iter().zip(self.failed.read()) {
+            text.sample(name, &[("operation", verb.as_str())], failed);
+        }
+    }
+
+    fn timed<'a, T: 'a>(&'a self, verb: Verb, reply: Reply<'a, T>) -> Reply<'a, T> {
+        Box::pin(async move {
+            let started = Instant::now();
+            let answer = reply.await;
+            self.took[verb as usize].observe(started.elapsed());
+            if answer.is_err() {
+                self.failed.count(verb as usize);
+            }
+            answer
+        })
+    }
+}
+
+impl SessionStore for Measured {
+    fn load<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found> {
+        self.timed(Verb::Load, self.inner.load(handle, now))
+    }
+
+    fn reload<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found> {
+        self.timed(Verb::Load, self.inner.reload(handle, now))
+    }
+
+    fn peek<'a>(&'a self, key: &'a SessionKey) -> Reply<'a, Option<Outline>> {
+        self.timed(Verb::Other, self.inner.peek(key))
+    }
+
+    fn create<'a>(&'a self, handle: &'a Handle, record: Record, idle: Duration) -> Reply<'a, Presence> {
+        self.timed(Verb::Create, self.inner.create(handle, record, idle))
+    }
+
+    fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp, idle: Duration) -> Reply<'a, Presence> {
+        self.timed(Verb::Touch, self.inner.touch(key, seen, idle))
+    }
+
+    fn swap_chain<'a>(&'a self, key: &'a SessionKey, revision: u64, chain: Chain) -> Reply<'a, Swap> {
+        self.timed(Verb::Rotate, self.inner.swap_chain(key, revision, chain))
+    }
+
+    fn change_vault<'a>(
+        &'a self,
+        handle: &'a Handle,
+        changes: &'a [VaultChange],
+        now: Timestamp,
+    ) -> Reply<'a, Presence> {
+        self.timed(Verb::Vault, self.inner.change_vault(handle, changes, now))
+    }
+
+    fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>> {
+        self.timed(Verb::Remove, self.inner.take(handle, now))
+    }
+
+    fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Outline>> {
+        self.timed(Verb::Remove, self.inner.remove(key, tombstone, now))
+    }
+
+    fn by_user<'a>(&'a self, user: &'a str, site: Option<&'a str>) -> Reply<'a, Vec<SessionKey>> {
+        self.timed(Verb::Other, self.inner.by_user(user, site))
+    }
+
+    fn list<'a>(&'a self, user: Option<&'a str>, from: Option<&'a str>, limit: usize) -> Reply<'a, Option<Page>> {
+        self.timed(Verb::Other, self.inner.list(user, from, limit))
+    }
+
+    fn find<'a>(&'a self, session_ref: &'a str) -> Reply<'a, Option<SessionKey>> {
+        self.timed(Verb::Other, self.inner.find(session_ref))
+    }
+
+    fn ready(&self) -> Reply<'_, ()> {
+        self.timed(Verb::Other, self.inner.ready())
+    }
+
+    fn population<'a>(&'a self, site: &'a str) -> Reply<'a, Population> {
+        self.timed(Verb::Other, self.inner.population(site))
+    }
+
+    fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<(SessionKey, Outline)>> {
+        self.timed(Verb::Remove, self.inner.evict_anonymous(site))
+    }
+
+    fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Outline, EndReason)>> {
+        self.timed(Verb::Other, self.inner.sweep(judge, now))
+    }
+}
