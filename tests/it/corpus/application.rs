@@ -184,6 +184,7 @@ async fn serve(shared: Arc<Shared>, number: usize, mut stream: TcpStream) {
 async fn converse(shared: &Shared, number: usize, stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<(), String> {
     loop {
         let Some((head, used)) = next(stream, buffer, strict::request_head).await? else { return Ok(()) };
+        spaced(&buffer[..used])?;
         shared.change(|state| state.heads += 1);
         let is_of_case = !matches!(head.target(), PROBE | MARKER);
         let scripted = if is_of_case { shared.change(|state| state.answers.pop_front()) } else { None };
@@ -222,6 +223,20 @@ async fn converse(shared: &Shared, number: usize, stream: &mut TcpStream, buffer
             Then::Reset => return stream.set_zero_linger().map_err(|error| error.to_string()),
         }
     }
+}
+
+/// Readers take off the spaces around a value, but not all take the same for spaces (S104): one stands before it.
+fn spaced(head: &[u8]) -> Result<(), String> {
+    for line in head.split(|byte| *byte == b'\n').skip(1) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let value = &line[colon + 1..];
+        let is_bare = value.strip_prefix(b" ").is_some_and(|value| value.trim_ascii().len() == value.len());
+        if !is_bare && !value.is_empty() {
+            return Err(format!("spaces around a value: {:?}", line.escape_ascii().to_string()));
+        }
+    }
+    Ok(())
 }
 
 /// Reads until there is one; `None` when the connection ends before.

@@ -138,7 +138,7 @@ fn message(bytes: &[u8], to_head: bool) -> Result<Message, String> {
 }
 
 /// What we add to every answer of the application.
-fn added() -> [String; 5] {
+pub fn added() -> [String; 5] {
     [
         "date: {date}",
         "content-security-policy: frame-ancestors 'self'",

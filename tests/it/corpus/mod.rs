@@ -3,7 +3,9 @@
 
 mod application;
 mod case;
+mod hpack;
 mod http1;
+mod http2;
 mod place;
 
 use std::collections::HashSet;
@@ -30,7 +32,7 @@ fn cases(protocol: &str) -> Vec<Case> {
 
 #[test]
 fn there_are_enough_cases_and_each_is_another() {
-    for (protocol, least) in [("http1", 200)] {
+    for (protocol, least) in [("http1", 200), ("http2", 100)] {
         let cases = cases(protocol);
         assert!(cases.len() >= least, "{protocol}: {}", cases.len());
         let (mut names, mut essences) = (HashSet::new(), HashSet::new());
@@ -52,7 +54,11 @@ async fn failures_of(file: &Path) -> Vec<String> {
     let mut place = Place::open().await;
     let mut failures = Vec::new();
     for case in cases {
-        if let Err(failure) = http1::play(&place, &case).await {
+        let played = match file.parent().unwrap().ends_with("http1") {
+            true => http1::play(&place, &case).await,
+            false => http2::play(&place, &case).await,
+        };
+        if let Err(failure) = played {
             failures.push(format!("=== {} | {}\n{failure}\n", case.name, case.numbers.join(" ")));
             // What it left behind is no other case's concern.
             place = Place::open().await;
@@ -61,11 +67,20 @@ async fn failures_of(file: &Path) -> Vec<String> {
     failures
 }
 
-#[tokio::test]
-async fn http_1_cases_hold() {
-    let files = files("http1");
+async fn hold(protocol: &str) {
+    let files = files(protocol);
     let failures = join_all(files.iter().map(|file| failures_of(file))).await.concat();
     assert!(failures.is_empty(), "{} cases failed\n{}", failures.len(), failures.join("\n"));
+}
+
+#[tokio::test]
+async fn http_1_cases_hold() {
+    hold("http1").await;
+}
+
+#[tokio::test]
+async fn http_2_cases_hold() {
+    hold("http2").await;
 }
 
 /// A case that holds, to be made wrong.
