@@ -19,6 +19,8 @@ pub enum Rule {
     MethodOverride,
     /// Answers have a status from 100 to 599 (RFC 9110 15).
     Status,
+    /// Answers have no folded fields and no spaces before a colon (RFC 9112 5.1, 5.2).
+    AnswerLines,
 }
 
 /// Whether a rule can be switched off for a site.
@@ -42,7 +44,7 @@ const SMUGGLING: &str = "what the application reads would not be what was judged
 
 impl Rule {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Path(Ambiguity::EncodedSlash),
         Self::Path(Ambiguity::Backslash),
         Self::Path(Ambiguity::Nul),
@@ -59,6 +61,7 @@ impl Rule {
         Self::HeaderName,
         Self::Head(Malformed::Expectation),
         Self::Status,
+        Self::AnswerLines,
         Self::Head(Malformed::HeaderCount),
         Self::Head(Malformed::HeaderBytes),
         Self::Head(Malformed::UriLength),
@@ -78,6 +81,7 @@ impl Rule {
             Self::HeaderName => "header-name",
             Self::MethodOverride => "method-override",
             Self::Status => "status",
+            Self::AnswerLines => "answer-lines",
         }
     }
 
@@ -103,6 +107,10 @@ impl Rule {
             Self::Status => Relaxing::Can {
                 passes: "answers with a status from 600 to 999",
                 risk: "each browser makes something else of them",
+            },
+            Self::AnswerLines => Relaxing::Can {
+                passes: "answers with folded fields or spaces before a colon, mended",
+                risk: "what was meant as a new field may be read as part of the one before",
             },
         }
     }

@@ -136,10 +136,12 @@ impl Trace {
 
     /// One line per failure, at the level of who is to blame.
     pub(super) fn report(&self, failure: &Failure) {
+        let is_spared = |rule: &Rule| self.site.as_ref().is_some_and(|site| site.site.relax.has(*rule));
+        let rule = failure.rule().filter(|rule| !is_spared(rule));
         let event = match (failure.blame(), failure) {
             (Blame::Us, Failure::Store(error)) => Audit::StoreFailed { error },
-            (Blame::Client, _) => Audit::RequestRefused { error: failure, rule: failure.rule() },
-            (Blame::Upstream, _) => Audit::ExchangeFailed { error: failure, rule: failure.rule() },
+            (Blame::Client, _) => Audit::RequestRefused { error: failure, rule },
+            (Blame::Upstream, _) => Audit::ExchangeFailed { error: failure, rule },
             (Blame::Us, _) => Audit::InternalFailure { error: failure },
         };
         if let (Blame::Upstream, Some(site)) = (failure.blame(), &self.site) {

@@ -146,7 +146,7 @@ impl Failure {
         match self {
             Self::Malformed(rule) => Some(Rule::Head(*rule)),
             Self::Ambiguous(ambiguity) => Some(Rule::Path(*ambiguity)),
-            Self::Upstream(failure) => matches!(failure.cause, UpstreamError::Status(_)).then_some(Rule::Status),
+            Self::Upstream(failure) => failure.cause.rule(),
             Self::NoWebSocket(_)
             | Self::NoTunnel
             | Self::Misdirected

@@ -77,11 +77,14 @@ impl Link {
     }
 }
 
-/// Begins to speak HTTP/1.1.
-pub(super) async fn http1(leg: Leg) -> Result<SendRequest<Body>, UpstreamError> {
+/// Begins to speak HTTP/1.1. `mends` field lines that are folded or have a space before their colon
+/// (RFC 9112 5.1, 5.2).
+pub(super) async fn http1(leg: Leg, mends: bool) -> Result<SendRequest<Body>, UpstreamError> {
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(256 * 1024)
         .max_headers(200)
+        .allow_obsolete_multiline_headers_in_responses(mends)
+        .allow_spaces_after_header_name_in_responses(mends)
         .handshake(TokioIo::new(leg))
         .await
         .map_err(UpstreamError::Exchange)?;

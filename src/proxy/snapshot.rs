@@ -28,6 +28,7 @@ use crate::policy::headers::PublicOrigin;
 use crate::policy::lifecycle;
 use crate::policy::location::InnerHost;
 use crate::policy::relax::Relaxed;
+use crate::policy::relax::Rule;
 use crate::policy::session::EndReason;
 use crate::policy::session::Life;
 use crate::policy::session::Outline;
@@ -258,7 +259,8 @@ fn live(site: &Site, lasting: Lasting) -> Result<LiveSite, GateError> {
             UpstreamAddress::Http { .. } | UpstreamAddress::Unix(_) => None,
         };
         let connections = site.limits.upstream_connections;
-        upstreams.push(Upstream::new(address.clone(), site.upstream_protocol, tls, connections));
+        let mends = site.relax.has(Rule::AnswerLines);
+        upstreams.push(Upstream::new(address.clone(), site.upstream_protocol, tls, connections, mends));
     }
     let own: Vec<String> = site.upstreams.iter().filter_map(authority).collect();
     let scheme = if matches!(site.upstreams.first(), Some(UpstreamAddress::Https { .. })) { "https" } else { "http" };

@@ -26,6 +26,7 @@ use tokio_util::either::Either;
 use crate::clock::Timestamp;
 use crate::policy::health::Health;
 use crate::policy::health::News;
+use crate::policy::relax::Rule;
 use crate::policy::site::UpstreamAddress;
 use crate::policy::site::UpstreamProtocol;
 use crate::proxy::body::Body;
@@ -46,6 +47,8 @@ pub(super) struct Upstream {
     pub(super) protocol: UpstreamProtocol,
     address: UpstreamAddress,
     tls: Option<Tls>,
+    /// Whether odd lines of its answers are mended.
+    mends: bool,
     /// One for each connection that there may be.
     slots: Arc<Semaphore>,
     /// Requests that wait for one.
@@ -93,6 +96,7 @@ impl Upstream {
         protocol: UpstreamProtocol,
         tls: Option<Tls>,
         connections: usize,
+        mends: bool,
     ) -> Arc<Self> {
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -100,6 +104,7 @@ impl Upstream {
             address,
             protocol,
             tls,
+            mends,
             slots: Arc::new(Semaphore::new(connections)),
             waiting: AtomicUsize::new(0),
             is_retired: AtomicBool::new(false),
@@ -137,7 +142,7 @@ impl Upstream {
     ) -> Result<SendRequest<Body>, UpstreamError> {
         let begin = async {
             let socket = self.dial(self.tls.as_ref().map(|tls| &tls.http1)).await?;
-            link::http1(Leg::new(socket, slot)).await
+            link::http1(Leg::new(socket, slot), self.mends).await
         };
         tokio::time::timeout(limit, begin).await.unwrap_or(Err(UpstreamError::ConnectTimeout))
     }
@@ -311,4 +316,31 @@ pub(super) enum UpstreamError {
     /// Its status is none (RFC 9110 15).
     #[error("its answer has the status {0}, and 599 is the highest")]
     Status(u16),
+}
+
+impl UpstreamError {
+    /// The rule about messages that the answer broke, if that is why.
+    pub(super) fn rule(&self) -> Option<Rule> {
+        match self {
+            Self::Status(_) => Some(Rule::Status),
+            // hyper tells which part it could not read in words only.
+            Self::Exchange(error) if error.is_parse() && error.to_string().contains("header") => {
+                Some(Rule::AnswerLines)
+            }
+            Self::Exchange(error) if error.is_parse() => Some(Rule::Syntax),
+            Self::Connect(_)
+            | Self::Tls(_)
+            | Self::ConnectTimeout
+            | Self::NotHttp2
+            | Self::Exchange(_)
+            | Self::Upload(_)
+            | Self::Answer(_)
+            | Self::FirstByteTimeout
+            | Self::Unwell(_)
+            | Self::CheckTimeout
+            | Self::Busy
+            | Self::UnaskedUpgrade
+            | Self::Coding => None,
+        }
+    }
 }

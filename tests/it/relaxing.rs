@@ -193,6 +193,31 @@ async fn an_odd_status_is_a_bad_gateway_unless_it_is_wanted() {
 }
 
 #[tokio::test]
+async fn answers_of_old_applications_may_be_mended() {
+    // S98, VR-22 (RFC 9112 5.1, 5.2)
+    let app = Wire::start(|_, mut stream| async move {
+        while !read_head(&mut stream).await.is_empty() {
+            let answer =
+                b"HTTP/1.1 200 OK\r\nX-Folded: a;\r\n\tb;\r\n  c\r\nX-Spaced : d\r\nContent-Length : 2\r\n\r\nok";
+            tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.unwrap();
+        }
+    })
+    .await;
+    let (_proxy, browser) = Vestibule::at(&app.url(), &spared("\"answer-lines\"")).await;
+    for http2 in [false, true] {
+        let answer = browser.clone().over(http2).get("/public/x").await;
+        assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, "ok"));
+        let folded: Vec<_> = answer.header("x-folded").unwrap().split_ascii_whitespace().collect();
+        assert_eq!((folded, answer.header("x-spaced")), (vec!["a;", "b;", "c"], Some("d")));
+    }
+    let program = Program::start(&file(&app.url(), SITE)).await;
+    assert_eq!(status(&program.browser(), "GET /public/x", "").await, "502");
+    let failed = program.event("upstream.failed").await;
+    assert_eq!(failed["rule"], "answer-lines", "{failed}");
+    assert_eq!(failed["help"], "relax = [\"answer-lines\"] in this [[site]] lets it pass");
+}
+
+#[tokio::test]
 async fn what_one_site_is_spared_holds_for_no_other() {
     let app = Upstream::start(|_| Reply::text("page")).await;
     let other = format!("[[site]]\norigin = \"https://other.test\"\nupstream = {:?}\n", app.url());
