@@ -102,11 +102,13 @@ impl Http2 {
     /// `Host` becomes `:authority` (RFC 9113 8.3.1).
     fn address(&self, request: &mut Request<Body>) {
         *request.version_mut() = Version::HTTP_2;
-        // One that was sent before has its address.
-        let Some(host) = request.headers_mut().remove(header::HOST) else { return };
+        let host = request.headers_mut().remove(header::HOST);
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.scheme = Some(self.scheme.clone());
-        parts.authority = Authority::try_from(host.as_bytes()).ok();
+        // One that was sent before, and has no `Host` any more, knows where it goes.
+        if let Some(host) = host {
+            parts.authority = Authority::try_from(host.as_bytes()).ok();
+        }
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
     }
 }

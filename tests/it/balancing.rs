@@ -100,8 +100,11 @@ async fn the_least_busy_upstream_is_asked_whichever_worker_asks() {
     let (one, two, urls) = two().await;
     let text = file(&urls, SITE).replace("workers = 1", "workers = 2");
     let (_proxy, browser) = Vestibule::of(parse(&text)).await;
-    let slow: Vec<_> = (0..6).map(|_| ask(&browser, "GET", "/public/slow")).collect();
-    eventually("all are under way", || one.requests() + two.requests() == 6).await;
+    let mut slow = Vec::new();
+    for under_way in 1..=6 {
+        slow.push(ask(&browser, "GET", "/public/slow"));
+        eventually("it is under way", || one.requests() + two.requests() == under_way).await;
+    }
     assert_eq!((one.requests(), two.requests()), (3, 3));
     for _ in 0..2 {
         one.let_go.notify_one();

@@ -60,6 +60,11 @@ fn unserved(config: &Config, site: &Site) -> Option<String> {
 
 fn upstream(site: &Site) -> Vec<String> {
     let mut all = Vec::new();
+    if site.upstreams.len() > 1 {
+        all.push(
+            "Each request goes to the least busy upstream: they must share the application's sessions.".to_owned(),
+        );
+    }
     match site.upstream_protocol {
         UpstreamProtocol::Http1 => {}
         UpstreamProtocol::Http2 => all.push(
