@@ -100,4 +100,5 @@ unpack_php_apps() {
 install_packages
 install_venv django tests/it/apps/requirements.txt
 install_venv grpc tests/it/apps/grpc-requirements.txt
+install_venv websockets tests/it/apps/websockets-requirements.txt
 unpack_php_apps

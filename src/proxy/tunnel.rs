@@ -1,10 +1,12 @@
 //! Upgraded connections: bytes both ways until one side closes, nothing moves for `tunnel_idle`, the
 //! session ends, or the program stops. Both sides then see an end, not a loss.
 
+use std::future::Future;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::task::Poll;
@@ -25,6 +27,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::io::ReadBuf;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use crate::policy::websocket::Farewell;
@@ -38,6 +41,8 @@ use crate::proxy::streams::StreamGuard;
 
 /// How long a side may take to hear of the end.
 const CLOSE_TIME: Duration = Duration::from_millis(500);
+/// How long a side may still speak when the other has said all.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
 
 /// A client that asks for a WebSocket.
 pub(super) struct Asking {
@@ -124,10 +129,12 @@ impl Tunnel {
                 None => std::future::pending().await,
             }
         };
+        let exchange = both(
+            copy(&mut client_read, &mut upstream_write, &mut up, &moved, pulse.as_mut()),
+            copy(&mut upstream_read, &mut client_write, &mut down, &moved, None),
+        );
         let farewell = tokio::select! {
-            // A half-closed WebSocket is a closed one: nobody answers on it any more.
-            _ = copy(&mut client_read, &mut upstream_write, &mut up, &moved, pulse.as_mut()) => None,
-            _ = copy(&mut upstream_read, &mut client_write, &mut down, &moved, None) => None,
+            () = exchange => None,
             () = wait_idle(&moved, idle) => Some(Farewell::Silent),
             () = session_ended => Some(Farewell::SessionEnded),
             () = stopping.cancelled() => Some(Farewell::Stopping),
@@ -135,6 +142,19 @@ impl Tunnel {
         let frame = farewell.filter(|_| down.may_begin()).map(Farewell::frame).unwrap_or_default();
         tokio::join!(close(client_read, client_write, &frame), close(upstream_read, upstream_write, &[]));
         drop(lease);
+    }
+}
+
+/// Both ways, until both sides have said all. When one has, the other answers or is cut: over HTTP/2
+/// browsers say with their close frame that nothing follows, and wait for the application's.
+async fn both(up: impl Future<Output = io::Result<()>>, down: impl Future<Output = io::Result<()>>) {
+    let (mut up, mut down) = (pin!(up), pin!(down));
+    let (ended, other) = tokio::select! {
+        ended = &mut up => (ended, Either::Left(down)),
+        ended = &mut down => (ended, Either::Right(up)),
+    };
+    if ended.is_ok() {
+        let _answered_or_cut = tokio::time::timeout(ANSWER_TIME, other).await;
     }
 }
 
@@ -175,7 +195,7 @@ async fn copy(
     loop {
         let bytes = read(&mut from).await?;
         if bytes.is_empty() {
-            return Ok(());
+            return to.shutdown().await;
         }
         *moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         progress.is_writing = true;

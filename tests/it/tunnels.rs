@@ -1,5 +1,8 @@
 //! What a tunnel lives by, and how both sides see its end.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::SinkExt;
@@ -9,6 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -182,6 +186,25 @@ async fn a_silent_tunnel_is_closed() {
 }
 
 #[tokio::test]
+async fn a_client_that_says_nothing_more_hears_the_answer() {
+    // Over HTTP/2 Chromium ends its side of the stream with its close frame.
+    let (app, _proxy, browser) = logged_in(SITE).await;
+    for (http2, so_far) in [(false, 1), (true, 2)] {
+        let (mut socket, _) = open(&browser.clone().over(http2), "/ws", &[]).await.unwrap();
+        let raw = socket.get_mut();
+
+        raw.write_all(b"\x88\x82\0\0\0\0\x0f\xa2").await.unwrap();
+        raw.shutdown().await.unwrap();
+
+        let mut answer = Vec::new();
+        raw.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"\x88\x02\x0f\xa2", "4002");
+        let closed = || app.seen().iter().filter(|seen| *seen == "closed").count();
+        eventually("the application closes", || closed() == so_far).await;
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_vanishes_takes_the_tunnel_with_it() {
     // S177
     for http2 in [false, true] {
@@ -231,9 +254,102 @@ async fn no_frame_is_put_into_the_midst_of_a_message() {
     assert!(received.ends_with(b"\x82\x05ha"), "{received:?}");
 }
 
+/// So large is a message of those below, with its header (RFC 6455 5.2).
+const PIECE: usize = 64 * 1024;
+const HEADER: [u8; 10] = [0x82, 127, 0, 0, 0, 0, 0, 0, 0xff, 0xf6];
+/// So many are sent, and so many may be on their way: sockets have room for some megabytes each.
+const PIECES: usize = 2048;
+const ON_THE_WAY: usize = 768;
+
+/// An application that sends as fast as it can, and counts what it got rid of.
+async fn flooding(sent: &Arc<AtomicUsize>) -> Upstream {
+    let sent = Arc::clone(sent);
+    Upstream::start(move |request| {
+        let accept = derive_accept_key(request.header("sec-websocket-key").unwrap_or_default().as_bytes());
+        let sent = Arc::clone(&sent);
+        let switch = Reply::status(101).header("connection", "upgrade").header("upgrade", "websocket");
+        switch.header("sec-websocket-accept", &accept).upgrade(|upgrade| {
+            drop(tokio::spawn(async move {
+                let mut raw = TokioIo::new(upgrade.await.unwrap());
+                let piece = [&HEADER[..], &[0; PIECE - HEADER.len()]].concat();
+                for _ in 0..PIECES {
+                    raw.write_all(&piece).await.unwrap();
+                    sent.fetch_add(1, Ordering::Relaxed);
+                }
+                let _ = raw.read(&mut [0; 16]).await;
+            }));
+        })
+    })
+    .await
+}
+
+/// The count when it has come to rest.
+async fn at_rest(count: &AtomicUsize) -> usize {
+    let mut before = usize::MAX;
+    loop {
+        let now = count.load(Ordering::Relaxed);
+        if now == before {
+            return now;
+        }
+        before = now;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_holds_the_application_back() {
+    // S125
+    for http2 in [false, true] {
+        let sent = Arc::default();
+        let app = flooding(&sent).await;
+        let (_proxy, browser) = Vestibule::in_front_of(&app).await;
+        let (mut socket, _) = open(&browser.over(http2), "/public/ws", &[]).await.unwrap();
+
+        let held = at_rest(&sent).await;
+        assert!(held < ON_THE_WAY, "{held} of {PIECES}");
+
+        for _ in 0..PIECES {
+            assert_eq!(next(&mut socket).await.unwrap().len(), PIECE - HEADER.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_application_that_reads_nothing_holds_the_client_back() {
+    // S125
+    let app = Upstream::start(|request| {
+        let accept = derive_accept_key(request.header("sec-websocket-key").unwrap_or_default().as_bytes());
+        let switch = Reply::status(101).header("connection", "upgrade").header("upgrade", "websocket");
+        switch.header("sec-websocket-accept", &accept).upgrade(|upgrade| {
+            drop(tokio::spawn(async move {
+                let _held = upgrade.await.unwrap();
+                std::future::pending::<()>().await;
+            }));
+        })
+    })
+    .await;
+    let (_proxy, browser) = Vestibule::in_front_of(&app).await;
+    for http2 in [false, true] {
+        let (mut socket, _) = open(&browser.clone().over(http2), "/public/ws", &[]).await.unwrap();
+        let sent = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&sent);
+        let sending = tokio::spawn(async move {
+            for _ in 0..PIECES {
+                socket.send(Message::binary(vec![0; PIECE])).await.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+
+        let held = at_rest(&sent).await;
+
+        assert!(held < ON_THE_WAY, "{held} of {PIECES}");
+        sending.abort();
+    }
+}
+
 #[tokio::test]
 async fn tunnels_count_as_connections() {
-    // S173
+    // S125, S173
     let app = EchoApp::start().await;
     let text = file(&app.upstream.url(), SITE);
     let text = format!("{text}\n[limits]\nconnections_per_address = 2\n");

@@ -9,7 +9,10 @@ use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::Data;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::OpCode;
 
 use crate::support::SITE;
 use crate::support::Vestibule;
@@ -41,6 +44,13 @@ async fn converse(mut socket: Socket, app: &EchoApp) {
     }
     socket.send(Message::Ping("are you there".into())).await.unwrap();
     assert_eq!(next(&mut socket).await.unwrap(), Message::Pong("are you there".into()));
+    // A message in pieces, and a ping between them (RFC 6455 5.4).
+    let piece = |text: &str, opcode, last| Message::Frame(Frame::message(text.to_owned(), opcode, last));
+    socket.send(piece("in ", OpCode::Data(Data::Text), false)).await.unwrap();
+    socket.send(Message::Ping("between".into())).await.unwrap();
+    assert_eq!(next(&mut socket).await.unwrap(), Message::Pong("between".into()));
+    socket.send(piece("pieces", OpCode::Data(Data::Continue), true)).await.unwrap();
+    assert_eq!(next(&mut socket).await.unwrap(), Message::text("in pieces"));
     let frame = CloseFrame { code: CloseCode::Library(4321), reason: "enough".into() };
     socket.close(Some(frame.clone())).await.unwrap();
 

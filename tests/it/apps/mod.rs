@@ -6,6 +6,7 @@ mod django;
 mod dokuwiki;
 mod grpc;
 mod phpliteadmin;
+mod websockets;
 
 use tempfile::TempDir;
 

@@ -19,7 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn apps() -> PathBuf {
     let apps = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("apps");
     assert!(
-        ["php/done", "django/requirements.txt", "grpc/requirements.txt"].iter().all(|done| apps.join(done).exists()),
+        ["php/done", "django/requirements.txt", "grpc/requirements.txt", "websockets/requirements.txt"]
+            .iter()
+            .all(|done| apps.join(done).exists()),
         "run tests/setup.sh first"
     );
     apps
