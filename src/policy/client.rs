@@ -12,7 +12,7 @@ use ipnet::IpNet;
 pub struct Client {
     /// Its address, IPv4-mapped IPv6 unmapped.
     pub address: IpAddr,
-    /// Whether the TCP peer is a trusted proxy, whose forwarding headers are kept and extended.
+    /// Whether the TCP peer is a trusted proxy, whose `X-Forwarded-For` is kept and extended.
     pub via_trusted: bool,
 }
 

@@ -243,23 +243,23 @@ pub(super) fn remove_where(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool)
 pub fn forward_request(headers: &mut HeaderMap, identity: &IdentityHeaders, forwarding: Forwarding<'_>) {
     let Forwarding { client, peer, public, version, .. } = forwarding;
     let mut text = BytesMut::with_capacity(192);
+    let address = value(&mut text, format_args!("{}", client.address));
+    let forwarded = match client.address == peer {
+        true => value(&mut text, format_args!("for={}{}", Node(peer), public.parameters)),
+        false => {
+            value(&mut text, format_args!("for={}{}, for={}", Node(client.address), public.parameters, Node(peer)))
+        }
+    };
     if client.via_trusted {
         append_to(headers, &FORWARDED_FOR, ", ", value(&mut text, format_args!("{peer}")));
-        append_to(headers, &header::FORWARDED, ", ", value(&mut text, format_args!("for={}", Node(peer))));
-        headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("https"));
-        headers.entry(REAL_IP).or_insert_with(|| value(&mut text, format_args!("{}", client.address)));
     } else {
-        let address = value(&mut text, format_args!("{peer}"));
-        let forwarded = value(&mut text, format_args!("for={}{}", Node(peer), public.parameters));
-        headers.insert(header::FORWARDED, forwarded);
-        headers.insert(REAL_IP, address.clone());
-        headers.insert(FORWARDED_FOR, address);
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+        headers.insert(FORWARDED_FOR, address.clone());
     }
-    if !(client.via_trusted && headers.contains_key(FORWARDED_HOST)) {
-        headers.insert(FORWARDED_HOST, public.host.clone());
-        headers.insert(FORWARDED_PORT, public.port.clone());
-    }
+    headers.insert(REAL_IP, address);
+    headers.insert(header::FORWARDED, forwarded);
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+    headers.insert(FORWARDED_HOST, public.host.clone());
+    headers.insert(FORWARDED_PORT, public.port.clone());
     let via = match version {
         Version::HTTP_2 => HeaderValue::from_static("2.0 vestibule"),
         Version::HTTP_10 => HeaderValue::from_static("1.0 vestibule"),

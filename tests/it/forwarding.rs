@@ -200,7 +200,7 @@ async fn an_upstream_that_leads_back_here_is_noticed() {
 
 #[tokio::test]
 async fn a_trusted_proxy_says_where_the_client_is() {
-    // S53, VR-10
+    // S53, S68, S69, VR-10, VR-53
     let app = Upstream::legacy().await;
     let mut config = configure(&app.url(), SITE);
     config.listen.trusted_proxies = vec!["127.0.0.2/32".parse().unwrap()];
@@ -210,12 +210,23 @@ async fn a_trusted_proxy_says_where_the_client_is() {
     let request = Request::get("/public/x")
         .header("x-forwarded-for", "6.6.6.6, 203.0.113.9")
         .header("x-forwarded-user", "admin")
-        .header("via", "1.1 edge");
+        .header("via", "1.1 edge")
+        // Many a balancer sets only the one field, and leaves these as the client sent them.
+        .header("x-real-ip", "6.6.6.6")
+        .header("forwarded", "for=6.6.6.6;host=evil.test;proto=http")
+        .header("x-forwarded-host", "evil.test")
+        .header("x-forwarded-port", "1")
+        .header("x-forwarded-proto", "http");
     browser.send(request.body(Full::default()).unwrap()).await;
 
     let received = app.last();
     assert_eq!(received.header("x-forwarded-for"), Some("6.6.6.6, 203.0.113.9, 127.0.0.2"));
-    assert_eq!(seen(&received, &["x-real-ip", "x-forwarded-host"]), [Some("203.0.113.9"), Some("app.test")]);
+    assert_eq!(received.header("forwarded"), Some("for=203.0.113.9;host=app.test;proto=https, for=127.0.0.2"));
+    assert_eq!(
+        seen(&received, &["x-forwarded-host", "x-forwarded-port", "x-forwarded-proto"]),
+        [Some("app.test"), Some("443"), Some("https")]
+    );
+    assert_eq!(received.header("x-real-ip"), Some("203.0.113.9"));
     assert_eq!(received.header("via"), Some("1.1 edge, 1.1 vestibule"));
     assert_eq!(received.folded("x-forwarded-user"), Vec::<&str>::new(), "identity is nobody's to forward");
 }
@@ -419,6 +430,7 @@ async fn an_inner_address_is_translated_wherever_it_is_answered() {
     let upgrade = navigation("GET", "/socket")
         .header("connection", "upgrade")
         .header("upgrade", "websocket")
+        .header("sec-websocket-version", "13")
         .header("origin", "https://app.test");
     let refused = browser.send(upgrade.body(Full::default()).unwrap()).await;
     assert_eq!(refused.location(), "https://app.test/login");

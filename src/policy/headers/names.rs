@@ -76,12 +76,10 @@ pub(super) fn is_session_protocol(name: &str) -> bool {
     name.starts_with("secure-session-") || name.starts_with("sec-secure-session-")
 }
 
-/// Forwarding fields that a trusted proxy's word is taken for.
+/// The forwarding field that a trusted proxy's word is taken for. Many a proxy sets no other, and leaves
+/// those as its client sent them (VR-53).
 pub(super) fn is_kept_from_trusted(name: &str) -> bool {
-    matches!(
-        name,
-        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port" | "x-real-ip" | "forwarded"
-    )
+    name == "x-forwarded-for"
 }
 
 /// The name as a CGI-like application reads it: case ignored, everything but letters and digits the

@@ -164,8 +164,8 @@ fn hop_by_hop_fields_stay_on_their_hop() {
 }
 
 #[test]
-fn forwarding_headers_are_ours_or_a_trusted_proxys() {
-    // S68, S69
+fn forwarding_headers_are_ours_whoever_sent_others() {
+    // S68, S69, VR-53
     let lines = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-proto", "http"), ("forwarded", "for=6.6.6.6")];
     let ours = forwarded(&lines, false, None);
     assert_eq!(ours["x-forwarded-for"], "203.0.113.9");
@@ -174,8 +174,9 @@ fn forwarding_headers_are_ours_or_a_trusted_proxys() {
     assert_eq!(ours["via"], "2.0 vestibule");
     let theirs = forwarded(&lines, true, None);
     assert_eq!(theirs["x-forwarded-for"], "6.6.6.6, 10.0.0.1");
-    assert_eq!(theirs["forwarded"], "for=6.6.6.6, for=10.0.0.1");
-    assert_eq!(theirs["x-forwarded-proto"], "http");
+    assert_eq!(theirs["forwarded"], "for=203.0.113.9;host=app.test;proto=https, for=10.0.0.1");
+    assert_eq!(theirs["x-forwarded-proto"], "https");
+    assert_eq!(theirs["x-real-ip"], "203.0.113.9");
 }
 
 #[test]
