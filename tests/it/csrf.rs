@@ -282,7 +282,8 @@ async fn upgrades_without_an_origin_follow_the_policy_for_requests_without_label
     for (policy, expected) in [("refuse", 403), ("allow", 200)] {
         let site = format!("{SITE}\n[site.csrf]\nunlabelled = \"{policy}\"");
         let (_proxy, browser) = Vestibule::with(&app, &site).await;
-        let handshake = [("connection", "upgrade"), ("upgrade", "websocket"), COOKIE];
+        let version = ("sec-websocket-version", "13");
+        let handshake = [("connection", "upgrade"), ("upgrade", "websocket"), version, COOKIE];
         for (lines, expected) in [
             (&[][..], expected),
             (&[OWN], 200),

@@ -236,7 +236,7 @@ async fn a_switch_that_was_not_asked_for_is_a_bad_gateway() {
 
 #[tokio::test]
 async fn there_is_one_version() {
-    // S120: RFC 6455 4.4.
+    // S120: RFC 6455 4.4. Who may not pass is not told (S118).
     let (app, _proxy, browser) = logged_in(SITE).await;
     for http2 in [false, true] {
         let browser = browser.clone().over(http2);
@@ -248,7 +248,10 @@ async fn there_is_one_version() {
             assert_eq!(refused.headers().contains_key("upgrade"), !http2);
         }
     }
-    let none = "GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\
+    let stranger =
+        browser.raw(b"GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n");
+    assert!(stranger.await.starts_with("HTTP/1.1 401 "));
+    let none = "GET /public/ws HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\
                 GET /public/next HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
     let answers = browser.raw(none.as_bytes()).await;
     assert!(answers.starts_with("HTTP/1.1 426 ") && answers.contains("HTTP/1.1 200 OK"), "S122: {answers}");
