@@ -18,6 +18,7 @@ pub(super) fn read_logout(section: &Section<'_>) -> Option<LogoutRule> {
     let methods = read_methods(section, "methods");
     let form = read_form(&section.section("form", "site.logout.form"));
     let landing = section.parsed("landing", value::landing).and_then(|mut all| all.pop());
+    let end_header = section.parsed("end_header", value::header_name).and_then(|mut all| all.pop());
     let directives = section.parsed("clear_site_data", directive);
     Some(LogoutRule {
         path: path?.0,
@@ -26,7 +27,7 @@ pub(super) fn read_logout(section: &Section<'_>) -> Option<LogoutRule> {
         landing: landing.map(|(landing, _)| landing),
         clear_site_data: directives
             .map_or_else(|| vec!["storage".to_owned()], |all| all.into_iter().map(|(text, _)| text).collect()),
-        end_header: None,
+        end_header: end_header.map(|(name, _)| name),
     })
 }
 

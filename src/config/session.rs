@@ -20,6 +20,9 @@ const ANONYMOUS_LIMIT: Duration = Duration::from_secs(2 * 60 * 60);
 
 const COOKIE_NAME_LIMIT: usize = 128;
 
+/// More are not counted in earnest.
+const MOST_SESSIONS: u64 = 1_000_000;
+
 /// Everything in `[session]`.
 #[derive(Clone, Debug)]
 pub(super) struct Lifetimes {
@@ -66,7 +69,7 @@ pub(super) fn read_session(section: &Section<'_>, default: &Lifetimes) -> Lifeti
         anonymous: section.duration("anonymous_timeout", rules.anonymous, false),
         rotate_every: section.duration_or_off("rotate_every", rules.rotate_every),
         rotation_grace: section.duration("rotation_grace", rules.rotation_grace, true),
-        max_per_user: rules.max_per_user,
+        max_per_user: section.number("max_per_user", 1..=MOST_SESSIONS).or(rules.max_per_user),
         binding,
     };
     report_contradictions(section, &read);

@@ -30,6 +30,29 @@ pub struct LogoutRule {
     pub end_header: Option<HeaderName>,
 }
 
+/// What the application wants to end, by the header that [`LogoutRule::end_header`] names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The session of this request.
+    Session,
+    /// All of its user's on this site.
+    User,
+}
+
+/// What an answer says: the first rule whose header is there counts. `None` when nothing is, and for a
+/// value that means nothing.
+pub fn told<'a>(rules: &'a [Arc<LogoutRule>], headers: &HeaderMap) -> Option<(&'a Arc<LogoutRule>, Option<Told>)> {
+    rules.iter().find_map(|rule| {
+        let value = headers.get(rule.end_header.as_ref()?)?.as_bytes().trim_ascii();
+        let told = match value.to_ascii_lowercase().as_slice() {
+            b"session" => Some(Told::Session),
+            b"user" => Some(Told::User),
+            _ => None,
+        };
+        Some((rule, told))
+    })
+}
+
 /// What is known of a request before its body was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogoutMatch {
@@ -94,6 +117,27 @@ mod tests {
             clear_site_data: Vec::new(),
             end_header: None,
         })
+    }
+
+    #[test]
+    fn an_answer_ends_what_its_header_says() {
+        let rule = |name: Option<&'static str>| {
+            let end_header = name.map(HeaderName::from_static);
+            Arc::new(LogoutRule { end_header, ..(*rule("/logout", &[], None)).clone() })
+        };
+        let rules = [rule(None), rule(Some("x-end")), rule(Some("x-other"))];
+        for (name, value, expected) in [
+            ("x-end", "session", Some(Some(Told::Session))),
+            ("x-end", " User ", Some(Some(Told::User))),
+            ("x-other", "user", Some(Some(Told::User))),
+            ("x-end", "everybody", Some(None)),
+            ("x-end", "", Some(None)),
+            ("x-unknown", "user", None),
+        ] {
+            let headers = [(HeaderName::from_static(name), value.parse().unwrap())].into_iter().collect();
+            assert_eq!(told(&rules, &headers).map(|(_, told)| told), expected, "{name}: {value}");
+        }
+        assert!(told(&[rule(None)], &HeaderMap::new()).is_none());
     }
 
     fn head(rules: &[Arc<LogoutRule>], method: &Method, raw: &str) -> &'static str {

@@ -369,7 +369,7 @@ pub struct SessionRules {
     /// How long a predecessor is accepted after its successor was presented (default 30s).
     pub rotation_grace: Duration,
     /// Sessions a user may have on a site; unlimited when `None`.
-    pub max_per_user: Option<u32>,
+    pub max_per_user: Option<u64>,
     /// Address and user-agent binding.
     pub binding: BindingRules,
 }

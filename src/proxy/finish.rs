@@ -19,7 +19,7 @@ use crate::proxy::source::Source;
 const EVENTS: &[u8] = b"text/event-stream";
 
 impl Exchange<'_> {
-    /// Cleans the answer, keeps its cookies, rotates the ID if that is due, streams the body. What
+    /// Ends what it says, cleans the answer, keeps its cookies, rotates the ID if that is due, streams the body. What
     /// is set is in the store before the head leaves (VR-47).
     pub(super) async fn finish(&mut self, answer: Answer) -> Result<Response<Body>, Failure> {
         let Answer { mut head, body } = answer;
@@ -28,6 +28,7 @@ impl Exchange<'_> {
         let site = &self.site.site;
         self.trace.authenticated &=
             access != Access::Public || !site.access.names_as_public(&self.method, &self.target);
+        self.end_as_told(&head.headers).await?;
         self.clean(&mut head.headers);
         self.take_cookies(&mut head.headers).await?;
         let eligible = access == Access::Protected

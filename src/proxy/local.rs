@@ -1,7 +1,5 @@
 //! Our own endpoints below `/.vestibule/`.
 
-use std::sync::Arc;
-
 use http::HeaderValue;
 use http::Method;
 use http::Response;
@@ -52,15 +50,7 @@ impl Exchange<'_> {
         let identity = self.session.identity().cloned();
         self.end_session(EndReason::Logout).await?;
         if let Some(identity) = identity.filter(|_| everywhere) {
-            let (gate, site, now) = (Arc::clone(&self.worker.gate), Arc::clone(&self.site.name), self.now);
-            let by = self.trace.context.clone();
-            let end_all = async move {
-                for key in gate.store.by_user(identity.user.as_str(), Some(&site)).await? {
-                    gate.end(&key, EndReason::Logout, true, now, &by).await?;
-                }
-                Ok::<_, Failure>(())
-            };
-            self.must_finish(end_all).await??;
+            self.end_everywhere(identity).await?;
         }
         self.trace.settled.clear = clear_site_data(&["storage".to_owned()]);
         if self.kind == RequestKind::Navigation {

@@ -21,13 +21,17 @@ impl Exchange<'_> {
     /// Carries a logout out.
     pub(super) async fn log_out(&mut self, rule: &LogoutRule) -> Result<Response<Body>, Failure> {
         self.watched = true;
+        let identity = self.session.identity().cloned();
         self.end_session(EndReason::Logout).await?;
         self.trace.settled.clear = clear_site_data(&rule.clear_site_data);
         let answer = self.tell_application().await;
         // The answer passes through, but nothing in it is kept and nothing is minted for it.
         self.session = Session::None { tombstone: true };
         match answer {
-            Ok(Some(answer)) => self.finish(answer).await,
+            Ok(Some(answer)) => {
+                self.end_others_as_told(&answer.head.headers, identity).await?;
+                self.finish(answer).await
+            }
             Ok(None) => Ok(self.landing(rule)),
             Err(failure) => {
                 self.trace.report(&failure);

@@ -8,6 +8,7 @@ mod balance;
 mod body;
 mod checks;
 mod cookies;
+mod crowd;
 mod exchange;
 mod failure;
 mod finish;

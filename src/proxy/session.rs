@@ -242,6 +242,9 @@ impl Exchange<'_> {
                     Record::authenticated(site, known, binding, chain, Arc::new(keep(ended.as_ref())), &rules, now);
                 let idle = lifecycle::idle_limit(record.life(), &rules);
                 let presence = gate.store.create(&new, record.clone(), idle).await?;
+                if let Some(identity) = &record.identity {
+                    gate.displace(identity, &record.site, &rules, now, &by).await?;
+                }
                 Ok::<_, StoreError>((presence, record))
             })
             .await?;

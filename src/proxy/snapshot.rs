@@ -272,7 +272,8 @@ fn live(site: &Site, lasting: Lasting) -> Result<LiveSite, GateError> {
             (host, own.first())
         }
     };
-    let markers: Vec<_> = site.login.iter().flat_map(|rule| rule.marker_headers().cloned()).collect();
+    let ends = site.logout.iter().filter_map(|rule| rule.end_header.clone());
+    let markers: Vec<_> = site.login.iter().flat_map(|rule| rule.marker_headers().cloned()).chain(ends).collect();
     let inner_hosts = own.iter().chain(inner).map(|host| InnerHost::new(host)).collect();
     let inner_origin = (host != site.origin.authority()).then(|| format!("{scheme}://{host}"));
     Ok(LiveSite {

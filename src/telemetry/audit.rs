@@ -162,6 +162,8 @@ pub enum Audit<'a> {
         /// What it said.
         status: StatusCode,
     },
+    /// The application's `end_header` has a value that means nothing.
+    EndMisread,
     /// A cross-site request.
     CsrfRefused {
         /// What gave it away.
@@ -346,7 +348,8 @@ pub fn audit(context: &Context, event: &Audit<'_>) {
         Audit::CookieDropped { name, reason } => {
             emit!(warn, context, "cookie.dropped", cookie = name, help = reason.help());
         }
-        Audit::HeaderDropped { .. }
+        Audit::EndMisread
+        | Audit::HeaderDropped { .. }
         | Audit::RequestRefused { .. }
         | Audit::ExchangeFailed { .. }
         | Audit::InternalFailure { .. }
@@ -395,6 +398,9 @@ fn remedy(context: &Context, rule: Option<Rule>) -> Option<String> {
 #[allow(clippy::wildcard_enum_match_arm)] // The caller's match is the exhaustive one.
 fn service_event(context: &Context, event: &Audit<'_>) {
     match event {
+        Audit::EndMisread => {
+            emit!(warn, context, "logout.misread", help = "the value of end_header is \"session\" or \"user\"");
+        }
         Audit::HeaderDropped { name, rule } => emit!(
             warn,
             context,

@@ -135,7 +135,7 @@ async fn a_long_list_comes_in_pages_and_without_what_has_expired() {
 
 #[tokio::test]
 async fn what_is_open_ends_with_the_session_that_is_revoked() {
-    // S46, S47
+    // S46, S49
     let (app, place) = (EchoApp::start().await, TempDir::new().unwrap());
     let (proxy, mut browser) = Vestibule::of(administered(&app.upstream.url(), &place)).await;
     browser.log_in("alice").await;

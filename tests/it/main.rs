@@ -17,6 +17,7 @@ mod cli;
 mod client_certificates;
 mod cookies;
 mod corpus;
+mod crowd;
 mod csrf;
 mod demo;
 mod documents;

@@ -63,6 +63,12 @@ pub(super) fn logout(rule: &LogoutRule, login_page: &str) -> Vec<String> {
     }
     let landing = rule.landing.as_deref().unwrap_or(login_page);
     all.push(format!("  If the application gives no answer, browsers go to {landing}."));
+    if let Some(name) = &rule.end_header {
+        let name = name.as_str();
+        all.push(format!(
+            "  The application ends the session, or all of the user's, with the header {name} on any answer."
+        ));
+    }
     all
 }
 

@@ -138,6 +138,10 @@ fn session(site: &Site) -> Vec<String> {
         time(rules.absolute),
         time(rules.anonymous)
     )];
+    if let Some(most) = rules.max_per_user {
+        let sessions = if most == 1 { "1 session".to_owned() } else { format!("{most} sessions") };
+        all.push(format!("A user has at most {sessions}; the oldest ends at the next login."));
+    }
     all.push(match rules.rotate_every {
         Some(every) => format!(
             "The ID changes every {}; the old one is accepted for {} more.",
