@@ -30,7 +30,7 @@ use crate::support::program::Program;
 /// More than any limit, and too few to take long.
 const MANY: usize = 400_000;
 /// What the program may grow by under a flood, in KiB.
-const GROWTH: u64 = 8 * 1024;
+const GROWTH: u64 = 16 * 1024;
 /// SETTINGS_INITIAL_WINDOW_SIZE
 const WINDOW: u16 = 4;
 /// What h2 says of a client that it has told to calm down.
