@@ -386,8 +386,24 @@ fn correct_framing(response: &mut Response<Incoming>) {
     if no_content || headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
     }
-    let padded = headers.get(header::CONTENT_LENGTH).filter(|length| length.as_bytes().starts_with(b"0"));
-    if let Some(length) = padded.and_then(|length| length.to_str().ok()?.parse::<u64>().ok()) {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    match agreed_length(headers) {
+        Some(length) if headers.get(header::CONTENT_LENGTH).is_some_and(|first| first.as_bytes().starts_with(b"0")) => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        Some(_) => {}
+        // The library does not look at what an answer without content says.
+        None => {
+            headers.remove(header::CONTENT_LENGTH);
+        }
     }
+}
+
+/// The length, if there is one and no other.
+fn agreed_length(headers: &HeaderMap) -> Option<u64> {
+    let digits = |value: &HeaderValue| {
+        Some(value.to_str().ok()?).filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
+    };
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter().map(digits);
+    let first: u64 = lengths.next()??;
+    lengths.next().is_none().then_some(first)
 }
