@@ -6,6 +6,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::invariants::connections;
 use crate::invariants::cookies;
 use crate::invariants::logins;
 use crate::invariants::paths;
@@ -37,6 +38,16 @@ fn logins_of_the_corpus_hold() {
 #[test]
 fn paths_of_the_corpus_hold() {
     replay("paths", paths::check);
+}
+
+#[test]
+fn requests_of_the_corpus_hold() {
+    replay("requests", connections::check_requests);
+}
+
+#[test]
+fn answers_of_the_corpus_hold() {
+    replay("answers", connections::check_answers);
 }
 
 /// Pieces in any order and number.

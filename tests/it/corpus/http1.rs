@@ -159,6 +159,18 @@ fn request_lines(line: &str) -> &str {
     }
 }
 
+/// All that the client of a case sends.
+pub fn sent(case: &Case) -> Vec<u8> {
+    let lines = case.client.iter().filter(|line| !line.starts_with("! "));
+    lines.flat_map(|line| bytes_of(request_lines(line))).collect()
+}
+
+/// The first answer of the application of a case.
+pub fn answered(case: &Case) -> Vec<u8> {
+    let first = case.answers.iter().take_while(|line| *line != "{next}");
+    first.filter(|line| !line.starts_with('{') || line.contains('*')).flat_map(|line| bytes_of(line)).collect()
+}
+
 /// Plays one case; the difference between what it says and what happened.
 pub async fn play(place: &Place, case: &Case) -> Result<(), String> {
     let application = &place.application;

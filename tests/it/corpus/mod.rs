@@ -6,6 +6,7 @@ mod case;
 mod hpack;
 mod http1;
 mod http2;
+mod mutants;
 mod place;
 
 use std::collections::HashSet;

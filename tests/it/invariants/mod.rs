@@ -2,10 +2,12 @@
 //! feed them mutated bytes; `properties` feeds them generated ones and the inputs in `tests/corpus`,
 //! so that they are checked without fuzzing as well.
 
+pub mod connections;
 pub mod cookies;
 pub mod logins;
 pub mod paths;
 mod readers;
+mod stage;
 pub mod strict;
 
 use std::path::Path;
