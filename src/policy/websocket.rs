@@ -28,7 +28,7 @@ pub enum NoWebSocket {
     /// CONNECT with another `:protocol`, or where none is offered (RFC 9220 3, S123).
     #[error("nothing of the kind is offered over CONNECT")]
     Protocol,
-    /// Another version than 13, or none (RFC 6455 4.4, S120).
+    /// Another version than 13 (RFC 6455 4.4, S120).
     #[error("the WebSocket version is not 13")]
     Version,
 }
@@ -51,16 +51,23 @@ impl Handshake {
     /// Whether it asks for what there is. `offered`: WebSockets over HTTP/2.
     ///
     /// # Errors
-    /// Why not.
-    pub fn check(self, headers: &HeaderMap, protocol: Option<&str>, offered: bool) -> Result<(), NoWebSocket> {
-        if self == Self::Connect && !(offered && protocol == Some("websocket")) {
-            return Err(NoWebSocket::Protocol);
-        }
-        let mut versions = headers.get_all(header::SEC_WEBSOCKET_VERSION).iter();
-        match (versions.next(), versions.next()) {
-            (Some(version), None) if version == "13" => Ok(()),
-            _ => Err(NoWebSocket::Version),
-        }
+    /// When it does not.
+    pub fn check(self, protocol: Option<&str>, offered: bool) -> Result<(), NoWebSocket> {
+        let is_had = self == Self::Upgrade || (offered && protocol == Some("websocket"));
+        if is_had { Ok(()) } else { Err(NoWebSocket::Protocol) }
+    }
+}
+
+/// Whether it is the version that there is. What names none is the application's to judge.
+///
+/// # Errors
+/// When it is another, or several.
+pub fn check_version(headers: &HeaderMap) -> Result<(), NoWebSocket> {
+    let mut versions = headers.get_all(header::SEC_WEBSOCKET_VERSION).iter();
+    match (versions.next(), versions.next()) {
+        (None, _) => Ok(()),
+        (Some(version), None) if version == "13" => Ok(()),
+        (Some(_), _) => Err(NoWebSocket::Version),
     }
 }
 
@@ -282,25 +289,33 @@ mod tests {
 
     #[test]
     fn what_there_is_to_get() {
-        // S120, S123
-        let version = |value| [("sec-websocket-version", value)];
-        let (connect, upgrade) = (Handshake::Connect, Handshake::Upgrade);
-        for (handshake, lines, protocol, offered, expected) in [
-            (upgrade, &version("13")[..], None, false, Ok(())),
-            (upgrade, &version("8"), None, true, Err(NoWebSocket::Version)),
-            (upgrade, &version("13, 8"), None, true, Err(NoWebSocket::Version)),
-            (upgrade, &[version("13"), version("13")].concat(), None, true, Err(NoWebSocket::Version)),
-            (upgrade, &[], None, true, Err(NoWebSocket::Version)),
-            (connect, &version("13"), Some("websocket"), true, Ok(())),
-            (connect, &version("12"), Some("websocket"), true, Err(NoWebSocket::Version)),
-            (connect, &version("13"), Some("websocket"), false, Err(NoWebSocket::Protocol)),
-            (connect, &version("13"), Some("connect-udp"), true, Err(NoWebSocket::Protocol)),
+        // S123
+        for (handshake, protocol, offered, expected) in [
+            (Handshake::Upgrade, None, false, Ok(())),
+            (Handshake::Connect, Some("websocket"), true, Ok(())),
+            (Handshake::Connect, Some("websocket"), false, Err(NoWebSocket::Protocol)),
+            (Handshake::Connect, Some("connect-udp"), true, Err(NoWebSocket::Protocol)),
         ] {
-            let mut fields = HeaderMap::new();
-            for (name, value) in lines {
-                fields.append(*name, value.parse().unwrap());
+            assert_eq!(handshake.check(protocol, offered), expected, "{handshake:?} {protocol:?} {offered}");
+        }
+    }
+
+    #[test]
+    fn there_is_one_version() {
+        // S120
+        for (versions, expected) in [
+            (&["13"][..], Ok(())),
+            (&[], Ok(())),
+            (&["8"], Err(NoWebSocket::Version)),
+            (&["13, 8"], Err(NoWebSocket::Version)),
+            (&["13", "13"], Err(NoWebSocket::Version)),
+            (&[""], Err(NoWebSocket::Version)),
+        ] {
+            let mut headers = HeaderMap::new();
+            for version in versions {
+                headers.append(header::SEC_WEBSOCKET_VERSION, version.parse().unwrap());
             }
-            assert_eq!(handshake.check(&fields, protocol, offered), expected, "{lines:?} {protocol:?} {offered}");
+            assert_eq!(check_version(&headers), expected, "{versions:?}");
         }
     }
 

@@ -264,6 +264,7 @@ impl<'a> Exchange<'a> {
         if !peer.hosts.contains(&site.site.origin.host) {
             return Err(Failure::Misdirected);
         }
+        asking.as_ref().map_or(Ok(()), |asking| asking.check(site.site.websocket_h2))?;
         let target = target_of(&site.site, &parts.method, &raw);
         let client = client::identify(peer.ip(), &parts.headers, &snapshot.trusted);
         trace.context.client = Some(client.address);

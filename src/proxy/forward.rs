@@ -71,7 +71,7 @@ impl Exchange<'_> {
             return Ok(reply::options());
         }
         if let Some(client) = self.asking.take() {
-            client.check(&self.headers, self.site.site.websocket_h2)?;
+            websocket::check_version(&self.headers)?;
             return Box::pin(self.tunnel(client)).await;
         }
         let is_page = self.route.login_page && !self.session.is_authenticated();

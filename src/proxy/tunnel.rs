@@ -13,7 +13,6 @@ use std::task::Poll;
 use std::task::ready;
 use std::time::Duration;
 
-use http::HeaderMap;
 use http::Method;
 use http::header;
 use http::request::Parts;
@@ -73,8 +72,8 @@ impl Asking {
     }
 
     /// Whether it asks for what there is. `offered`: WebSockets over HTTP/2.
-    pub(super) fn check(&self, headers: &HeaderMap, offered: bool) -> Result<(), NoWebSocket> {
-        self.handshake.check(headers, self.protocol.as_ref().map(Protocol::as_str), offered)
+    pub(super) fn check(&self, offered: bool) -> Result<(), NoWebSocket> {
+        self.handshake.check(self.protocol.as_ref().map(Protocol::as_str), offered)
     }
 }
 

@@ -184,17 +184,23 @@ async fn what_has_no_end_of_its_own_is_ended_by_a_stop() {
     let mut events = events.open(request).await.into_body();
     assert_eq!(events.frame().await.unwrap().unwrap().into_data().unwrap(), "data: 1\n\n");
     let mut other = Program::start(&file(&sockets.upstream.url(), SITE)).await;
-    let (mut socket, _) = open(&Browser::new(other.https), "/public/ws", &[]).await.unwrap();
-    assert!(echoed(&mut socket, "x").await);
+    let (one, _) = open(&Browser::new(other.https), "/public/ws", &[]).await.unwrap();
+    let (two, _) = open(&Browser::new(other.https).over_http2(), "/public/ws", &[]).await.unwrap();
+    let mut both = [one, two];
+    for socket in &mut both {
+        assert!(echoed(socket, "x").await);
+    }
 
     program.signal("TERM");
     other.signal("TERM");
 
     let end = tokio::time::timeout(Duration::from_secs(5), events.frame()).await.expect("an end before the deadline");
     assert!(end.is_none_or(|frame| frame.is_err()), "never a whole answer");
-    let Message::Close(Some(frame)) = next(&mut socket).await.unwrap() else { panic!("no close frame") };
-    assert_eq!((u16::from(frame.code), frame.reason.as_str()), (1001, "restarting"));
-    sockets.sees("gone").await;
+    for socket in &mut both {
+        let Message::Close(Some(frame)) = next(socket).await.unwrap() else { panic!("no close frame") };
+        assert_eq!((u16::from(frame.code), frame.reason.as_str()), (1001, "restarting"));
+    }
+    eventually("the application hears of it", || sockets.ended() == 2).await;
     assert_eq!(program.ended().await.code(), Some(0));
     assert_eq!(other.ended().await.code(), Some(0));
 }

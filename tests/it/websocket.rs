@@ -251,9 +251,10 @@ async fn there_is_one_version() {
     let stranger =
         browser.raw(b"GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n");
     assert!(stranger.await.starts_with("HTTP/1.1 401 "));
-    let none = "GET /public/ws HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\
-                GET /public/next HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
-    let answers = browser.raw(none.as_bytes()).await;
+    let old = "GET /public/ws HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+               Sec-WebSocket-Version: 8\r\n\r\n\
+               GET /public/next HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
+    let answers = browser.raw(old.as_bytes()).await;
     assert!(answers.starts_with("HTTP/1.1 426 ") && answers.contains("HTTP/1.1 200 OK"), "S122: {answers}");
 
     let asked = app.upstream.received().into_iter().map(|request| request.target);
