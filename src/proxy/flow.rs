@@ -22,6 +22,7 @@ use crate::proxy::body::BodyError;
 use crate::proxy::pool::Lease;
 use crate::proxy::sending::Reporter;
 use crate::proxy::sending::Sending;
+use crate::proxy::source::Pace;
 use crate::proxy::source::Source;
 use crate::proxy::streams::Bound;
 use crate::telemetry;
@@ -34,9 +35,7 @@ pub(super) struct Stream {
     inner: Source,
     idle: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// How many bytes must come before the timer starts anew, and how many have.
-    pace: usize,
-    moved: usize,
+    pace: Option<Pace>,
     limit: Option<u64>,
     lease: Option<Lease>,
     bound: Option<Bound>,
@@ -56,8 +55,7 @@ impl Stream {
             inner: inner.into(),
             idle,
             timer: None,
-            pace: 0,
-            moved: 0,
+            pace: None,
             limit: None,
             lease: None,
             bound: None,
@@ -80,9 +78,9 @@ impl Stream {
         self
     }
 
-    /// Fails also when less than `bytes` come for `idle`, unless that is all.
-    pub(super) fn with_pace(mut self, bytes: usize) -> Self {
-        self.pace = bytes;
+    /// Fails also when it does not keep up this pace.
+    pub(super) fn with_pace(mut self, pace: Option<Pace>) -> Self {
+        self.pace = pace;
         self
     }
 
@@ -192,9 +190,10 @@ impl Stream {
         loop {
             match Pin::new(&mut self.inner).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.moved += frame.data_ref().map_or(0, Bytes::len);
-                    if self.moved >= self.pace {
-                        (self.timer, self.moved) = (None, 0);
+                    self.timer = None;
+                    let length = frame.data_ref().map_or(0, Bytes::len);
+                    if self.pace.as_mut().is_some_and(|pace| !pace.keeps_up(length)) {
+                        return Poll::Ready(Some(Err(BodyError::Idle)));
                     }
                     self.release_at_end();
                     if let Some(passes) = self.pass(frame) {

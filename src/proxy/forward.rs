@@ -35,7 +35,7 @@ use crate::proxy::failure::Failure;
 use crate::proxy::flow::Stream;
 use crate::proxy::pool::Lease;
 use crate::proxy::reply;
-use crate::proxy::source::LEAST;
+use crate::proxy::source::Pace;
 use crate::proxy::source::Source;
 use crate::proxy::source::Upload;
 use crate::proxy::streams::Bound;
@@ -104,12 +104,12 @@ impl Exchange<'_> {
         self.limited(stream.with_trailers(self.site.trailers.as_ref()), 0)
     }
 
-    /// How much a client must send at least in the time that it has. Over HTTP/2 to the application a
-    /// body may be one side of a conversation, as in gRPC.
-    fn pace(&self) -> usize {
+    /// How fast a client must send at least. Over HTTP/2 to the application a body may be one side of a
+    /// conversation, as in gRPC.
+    fn pace(&self) -> Option<Pace> {
         match self.site.site.upstream_protocol {
-            UpstreamProtocol::Http1 => LEAST,
-            UpstreamProtocol::Http2 => 0,
+            UpstreamProtocol::Http1 => self.snapshot.timeouts.body_idle.map(Pace::of),
+            UpstreamProtocol::Http2 => None,
         }
     }
 

@@ -39,7 +39,7 @@ use crate::proxy::failure::Failure;
 use crate::proxy::forward::Answer;
 use crate::proxy::forward::AnswerBody;
 use crate::proxy::source;
-use crate::proxy::source::LEAST;
+use crate::proxy::source::Pace;
 use crate::proxy::source::ReadAhead;
 use crate::proxy::upstream::UpstreamError;
 use crate::telemetry;
@@ -110,7 +110,8 @@ impl Exchange<'_> {
         }
         let Some(body) = self.body.take() else { return Ok(true) };
         let idle = self.snapshot.timeouts.body_idle;
-        let ahead = source::read_ahead(body, BODY_LIMIT, idle, LEAST).await.map_err(Failure::of_login_body)?;
+        let ahead =
+            source::read_ahead(body, BODY_LIMIT, idle, idle.map(Pace::of)).await.map_err(Failure::of_login_body)?;
         match ahead.rest {
             Some(_) if !authenticated => Err(Failure::TooLarge),
             rest => {
@@ -197,7 +198,7 @@ impl Exchange<'_> {
             AnswerBody::Unread(body, lease) => {
                 let idle = self.snapshot.timeouts.body_idle;
                 let broken = |error| lease.upstream.failure(UpstreamError::Answer(error));
-                let ahead = source::read_ahead(body, BODY_LIMIT, idle, 0).await.map_err(broken)?;
+                let ahead = source::read_ahead(body, BODY_LIMIT, idle, None).await.map_err(broken)?;
                 match ahead.rest {
                     Some(rest) => AnswerBody::Begun(ahead.bytes, rest, lease),
                     None => {

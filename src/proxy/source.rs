@@ -21,9 +21,34 @@ use crate::proxy::body::BodyError;
 const DRAIN_LIMIT: usize = 10 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
-/// What a client must send at least in the time that it has, unless that is all: a byte now and then
-/// would hold what waits for it for ever (S172).
-pub(super) const LEAST: usize = 1024;
+/// What a client must send at least in [`PACE_TIMES`] the time that it may pause, unless that is all.
+const PACE_BYTES: usize = 1024;
+const PACE_TIMES: u32 = 10;
+
+/// Whether a sender that never pauses for long gets on at all: a byte now and then would hold what waits
+/// for it for ever (S172).
+pub(super) struct Pace {
+    since: Instant,
+    limit: Duration,
+    moved: usize,
+}
+
+impl Pace {
+    /// For a sender that may pause for `idle`.
+    pub(super) fn of(idle: Duration) -> Self {
+        Self { since: Instant::now(), limit: idle * PACE_TIMES, moved: 0 }
+    }
+
+    /// It has sent so much more; whether that is enough.
+    pub(super) fn keeps_up(&mut self, bytes: usize) -> bool {
+        self.moved += bytes;
+        if self.moved >= PACE_BYTES {
+            (self.since, self.moved) = (Instant::now(), 0);
+            return true;
+        }
+        self.since.elapsed() <= self.limit
+    }
+}
 
 /// A body that was read up to a limit in order to be judged.
 pub(super) struct ReadAhead {
@@ -36,29 +61,26 @@ pub(super) struct ReadAhead {
 /// Reads at most `limit` bytes; what is beyond stays in `rest`.
 ///
 /// # Errors
-/// When the sender breaks off, or sends less than `pace` bytes for longer than `idle`.
+/// When the sender breaks off, pauses for longer than `idle`, or does not keep up the pace.
 pub(super) async fn read_ahead(
     body: impl Into<Source>,
     limit: usize,
     idle: Option<Duration>,
-    pace: usize,
+    mut pace: Option<Pace>,
 ) -> Result<ReadAhead, BodyError> {
     use http_body_util::BodyExt;
     let mut body = body.into();
     let mut bytes = bytes::BytesMut::new();
-    let deadline = || idle.map(|idle| Instant::now() + idle);
-    let (mut until, mut moved) = (deadline(), 0);
     loop {
-        let frame = match until {
-            Some(until) => tokio::time::timeout_at(until, body.frame()).await.map_err(|_| BodyError::Idle)?,
+        let frame = match idle {
+            Some(idle) => tokio::time::timeout(idle, body.frame()).await.map_err(|_| BodyError::Idle)?,
             None => body.frame().await,
         };
         let Some(frame) = frame else { return Ok(ReadAhead { bytes: bytes.freeze(), rest: None }) };
         let Ok(data) = frame?.into_data() else { continue };
         bytes.extend_from_slice(&data);
-        moved += data.len();
-        if moved >= pace {
-            (until, moved) = (deadline(), 0);
+        if pace.as_mut().is_some_and(|pace| !pace.keeps_up(data.len())) {
+            return Err(BodyError::Idle);
         }
         if bytes.len() > limit {
             return Ok(ReadAhead { bytes: bytes.freeze(), rest: Some(body) });
