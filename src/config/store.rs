@@ -74,8 +74,9 @@ fn complete(section: &Section<'_>, url: RedisSettings, span: std::ops::Range<usi
         }
         found.text
     });
-    let open: Vec<_> = url.servers.iter().filter(|server| !url.tls && !server.is_local()).collect();
-    if let (Some(server), false) = (open.first(), section.flag("allow_plaintext", false)) {
+    let allow_plaintext = section.flag("allow_plaintext", false);
+    let url = RedisSettings { allow_plaintext, ..url };
+    if let Some(server) = url.servers.iter().find(|server| !url.may_speak_to(server)) {
         let message =
             format!("store.url: {server} would be spoken to without TLS, so that anyone on the way reads along");
         let help = "write rediss:// (with store.ca for authorities of your own), or allow_plaintext = true";
@@ -121,6 +122,7 @@ fn parse(text: &str, resolve: impl Fn(&str) -> PathBuf) -> Result<RedisSettings,
         form,
         servers,
         tls,
+        allow_plaintext: false,
         ca: None,
         user,
         password: password.map(Secret::Written),

@@ -17,6 +17,7 @@ use crate::policy::site::Site;
 use crate::policy::site::UpstreamAddress;
 use crate::policy::vault::CookieMode;
 use crate::store::StoreSettings;
+use crate::store::redis::settings::Form;
 use crate::store::redis::settings::RedisSettings;
 use crate::store::redis::settings::Secret;
 use crate::store::redis::settings::ServerAddress;
@@ -50,7 +51,8 @@ fn about_redis(settings: &RedisSettings, all: &mut Vec<String>) {
         );
     }
     let is_local = settings.servers.iter().all(ServerAddress::is_local);
-    if !settings.tls && !is_local {
+    // Sentinels and clusters may name other machines.
+    if !settings.tls && settings.allow_plaintext && !(is_local && settings.form == Form::Single) {
         all.push(
             "store.allow_plaintext is on: anyone between here and Redis reads along and can end sessions; write rediss://."
                 .to_owned(),

@@ -109,6 +109,7 @@ impl Redis {
             form: self.form.clone(),
             servers: vec![self.address.clone()],
             tls: false,
+            allow_plaintext: false,
             ca: None,
             user: None,
             password: None,

@@ -13,6 +13,7 @@ use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::eventually;
+use crate::support::free_port;
 use crate::support::program::Program;
 use crate::support::redis::Redis;
 use crate::support::redis::cluster;
@@ -85,7 +86,7 @@ async fn tls_is_verified() {
     let made = cert::make(place.path(), &["127.0.0.1".to_owned()]).unwrap();
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let (certificate, key) = (text(&made.certificate), text(&made.key));
-    let port = crate::support::free_port().to_string();
+    let port = free_port().to_string();
     let options = [
         "--tls-port",
         &port,
@@ -111,6 +112,22 @@ async fn tls_is_verified() {
     let missing = stored_at(&url, "ca = \"nowhere.pem\"", &app, SITE);
     let (code, said) = Program::fail(&missing).await;
     assert!(code == 2 && said.contains("store.ca: there is no file"), "{said}");
+}
+
+#[tokio::test]
+async fn a_node_elsewhere_is_not_spoken_to_without_tls() {
+    // S180: the file names a server on this machine, which names one that is not.
+    let (app, bus) = (Upstream::legacy().await, free_port().to_string());
+    let node = Redis::with(&["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-announce-ip", "192.0.2.1"]);
+    node.say(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    let program = Program::start(&stored_at(&format!("redis+cluster://127.0.0.1:{}", node.port), "", &app, SITE)).await;
+
+    let said = program.event("store.unreachable").await;
+
+    assert!(said["server"].as_str().unwrap().starts_with("192.0.2.1:"), "{said}");
+    assert!(said["error"].as_str().unwrap().contains("store.allow_plaintext"), "{said}");
+    let login = program.browser().post("/login", &[("username", "alice"), ("password", "secret")]).await;
+    assert_eq!(login.status, 503);
 }
 
 #[tokio::test]
@@ -203,7 +220,7 @@ async fn the_sentinels_say_who_is_master() {
     eventually("the sentinel knows of the replica", || !watcher.say(&["SENTINEL", "REPLICAS", "main"]).is_empty())
         .await;
     // The first one is not there.
-    let nobody = crate::support::free_port();
+    let nobody = free_port();
     let url = format!("redis+sentinel://127.0.0.1:{nobody},127.0.0.1:{}/main", watcher.port);
     let proxy = vestibule_at(&url, "", &app, SITE).await;
     let mut browser = proxy.browser();

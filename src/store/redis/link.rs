@@ -64,6 +64,9 @@ pub(super) enum LinkError {
     /// What the server or the client library says, which names its cause itself.
     #[error("{address}: {error}")]
     Redis { address: ServerAddress, error: RedisError },
+    /// A server that a sentinel or a cluster named is on another machine (S180).
+    #[error("{address}: would be spoken to without TLS: write rediss:// in store.url, or store.allow_plaintext = true")]
+    Plaintext { address: ServerAddress },
     /// A replica cannot be written to, and may be behind.
     #[error("{address}: not a master")]
     Replica { address: ServerAddress },
@@ -109,6 +112,10 @@ impl Dialer {
         pushes: Option<(Arc<Cache>, CancellationToken)>,
         is_identified: bool,
     ) -> Result<(MultiplexedConnection, JoinHandle<()>), LinkError> {
+        // Here for all of them: which ones there are, the file does not say.
+        if !self.settings.may_speak_to(address) {
+            return Err(LinkError::Plaintext { address: address.clone() });
+        }
         let timed = tokio::time::timeout(CONNECT, async {
             let stream =
                 self.dial(address).await.map_err(|source| LinkError::Connect { address: address.clone(), source })?;

@@ -307,6 +307,7 @@ fn remedy(error: &LinkError) -> Remedy {
         LinkError::Connect { .. }
         | LinkError::Silent { .. }
         | LinkError::Password(_)
+        | LinkError::Plaintext { .. }
         | LinkError::Replica { .. }
         | LinkError::NoMaster { .. }
         | LinkError::Down { .. }

@@ -13,6 +13,8 @@ pub struct RedisSettings {
     pub servers: Vec<ServerAddress>,
     /// Whether connections are TLS, verified.
     pub tls: bool,
+    /// Whether servers on other machines may be spoken to without.
+    pub allow_plaintext: bool,
     /// The authorities that certificates are verified by, instead of the system's.
     pub ca: Option<PathBuf>,
     /// The ACL user; `default` when `None`.
@@ -23,6 +25,13 @@ pub struct RedisSettings {
     pub database: u32,
     /// What all keys begin with.
     pub prefix: String,
+}
+
+impl RedisSettings {
+    /// Whether nobody reads along who should not, or the file says that it does not matter (S180).
+    pub fn may_speak_to(&self, server: &ServerAddress) -> bool {
+        self.tls || self.allow_plaintext || server.is_local()
+    }
 }
 
 /// How servers work together.
