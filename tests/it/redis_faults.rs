@@ -192,13 +192,21 @@ async fn a_start_needs_no_redis() {
 #[tokio::test]
 async fn a_full_redis_refuses_logins_and_keeps_sessions() {
     // S21
-    let (_app, redis, proxy, browser) = logged_in().await;
+    let (_app, redis, proxy, mut browser) = logged_in().await;
     redis.say(&["CONFIG", "SET", "maxmemory", "1"]);
 
     let refused = proxy.browser().post("/login", &[("username", "bob"), ("password", "secret")]).await;
 
     assert_unavailable(&refused);
-    assert_eq!(browser.clone().fetch("/").await.status, 200);
+    // Past a quarter of the idle timeout activity is written at once; after that the ID changes.
+    for pause in [0, 10, 6] {
+        proxy.advance(Duration::from_secs(pause * 60));
+        let before = browser.session();
+        assert_eq!(browser.get("/").await.status, 200, "after {pause} minutes");
+        assert_eq!(browser.session() != before, pause == 6);
+    }
+    assert_eq!(browser.get("/logout").await.status, 302);
+    assert_eq!(browser.fetch("/").await.status, 401);
     redis.say(&["CONFIG", "SET", "maxmemory", "0"]);
     proxy.browser().log_in("bob").await;
 }

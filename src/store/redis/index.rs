@@ -281,8 +281,8 @@ impl Shared {
                     let next = outline.seen.plus(Duration::from_millis(idle)).min(outline.absolute_end);
                     // Not at once: the judge may know another limit than the record.
                     let next = next.max(now.plus(Duration::from_secs(10)));
-                    let mut command = redis::cmd("ZADD");
-                    command.arg(index).arg("XX").arg(next.as_millis()).arg(&key.0[..]);
+                    let mut command = script::LATER.on(index);
+                    command.arg(&key.0[..]).arg(next.as_millis());
                     self.nodes.call(index, &command).await?;
                 }
             }

@@ -50,10 +50,14 @@ script!(
      return 1"
 );
 
+// What keeps a session alive is allowed to a server that is full (`allow-oom`): it puts new values in the
+// place of old ones.
+
 // ARGV: the first activity that is to be noted, the last one, how long it may idle, the margin.
 script!(
     TOUCH,
-    "local kept = redis.call('HMGET', KEYS[1], 's', 'e')
+    "#!lua flags=allow-oom
+     local kept = redis.call('HMGET', KEYS[1], 's', 'e')
      if not kept[1] then return 0 end
      local seen, absolute = tonumber(kept[1]), tonumber(kept[2])
      local first, last, idle = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -68,7 +72,8 @@ script!(
 // ARGV: the revision that is expected, the chain.
 script!(
     SWAP,
-    "local revision = redis.call('HGET', KEYS[1], 'r')
+    "#!lua flags=allow-oom
+     local revision = redis.call('HGET', KEYS[1], 'r')
      if not revision then return -1 end
      if revision ~= ARGV[1] then return 0 end
      redis.call('HSET', KEYS[1], 'c', ARGV[2])
@@ -118,5 +123,12 @@ script!(
      return 1"
 );
 
+// On the index of a site. ARGV: the key of a session, when it is worth another look.
+script!(
+    LATER,
+    "#!lua flags=allow-oom
+     return redis.call('ZADD', KEYS[1], 'XX', ARGV[2], ARGV[1])"
+);
+
 /// All of them, for a connection to announce.
-pub(super) static ALL: [&Script; 7] = [&CREATE, &TOUCH, &SWAP, &VAULT, &END, &REAP, &INDEX];
+pub(super) static ALL: [&Script; 8] = [&CREATE, &TOUCH, &SWAP, &VAULT, &END, &REAP, &INDEX, &LATER];
