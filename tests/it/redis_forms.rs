@@ -39,16 +39,19 @@ async fn lives_a_life(proxy: &Vestibule) {
     assert_eq!(alice.fetch("/").await.status, 401);
 }
 
+/// Makes the user of the documentation, with the password `hunter2`.
+fn introduce(server: &Redis) {
+    let documented = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/stores.md")).unwrap();
+    let line = documented.lines().find(|line| line.starts_with("ACL SETUSER ")).unwrap();
+    let words: Vec<_> = line.split(' ').map(|word| word.replace("PASSWORD", "hunter2")).collect();
+    server.say(&words.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn the_user_of_the_documentation_may_do_what_is_needed_and_nothing_else() {
     // S181
-    let documented = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/stores.md")).unwrap();
-    let line = documented.lines().find_map(|line| line.strip_prefix("ACL SETUSER ")).unwrap();
-    let words: Vec<_> = line.split(' ').map(|word| word.replace("PASSWORD", "hunter2")).collect();
     let (app, redis) = (Upstream::legacy().await, Redis::start());
-    let mut command = vec!["ACL", "SETUSER"];
-    command.extend(words.iter().map(String::as_str));
-    redis.say(&command);
+    introduce(&redis);
     let password = redis.directory().join("password");
     fs::write(&password, "hunter2\n").unwrap();
     let url = format!("redis://vestibule@127.0.0.1:{}", redis.port);
@@ -132,9 +135,10 @@ async fn a_node_elsewhere_is_not_spoken_to_without_tls() {
 
 #[tokio::test]
 async fn a_cluster_serves_every_session_and_keeps_them_while_slots_move() {
-    // S182
+    // S181, S182
     let (app, nodes) = (Upstream::legacy().await, cluster().await);
-    let url = format!("redis+cluster://127.0.0.1:{}", nodes[0].port);
+    nodes.iter().for_each(introduce);
+    let url = format!("redis+cluster://vestibule:hunter2@127.0.0.1:{}", nodes[0].port);
     let proxy = vestibule_at(&url, "", &app, SITE).await;
     lives_a_life(&proxy).await;
     let mut browsers = Vec::new();
@@ -165,6 +169,9 @@ async fn a_cluster_serves_every_session_and_keeps_them_while_slots_move() {
     reshard.await.unwrap();
 
     assert_eq!(nodes[0].records(), Vec::<String>::new());
+    for node in &nodes {
+        assert_eq!(node.say(&["ACL", "LOG"]), "", "nothing was refused");
+    }
     for browser in &mut browsers {
         assert_eq!(browser.fetch("/").await.status, 200);
     }
@@ -172,6 +179,34 @@ async fn a_cluster_serves_every_session_and_keeps_them_while_slots_move() {
     assert_eq!(last.post("/.vestibule/logout?everywhere", &[]).await.status, 303);
     for mut browser in browsers {
         assert_eq!(browser.fetch("/").await.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn a_session_on_its_way_to_another_node_is_there_and_ends_there() {
+    // S181, S182
+    let (app, nodes) = (Upstream::legacy().await, cluster().await);
+    nodes.iter().for_each(introduce);
+    let url = format!("redis+cluster://vestibule:hunter2@127.0.0.1:{}", nodes[0].port);
+    let proxy = vestibule_at(&url, "", &app, SITE).await;
+    let mut browser = proxy.browser();
+    browser.log_in("alice").await;
+    let source = nodes.iter().position(|node| !node.records().is_empty()).unwrap();
+    let (source, target) = (&nodes[source], &nodes[(source + 1) % 3]);
+    let record = source.records().remove(0);
+    let slot = source.say(&["CLUSTER", "KEYSLOT", &record]);
+    target.say(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source.say(&["CLUSTER", "MYID"])]);
+    source.say(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target.say(&["CLUSTER", "MYID"])]);
+    assert_eq!(source.say(&["MIGRATE", "127.0.0.1", &target.port.to_string(), &record, "0", "5000"]), "OK");
+
+    assert_eq!(browser.fetch("/").await.status, 200);
+    let alive = browser.session().unwrap();
+    assert_eq!(browser.get("/logout").await.status, 302);
+
+    assert_eq!(browser.with_session(&alive).fetch("/").await.status, 401);
+    assert_eq!(source.records(), Vec::<String>::new(), "it ended where it is now");
+    for node in [source, target] {
+        assert_eq!(node.say(&["ACL", "LOG"]), "", "nothing was refused");
     }
 }
 
