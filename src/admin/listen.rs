@@ -9,7 +9,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener as StdUnixListener;
-use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -25,6 +24,7 @@ use tokio_util::either::Either;
 
 use crate::admin::guard::Caller;
 use crate::config::ListenAddress;
+use crate::server::is_left_over;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 16;
@@ -41,7 +41,9 @@ pub struct ListenError {
 #[allow(clippy::wildcard_enum_match_arm)] // The list of kinds is the standard library's and grows.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => " (another program listens there: choose another place with admin.listen)",
+        io::ErrorKind::AddrInUse => {
+            " (another program listens there, or it is no socket: choose another place with admin.listen)"
+        }
         io::ErrorKind::InvalidInput => " (the path is too long for a socket: choose a shorter one with admin.listen)",
         io::ErrorKind::PermissionDenied => " (it may not be made there: choose another place with admin.listen)",
         _ => "",
@@ -111,9 +113,7 @@ fn open_unix(path: &Path) -> io::Result<StdUnixListener> {
         socket.bind(&address).map(|()| socket)
     };
     let socket = bind().or_else(|error| {
-        let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-        let is_left_over = error.kind() == io::ErrorKind::AddrInUse && StdUnixStream::connect(path).is_err_and(refused);
-        if !is_left_over {
+        if !is_left_over(path, &error) {
             return Err(error);
         }
         std::fs::remove_file(path)?;
@@ -169,6 +169,11 @@ mod tests {
         // As after a crash: the file is there, and nobody listens.
         drop(StdUnixListener::bind(&path).unwrap());
         assert!(Listening::open(&at).is_ok());
+        // Whatever else is there stays.
+        std::fs::write(&path, "precious").unwrap();
+        let error = Listening::open(&at).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("it is no socket"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
         let long = ListenAddress::Unix(place.path().join("x".repeat(200)));
         let error = Listening::open(&long).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("too long for a socket"), "{error}");

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -160,13 +161,18 @@ fn bind_tcp(address: SocketAddr, only_v6: bool, share: bool) -> io::Result<socke
     Ok(socket)
 }
 
-/// A socket file that nobody answers on is left over from a process that was killed.
+/// Whether what is in the way of a new socket is one that nobody answers on: left over from a process that
+/// was killed. Connecting to a file that is no socket is refused as well.
+pub(crate) fn is_left_over(path: &Path, error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrInUse
+        && std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+        && std::os::unix::net::UnixStream::connect(path)
+            .is_err_and(|refused| refused.kind() == io::ErrorKind::ConnectionRefused)
+}
+
 fn open_unix(path: &Path) -> io::Result<Socket> {
     let bound = std::os::unix::net::UnixListener::bind(path).or_else(|error| {
-        let is_left_over = error.kind() == io::ErrorKind::AddrInUse
-            && std::os::unix::net::UnixStream::connect(path)
-                .is_err_and(|refused| refused.kind() == io::ErrorKind::ConnectionRefused);
-        if !is_left_over {
+        if !is_left_over(path, &error) {
             return Err(error);
         }
         std::fs::remove_file(path)?;

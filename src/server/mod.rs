@@ -41,6 +41,7 @@ pub use self::listen::BindError;
 pub use self::listen::Inherited;
 pub use self::listen::Socket;
 pub use self::listen::bind;
+pub(crate) use self::listen::is_left_over;
 
 use self::alive::Beats;
 use self::door::Door;

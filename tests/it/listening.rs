@@ -107,6 +107,10 @@ async fn a_unix_socket_is_listened_on_and_one_left_over_is_taken() {
     assert_eq!(code, 1);
     assert!(said.contains("https.sock (another program listens there)"), "{said}");
     drop(program);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "precious").unwrap();
+    assert_eq!(Program::fail(&listening(&listen, &app)).await.0, 1);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious", "what is no socket stays");
 }
 
 /// The program with a socket as its first passed one, as systemd starts it.
