@@ -259,7 +259,7 @@ impl Desk {
                 sessions::list(&self.gate, user.as_ref(), from.as_deref(), limit).await
             }
             Asked::Show(session_ref) => sessions::show(&self.gate, &session_ref).await,
-            Asked::Revoke(whose) => sessions::revoke(&self.gate, &whose, caller).await,
+            Asked::Revoke(whose) => sessions::revoke(&self.gate, whose, caller).await,
         }
     }
 

@@ -86,23 +86,39 @@ fn rfc3339(time: Timestamp) -> Option<String> {
     OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok()?.format(&Rfc3339).ok()
 }
 
-/// Ends sessions for good, and writes down who did it.
-pub(super) async fn revoke(gate: &Arc<Gate>, whose: &Whose, caller: Caller) -> Result<Reply, StoreError> {
-    let (mut context, mut ended) = (Context::default(), 0);
+/// Ends sessions for good, and writes down who did it: also when the store fails on the way, or when
+/// whoever asked has left (S191).
+pub(super) async fn revoke(gate: &Arc<Gate>, whose: Whose, caller: Caller) -> Result<Reply, StoreError> {
+    let ending = Arc::clone(gate);
+    let all = async move {
+        let (mut context, mut ended) = (Context::default(), 0);
+        match &whose {
+            Whose::One(session_ref) => context.session_ref = Some(Arc::from(session_ref.as_str())),
+            Whose::User(user) => context.user = Some(user.clone()),
+            Whose::Everybody => {}
+        }
+        let outcome = end_all(&ending, &whose, &mut ended).await;
+        if !matches!(outcome, Ok(false)) {
+            let (actor, scope) = (caller.to_string(), whose.to_string());
+            telemetry::audit(&context, &Audit::AdminRevoked { actor: &actor, scope: &scope, count: ended });
+        }
+        Ok(if outcome? { reply::json(&json!({ "revoked": ended })) } else { unknown() })
+    };
+    gate.must_finish(all).await?
+}
+
+/// Whether there is what was named; counts the sessions.
+async fn end_all(gate: &Arc<Gate>, whose: &Whose, ended: &mut usize) -> Result<bool, StoreError> {
     match whose {
         Whose::One(session_ref) => {
-            let Some(key) = gate.store().find(session_ref).await? else { return Ok(unknown()) };
-            context.session_ref = Some(Arc::from(session_ref.as_str()));
-            ended = gate.revoke(vec![key]).await?;
+            let Some(key) = gate.store().find(session_ref).await? else { return Ok(false) };
+            gate.revoke(vec![key], ended).await?;
         }
-        Whose::User(user) => {
-            context.user = Some(user.clone());
-            ended = gate.revoke(gate.store().by_user(user.as_str(), None).await?).await?;
-        }
+        Whose::User(user) => gate.revoke(gate.store().by_user(user.as_str(), None).await?, ended).await?,
         Whose::Everybody => {
             let mut from = None;
             while let Some(page) = gate.store().list(None, from.as_deref(), BATCH).await? {
-                ended += gate.revoke(page.sessions.into_iter().map(|(key, _)| key).collect()).await?;
+                gate.revoke(page.sessions.into_iter().map(|(key, _)| key).collect(), ended).await?;
                 from = page.next;
                 if from.is_none() {
                     break;
@@ -110,7 +126,5 @@ pub(super) async fn revoke(gate: &Arc<Gate>, whose: &Whose, caller: Caller) -> R
             }
         }
     }
-    let (actor, scope) = (caller.to_string(), whose.to_string());
-    telemetry::audit(&context, &Audit::AdminRevoked { actor: &actor, scope: &scope, count: ended });
-    Ok(reply::json(&json!({ "revoked": ended })))
+    Ok(true)
 }

@@ -36,30 +36,36 @@ impl Gate {
         Some(snapshot.end_of(session))
     }
 
-    /// Ends these sessions for good, and closes what is open for them; how many there were. Goes on when
-    /// whoever asked for it has left.
+    /// Carries a write out although whoever asked for it may leave.
+    ///
+    /// # Errors
+    /// When it broke off.
+    pub async fn must_finish<T: Send + 'static>(
+        &self,
+        write: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.writes.spawn(write).await.map_err(|error| StoreError::Unavailable(Box::new(error)))
+    }
+
+    /// Ends these sessions for good, closes what is open for them, and counts them.
     ///
     /// # Errors
     /// When the store cannot say that one of them has ended; the others have.
-    pub async fn revoke(self: &Arc<Self>, keys: Vec<SessionKey>) -> Result<usize, StoreError> {
-        let gate = Arc::clone(self);
-        let all = async move {
-            let (now, mut keys) = (gate.now(), keys.into_iter());
-            let (mut ending, mut ended) = (JoinSet::new(), Ok(0));
-            loop {
-                while ending.len() < AT_ONCE
-                    && let Some(key) = keys.next()
-                {
-                    let gate = Arc::clone(&gate);
-                    ending.spawn(
-                        async move { gate.end(&key, EndReason::Revoked, false, now, &Context::default()).await },
-                    );
-                }
-                let Some(one) = ending.join_next().await else { return ended };
-                let one = one.unwrap_or_else(|error| Err(StoreError::Unavailable(Box::new(error))));
-                ended = ended.and_then(|count: usize| Ok(count + usize::from(one?)));
+    pub async fn revoke(self: &Arc<Self>, keys: Vec<SessionKey>, ended: &mut usize) -> Result<(), StoreError> {
+        let (now, mut keys) = (self.now(), keys.into_iter());
+        let (mut ending, mut outcome) = (JoinSet::new(), Ok(()));
+        loop {
+            while ending.len() < AT_ONCE
+                && let Some(key) = keys.next()
+            {
+                let gate = Arc::clone(self);
+                ending.spawn(async move { gate.end(&key, EndReason::Revoked, false, now, &Context::default()).await });
             }
-        };
-        self.writes.spawn(all).await.unwrap_or_else(|error| Err(StoreError::Unavailable(Box::new(error))))
+            let Some(one) = ending.join_next().await else { return outcome };
+            match one.unwrap_or_else(|error| Err(StoreError::Unavailable(Box::new(error)))) {
+                Ok(was_there) => *ended += usize::from(was_there),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -348,6 +350,28 @@ async fn the_command_line_does_it_through_the_socket_beside_the_store() {
     let (code, says) = program.says(&["sessions", "list"]);
     assert_eq!(code, 1);
     assert!(says.starts_with("vestibule: nobody answers at unix:") && says.contains("is vestibule running"), "{says}");
+}
+
+#[tokio::test]
+async fn who_ended_sessions_is_written_down_although_they_left() {
+    // S191
+    let app = Upstream::legacy().await;
+    let program = Program::start(&usual(&app.url())).await;
+    let socket = program.file().with_file_name("vestibule").join("admin.sock");
+    let mut browsers = Vec::new();
+    for user in ["alice", "bob"] {
+        let mut browser = program.browser();
+        browser.log_in(user).await;
+        browsers.push(browser);
+    }
+
+    let mut caller = UnixStream::connect(&socket).unwrap();
+    caller.write_all(b"DELETE /sessions?all=true HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    drop(caller);
+
+    let line = program.event("admin.revoked").await;
+    assert_eq!((&line["scope"], &line["count"]), (&"all".into(), &2.into()), "{line}");
+    assert_eq!(statuses(&mut browsers).await, [401, 401]);
 }
 
 #[tokio::test]
