@@ -28,19 +28,28 @@ pub fn places_to_ask(config: &Config) -> Vec<ListenAddress> {
     let mut all = places(config);
     // Needs no token, and is where nobody else can listen.
     all.sort_by_key(|place| matches!(place, ListenAddress::Tcp(_)));
-    if config.admin.listen == AdminListen::Usual && config.store == StoreSettings::File(None) {
-        all.push(ListenAddress::Unix(Path::new(SYSTEMD_STATE).join("admin.sock")));
+    if config.admin.listen == AdminListen::Usual {
+        all.extend(in_service(config).map(ListenAddress::Unix));
+        all.dedup();
     }
     all
+}
+
+/// The usual place of a server that our unit file started.
+fn in_service(config: &Config) -> Option<PathBuf> {
+    let state = Path::new(SYSTEMD_STATE);
+    match &config.store {
+        StoreSettings::File(Some(_)) => None,
+        StoreSettings::File(None) => Some(state.join("admin.sock")),
+        StoreSettings::Memory | StoreSettings::Redis(_) => Some(state.join(file_name(config))),
+    }
 }
 
 fn usual(config: &Config) -> Option<PathBuf> {
     match &config.store {
         StoreSettings::File(Some(path)) => Some(path.with_file_name("admin.sock")),
         StoreSettings::File(None) => Some(store::usual_directory()?.join("admin.sock")),
-        StoreSettings::Memory | StoreSettings::Redis(_) => {
-            Some(runtime_directory()?.join(format!("admin-{}.sock", name(&config.file))))
-        }
+        StoreSettings::Memory | StoreSettings::Redis(_) => Some(runtime_directory()?.join(file_name(config))),
     }
 }
 
@@ -51,9 +60,35 @@ fn runtime_directory() -> Option<PathBuf> {
         .or_else(store::usual_directory)
 }
 
-/// Eight characters for a file: several servers of one user must not be taken for each other.
-fn name(file: &Path) -> String {
-    let file = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+/// With eight characters for the configuration: several servers of one user must not be taken for each
+/// other.
+fn file_name(config: &Config) -> String {
+    let file = std::fs::canonicalize(&config.file).unwrap_or_else(|_| config.file.clone());
     let hash = digest::digest(&digest::SHA256, file.as_os_str().as_encoded_bytes());
-    hash.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    let name: String = hash.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("admin-{name}.sock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_service_is_found_from_a_shell_whatever_store_it_has() {
+        for (store, expected) in [
+            ("", "/var/lib/vestibule/admin.sock"),
+            ("[store]\nurl = \"memory:\"", "/var/lib/vestibule/admin-"),
+            ("[store]\nurl = \"redis://localhost\"", "/var/lib/vestibule/admin-"),
+        ] {
+            let text = format!(
+                "[listen]\nhttps = \"127.0.0.1:1\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"\n{store}\n[[site]]\n\
+                 origin = \"https://app.test\"\nupstream = \"http://127.0.0.1:2\"\n"
+            );
+            let config = Config::parse(Path::new("proxy.toml"), &text).unwrap();
+
+            let last = places_to_ask(&config).pop().unwrap().to_string();
+
+            assert!(last.starts_with(&format!("unix:{expected}")), "{last}");
+        }
+    }
 }
