@@ -56,7 +56,7 @@ use self::reply::Reply;
 use self::route::Asked;
 use self::route::Misread;
 
-/// Connections at once.
+/// Connections to a socket at once.
 const CONNECTIONS: usize = 32;
 /// From one request to the end of the head of the next.
 const HEAD: Duration = Duration::from_secs(30);
@@ -118,7 +118,6 @@ struct Desk {
     store: Arc<Measured>,
     token: Option<Token>,
     throttle: Mutex<Throttle>,
-    room: Arc<Semaphore>,
 }
 
 impl Admin {
@@ -143,8 +142,8 @@ impl Admin {
                 Err(error) => return Err(error.into()),
             }
         }
-        let (throttle, room) = (Mutex::default(), Arc::new(Semaphore::new(CONNECTIONS)));
-        Ok(Self { desk: Arc::new(Desk { gate, shared, store, token, throttle, room }), sockets })
+        let throttle = Mutex::default();
+        Ok(Self { desk: Arc::new(Desk { gate, shared, store, token, throttle }), sockets })
     }
 
     /// Where it listens (ports resolved).
@@ -167,9 +166,11 @@ impl Admin {
 
 impl Desk {
     async fn accept(self: Arc<Self>, listener: &Listener) {
+        // For each socket: whoever may connect to one must not keep others from another.
+        let all = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             // Before accepting: who finds no room waits in the queue of the socket.
-            let Ok(room) = Arc::clone(&self.room).acquire_owned().await else { return };
+            let Ok(room) = Arc::clone(&all).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((Either::Left(stream), caller)) => drop(tokio::spawn(Arc::clone(&self).serve(stream, caller, room))),
                 Ok((Either::Right(stream), caller)) => {

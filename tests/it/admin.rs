@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
 use vestibule::app::StartError;
 use vestibule::config::Config;
 use vestibule::config::ListenAddress;
@@ -207,6 +209,27 @@ async fn by_tcp_it_takes_the_token() {
     }
     assert_eq!(wrong, [vec![401; 10], vec![429; 2]].concat());
     assert_eq!(desk.curl("/sessions", &["--header", &right]).status, 200, "its owner is not locked out");
+}
+
+#[tokio::test]
+async fn who_fills_one_socket_keeps_nobody_from_another() {
+    // S173
+    let (app, place) = (Upstream::legacy().await, TempDir::new().unwrap());
+    let (token, socket) = (place.path().join("token"), place.path().join("admin.sock"));
+    fs::write(&token, TOKEN).unwrap();
+    let listen = format!("listen = [\"127.0.0.1:0\", \"unix:{}\"]", socket.display());
+    let admin = format!("{listen}\ntoken = \"file:{}\"", token.display());
+    let (proxy, _) = Vestibule::of(parse(&file(&app.url(), SITE).replace("listen = \"off\"", &admin))).await;
+    let ListenAddress::Tcp(tcp) = proxy.admin[0] else { panic!("{:?}", proxy.admin) };
+    let mut held = Vec::new();
+    for _ in 0..32 {
+        let mut stream = tokio::net::TcpStream::connect(tcp).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'H');
+        held.push(stream);
+    }
+
+    assert_eq!(desk(&place).get("/healthz").status, 200);
 }
 
 #[tokio::test]
