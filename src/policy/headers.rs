@@ -179,6 +179,7 @@ pub(super) fn is_unfit_for_trailers(name: &str, identity: &IdentityHeaders) -> b
         || is_hop_by_hop(name)
         || is_session_protocol(name)
         || is_trust(name)
+        || is_method_override(name)
         || identity.is_one(name)
         || name.bytes().any(|byte| !byte.is_ascii_alphanumeric() && byte != b'-')
 }
