@@ -164,7 +164,8 @@ fn fate(name: &str, headers: &HeaderMap, identity: &IdentityHeaders, client: Cli
         return Fate::GoesBy(Rule::HeaderName);
     }
     // However that is relaxed, none stands for a field that means something to us, or that is there too.
-    if is_odd && (is_end_to_end(&plain) || headers.contains_key(&*plain)) {
+    let is_twin = |other: &HeaderName| other != name && folds_to(other.as_str(), &plain);
+    if is_odd && (is_end_to_end(&plain) || headers.keys().any(is_twin)) {
         return Fate::Goes;
     }
     if is_method_override(&plain) && !relaxed.has(Rule::MethodOverride) {

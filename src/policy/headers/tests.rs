@@ -117,6 +117,8 @@ fn a_site_that_takes_odd_names_takes_no_aliases() {
         ("host_", "kept"),
         ("x_plain", "there is another"),
         ("x-plain", "0"),
+        ("x_twin", "1"),
+        ("x.twin", "2"),
         ("authorization", "Basic x"),
         ("secure_session_response", "x"),
     ];
