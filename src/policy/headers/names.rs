@@ -37,6 +37,7 @@ pub(super) fn is_end_to_end(name: &str) -> bool {
             | "cache-control"
             | "location"
     ) || name.starts_with("sec-")
+        || is_kept_from_trusted(name)
 }
 
 /// Fields that tell an application who the client is or what it asked for: never a client's to say

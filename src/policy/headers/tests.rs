@@ -167,8 +167,10 @@ fn hop_by_hop_fields_stay_on_their_hop() {
 
 #[test]
 fn forwarding_headers_are_ours_whoever_sent_others() {
-    // S68, S69, VR-53
-    let lines = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-proto", "http"), ("forwarded", "for=6.6.6.6")];
+    // S66, S68, S69, VR-52, VR-53
+    let nominated = ("connection", "x-forwarded-for, x-real-ip, forwarded");
+    let lines =
+        [nominated, ("x-forwarded-for", "6.6.6.6"), ("x-forwarded-proto", "http"), ("forwarded", "for=6.6.6.6")];
     let ours = forwarded(&lines, false, None);
     assert_eq!(ours["x-forwarded-for"], "203.0.113.9");
     assert_eq!(ours["x-forwarded-proto"], "https");
