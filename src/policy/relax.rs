@@ -118,7 +118,9 @@ impl Rule {
     /// What an operator can do about a refusal.
     pub fn remedy(self) -> Option<String> {
         match self.relaxing() {
-            Relaxing::Can { .. } => Some(format!("relax = [\"{}\"] in this [[site]] lets it pass", self.name())),
+            Relaxing::Can { passes, .. } => {
+                Some(format!("relax = [\"{}\"] in this [[site]] lets pass: {passes}", self.name()))
+            }
             Relaxing::Raise(key) => Some(format!("raise {key} in [site.limits]")),
             Relaxing::Never(_) => None,
         }
@@ -139,9 +141,10 @@ fn head(malformed: Malformed) -> Relaxing {
             passes: "targets with characters beyond ASCII",
             risk: "only the client knows whether UTF-8 was meant",
         },
-        Malformed::Method => {
-            Relaxing::Can { passes: "methods that are not listed", risk: "rules that name methods do not name these" }
-        }
+        Malformed::Method => Relaxing::Can {
+            passes: "methods of the application's own",
+            risk: "rules that name methods do not name these",
+        },
         Malformed::Expectation => Relaxing::Can {
             passes: "unknown expectations",
             risk: "the client waits for something that nobody promised",
