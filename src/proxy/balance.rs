@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::policy::health;
 use crate::policy::site::Timeouts;
 use crate::proxy::body::Body;
+use crate::proxy::pool::Attempt;
 use crate::proxy::pool::Lease;
 use crate::proxy::pool::Pool;
 use crate::proxy::upstream::Load;
@@ -29,18 +30,19 @@ impl Pool {
         self: &Arc<Self>,
         upstreams: &[Arc<Upstream>],
         first: usize,
-        mut request: Request<Body>,
+        request: Request<Body>,
         timeouts: &Timeouts,
         context: &telemetry::Context,
     ) -> Result<(Response<Incoming>, Lease), UpstreamFailure> {
+        let mut attempt = Attempt::first(request);
         if let [upstream] = upstreams {
-            return self.send_to(upstream, request, timeouts).await.map_err(|(cause, _)| upstream.failure(cause));
+            return self.send_to(upstream, attempt, timeouts).await.map_err(|(cause, _)| upstream.failure(cause));
         }
         let mut order = in_order(upstreams, first, self.now());
         loop {
             let upstream = order.remove(0);
             let load = Load::begin(upstream);
-            let (cause, unsent) = match self.send_to(upstream, request, timeouts).await {
+            let (cause, unsent) = match self.send_to(upstream, attempt, timeouts).await {
                 Ok((response, lease)) => {
                     answered(upstream, response.status(), self.now(), context);
                     return Ok((response, lease.with_load(load)));
@@ -50,7 +52,7 @@ impl Pool {
             let failure = upstream.failure(cause);
             failed(upstream, &failure, unsent.is_some(), self.now(), context);
             match unsent {
-                Some(unsent) if !order.is_empty() => request = *unsent,
+                Some(unsent) if !order.is_empty() => attempt = *unsent,
                 Some(_) | None => return Err(failure),
             }
         }

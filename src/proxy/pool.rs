@@ -121,8 +121,18 @@ impl Lease {
     }
 }
 
-/// A request that found no connection, to be sent elsewhere.
-pub(super) type Unsent = Option<Box<Request<Body>>>;
+/// A request that is to be sent, perhaps not for the first time.
+pub(super) struct Attempt {
+    request: Request<Body>,
+    /// Whether it was sent once and lost: then it is not sent another time if it could be lost again.
+    repeated: bool,
+}
+
+impl Attempt {
+    pub(super) fn first(request: Request<Body>) -> Self {
+        Self { request, repeated: false }
+    }
+}
 
 /// A connection for one request.
 struct Hold {
@@ -210,18 +220,18 @@ impl Pool {
     pub(super) async fn send_to(
         self: &Arc<Self>,
         upstream: &Arc<Upstream>,
-        mut request: Request<Body>,
+        attempt: Attempt,
         timeouts: &Timeouts,
-    ) -> Result<(Response<Incoming>, Lease), (UpstreamError, Unsent)> {
+    ) -> Result<(Response<Incoming>, Lease), (UpstreamError, Option<Box<Attempt>>)> {
+        let Attempt { mut request, mut repeated } = attempt;
         let personal = headers::authenticates_connection(request.headers());
         let protocol = protocol_for(upstream, &request);
         let sending = request.body_mut().report();
         let is_idempotent = matches!(*request.method(), Method::GET | Method::HEAD) && request.body().is_empty();
-        let mut repeated = false;
         loop {
             let Hold { mut link, was_used } = match self.hold(upstream, protocol, !repeated, timeouts).await {
                 Ok(hold) => hold,
-                Err(error) => return Err((error, Some(Box::new(request)))),
+                Err(error) => return Err((error, Some(Box::new(Attempt { request, repeated })))),
             };
             let may_repeat = was_used && is_idempotent || protocol == UpstreamProtocol::Http2;
             let copy = if may_repeat && !repeated { copy_of(&request) } else { None };

@@ -14,8 +14,10 @@ use http_body_util::Full;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::support::Browser;
@@ -152,6 +154,44 @@ async fn one_that_fails_again_and_again_is_asked_last_for_a_while() {
     assert_eq!(one.requests() - before, 2, "it shares the work again");
 }
 
+/// An application that answers the first request of each connection and hangs up on the second, and what it
+/// was asked. One that is `leaving` takes no connection but the first.
+async fn hangs_up(leaving: bool, seen: mpsc::UnboundedSender<String>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let seen = seen.clone();
+            tokio::spawn(async move {
+                seen.send(read_head(&mut stream).await).unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                seen.send(read_head(&mut stream).await).unwrap();
+            });
+            if leaving {
+                return;
+            }
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_page_that_was_lost_is_asked_for_once_more_in_all() {
+    // S101: the first upstream loses it and is gone, and the second has a stale connection, too.
+    let (seen, mut heads) = mpsc::unbounded_channel();
+    let urls = format!("{} {}", hangs_up(true, seen.clone()).await, hangs_up(false, seen).await);
+    let (_proxy, mut browser) = Vestibule::at(&urls, SITE).await;
+    for _ in 0..2 {
+        assert_eq!(browser.get("/public/first").await.status, 200);
+    }
+
+    assert_eq!(browser.get("/public/lost").await.status, 200);
+
+    let asked = std::iter::from_fn(|| heads.try_recv().ok());
+    assert_eq!(asked.filter(|head| head.starts_with("GET /public/lost ")).count(), 2);
+}
+
 #[tokio::test]
 async fn one_that_drops_requests_is_put_out_and_nothing_is_sent_twice() {
     // S101
@@ -249,7 +289,7 @@ async fn one_that_cannot_be_reached_is_noticed_before_any_request_and_its_return
         while let Ok((mut stream, _)) = listener.accept().await {
             read_head(&mut stream).await;
             let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-            tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.unwrap();
+            stream.write_all(answer).await.unwrap();
         }
     });
 
