@@ -218,6 +218,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_and_slow_heads_have_their_own_limits() {
+        // S172
         let activity = Activity::new();
         assert_eq!(overdue(&activity).await, (60, Overdue::Silent));
 

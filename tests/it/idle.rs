@@ -68,6 +68,7 @@ fn request(path: &str) -> Request<Full<Bytes>> {
 
 #[tokio::test]
 async fn http_1_connections_are_closed() {
+    // S172
     let (_app, proxy, _) = start("1m", "400ms").await;
     let mut stream = handshake(proxy.https, &Arc::new(client(BOTH, &[b"http/1.1"])), "app.test").await.unwrap();
     assert_eq!(get(&mut stream, "app.test").await, 200);
@@ -80,7 +81,7 @@ async fn http_1_connections_are_closed() {
 
 #[tokio::test]
 async fn a_head_that_does_not_arrive_is_not_waited_for() {
-    // Slowloris: something comes all the time, but never a request.
+    // S172, slowloris: something comes all the time, but never a request.
     let (app, proxy, _) = start("400ms", "1m").await;
     let mut first = handshake(proxy.https, &Arc::new(client(BOTH, &[])), "app.test").await.unwrap();
     let mut second = handshake(proxy.https, &Arc::new(client(BOTH, &[])), "app.test").await.unwrap();
@@ -114,6 +115,7 @@ async fn a_connection_that_idles_is_not_held_to_the_time_for_a_head() {
 
 #[tokio::test]
 async fn http_2_connections_are_closed() {
+    // S172
     let (_app, proxy, _) = start("1m", "400ms").await;
     let (mut used, connection) = http2(&proxy).await;
     used.send_request(request("/public/x")).await.unwrap().into_body().collect().await.unwrap();
