@@ -199,20 +199,30 @@ impl Gate {
 
     /// Runs forever: ends sessions whose time is up and closes their streams. On the control runtime.
     pub async fn watch_sessions(self: Arc<Self>) {
-        let mut now = self.clock.now();
-        let mut sweep_at = now.plus(SWEEP_EVERY);
-        loop {
-            // Counted from the last round, so that a clock that moved during it is seen at once.
-            self.clock.sleep_until(now.plus(WATCH_EVERY)).await;
-            now = self.clock.now();
-            for key in self.streams.sessions() {
-                self.watch(&key, now).await;
+        // Side by side: a sweep of a store elsewhere may take long, and what is open ends within a second.
+        let watched = async {
+            let mut now = self.clock.now();
+            loop {
+                now = self.wait(now, WATCH_EVERY).await;
+                for key in self.streams.sessions() {
+                    self.watch(&key, now).await;
+                }
             }
-            if now >= sweep_at {
-                sweep_at = now.plus(SWEEP_EVERY);
+        };
+        let swept = async {
+            let mut now = self.clock.now();
+            loop {
+                now = self.wait(now, SWEEP_EVERY).await;
                 self.sweep(now).await;
             }
-        }
+        };
+        tokio::join!(watched, swept);
+    }
+
+    /// Counted from the last round, so that a clock that moved during it is seen at once.
+    async fn wait(&self, last: Timestamp, pause: Duration) -> Timestamp {
+        self.clock.sleep_until(last.plus(pause)).await;
+        self.clock.now()
     }
 
     /// Closes the streams of a session that is gone, ends one whose time is up.

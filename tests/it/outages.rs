@@ -2,6 +2,10 @@
 //! next request is served as if nothing had been (product 3.8).
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use vestibule::clock::Timestamp;
+use vestibule::store::SessionStore;
 
 use crate::support::BrokenStore;
 use crate::support::Browser;
@@ -12,6 +16,10 @@ use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::configure;
 use crate::support::navigation;
+use crate::support::websocket::EchoApp;
+use crate::support::websocket::echoed;
+use crate::support::websocket::next;
+use crate::support::websocket::open;
 
 /// An application that sets a cookie of each kind on every page, a user, and a store to break.
 async fn logged_in() -> (Upstream, Vestibule, Browser, Arc<BrokenStore>) {
@@ -144,4 +152,23 @@ async fn a_request_that_panics_harms_no_other() {
         store.works();
         assert_eq!(alice.get("/private").await.status, 200);
     }
+}
+
+#[tokio::test]
+async fn what_is_open_ends_with_its_session_while_a_sweep_takes_long() {
+    // S46, VR-06: another node ends it, which this one has to notice by itself.
+    let (app, store) = (EchoApp::start().await, BrokenStore::new());
+    let (proxy, mut browser) = Vestibule::with_store(configure(&app.upstream.url(), SITE), store.clone()).await;
+    browser.log_in("alice").await;
+    let (mut socket, _) = open(&browser, "/ws", &[]).await.unwrap();
+    store.sweeps_forever();
+    proxy.advance(Duration::from_secs(10));
+    assert!(echoed(&mut socket, "hello").await);
+
+    let key = store.by_user("alice", None).await.unwrap()[0];
+    assert!(store.remove(&key, false, Timestamp::default()).await.unwrap().is_some());
+    proxy.advance(Duration::from_secs(1));
+
+    let end = tokio::time::timeout(Duration::from_secs(10), next(&mut socket)).await;
+    assert!(end.expect("still open").unwrap().is_close());
 }

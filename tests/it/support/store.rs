@@ -27,6 +27,7 @@ use vestibule::store::memory::MemoryStore;
 const WORKS: u8 = 0;
 const FAILS: u8 = 1;
 const PANICS: u8 = 2;
+const SWEEPS: u8 = 3;
 
 /// A memory store with a switch.
 #[derive(Default)]
@@ -55,9 +56,14 @@ impl BrokenStore {
         self.state.store(PANICS, Ordering::Relaxed);
     }
 
+    /// Works, but ends no sweep.
+    pub fn sweeps_forever(&self) {
+        self.state.store(SWEEPS, Ordering::Relaxed);
+    }
+
     fn answer<'a, T>(&'a self, reply: impl FnOnce() -> Reply<'a, T>) -> Reply<'a, T> {
         match self.state.load(Ordering::Relaxed) {
-            WORKS => reply(),
+            WORKS | SWEEPS => reply(),
             PANICS => panic!("the store was told to panic"),
             _ => Box::pin(async { Err(StoreError::Unavailable("the store was told to fail".into())) }),
         }
@@ -127,6 +133,9 @@ impl SessionStore for BrokenStore {
     }
 
     fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Outline, EndReason)>> {
+        if self.state.load(Ordering::Relaxed) == SWEEPS {
+            return Box::pin(std::future::pending());
+        }
         self.answer(|| self.inner.sweep(judge, now))
     }
 }
