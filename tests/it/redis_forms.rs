@@ -227,7 +227,17 @@ async fn a_part_of_a_cluster_that_is_gone_is_a_503_for_its_sessions_only() {
     }
     let gone = nodes[2].records().len();
     assert!(gone > 0);
+    let seen = |nodes: &[Redis; 3]| {
+        let of = |node: &Redis| node.records().iter().map(|name| node.say(&["HGET", name, "s"])).collect::<Vec<_>>();
+        nodes[..2].iter().flat_map(of).collect::<Vec<_>>()
+    };
+    let before = seen(&nodes);
+    proxy.advance(Duration::from_secs(60));
+    for browser in &browsers {
+        assert_eq!(browser.clone().fetch("/").await.status, 200);
+    }
     nodes[2].kill();
+    eventually("activity is written where it can be", || !seen(&nodes).iter().any(|at| before.contains(at))).await;
 
     let statuses = async |browsers: &[Browser]| {
         let mut all = Vec::new();

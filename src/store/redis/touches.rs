@@ -13,6 +13,9 @@ use crate::store::redis::names::Ref;
 /// The longest that activity waits to be written.
 const LONGEST: Duration = Duration::from_secs(5);
 
+/// How long activity waits that could not be written.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Activity of one session.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Touch {
@@ -84,6 +87,13 @@ impl Touches {
         }
     }
 
+    /// It cannot be written at the moment.
+    pub(super) fn postpone(&self, name: &Ref) {
+        if let Some(touch) = self.waiting().get_mut(name) {
+            touch.due = Instant::now() + AGAIN;
+        }
+    }
+
     /// The session is gone.
     pub(super) fn drop(&self, name: &Ref) {
         self.waiting().remove(name);
@@ -93,6 +103,16 @@ impl Touches {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_written_waits_and_is_not_forgotten() {
+        let touches = Touches::default();
+        touches.note([1; 16], Timestamp::from_millis(1), Duration::ZERO);
+        touches.postpone(&[1; 16]);
+        touches.postpone(&[2; 16]);
+        assert_eq!(touches.due(false), [[0; 16]; 0]);
+        assert_eq!(touches.due(true), [[1; 16]]);
+    }
 
     #[test]
     fn what_comes_while_it_is_written_is_written_next() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::Cmd;
 use redis::Value;
+use tokio::task::JoinSet;
 
 use crate::clock::Timestamp;
 use crate::policy::chain::Chain;
@@ -41,6 +42,8 @@ use crate::store::sealed::Unusable;
 const WRITE_EVERY: Duration = Duration::from_millis(100);
 /// Rounds of that, until it is looked whether known records are still asked for.
 const TIDY_AFTER: u64 = 300;
+/// Sessions whose activity is written at once.
+const AT_ONCE: usize = 64;
 /// How often a change of a vault is made again because another one came first.
 const ATTEMPTS: usize = 200;
 
@@ -64,12 +67,11 @@ pub(super) fn unusable(name: &Ref, error: Unusable) {
 
 impl Shared {
     /// Runs forever, on the store's own thread.
-    pub(super) async fn keep(&self) {
+    pub(super) async fn keep(self: &Arc<Self>) {
         let mut rounds = 0u64;
         loop {
             tokio::time::sleep(WRITE_EVERY).await;
-            // What cannot be written now is tried again in the next round.
-            let _later = self.write_touches(false).await;
+            self.write_touches(false).await;
             rounds += 1;
             if rounds.is_multiple_of(TIDY_AFTER) {
                 self.cache.tidy();
@@ -77,11 +79,25 @@ impl Shared {
         }
     }
 
-    pub(super) async fn write_touches(&self, is_end: bool) -> Result<(), LinkError> {
-        for name in self.touches.due(is_end) {
-            let _gone = self.write(&name).await?;
+    /// Many at once: a server that is far away answers them together, and one that is gone holds up none of
+    /// another's.
+    pub(super) async fn write_touches(self: &Arc<Self>, is_end: bool) {
+        let (mut due, mut writing) = (self.touches.due(is_end).into_iter(), JoinSet::new());
+        loop {
+            while writing.len() < AT_ONCE
+                && let Some(name) = due.next()
+            {
+                let shared = Arc::clone(self);
+                writing.spawn(async move {
+                    if shared.write(&name).await.is_err() {
+                        shared.touches.postpone(&name);
+                    }
+                });
+            }
+            if writing.join_next().await.is_none() {
+                return;
+            }
         }
-        Ok(())
     }
 
     async fn write(&self, name: &Ref) -> Result<Presence, LinkError> {
