@@ -288,3 +288,30 @@ async fn the_sentinels_say_who_is_master() {
     lives_a_life(&proxy).await;
     assert_eq!(browser.fetch("/").await.status, 401, "its session was ended everywhere, on the new master");
 }
+
+#[tokio::test]
+async fn a_master_that_does_not_know_of_another_is_left() {
+    // S182: what ends on the new one must not live on here.
+    let forgets = ["--rename-command", "SLAVEOF", "", "--rename-command", "REPLICAOF", ""];
+    let (app, master) = (Upstream::legacy().await, Redis::with(&forgets));
+    let replica = Redis::with(&["--replicaof", "127.0.0.1", &master.port.to_string()]);
+    eventually("the replica follows", || replica.say(&["INFO", "replication"]).contains("master_link_status:up")).await;
+    let watcher = sentinel(&master);
+    eventually("the sentinel knows of the replica", || !watcher.say(&["SENTINEL", "REPLICAS", "main"]).is_empty())
+        .await;
+    let proxy = vestibule_at(&format!("redis+sentinel://127.0.0.1:{}/main", watcher.port), "", &app, SITE).await;
+    let mut browser = proxy.browser();
+    browser.log_in("alice").await;
+    eventually("the replica has it", || !replica.records().is_empty()).await;
+
+    assert_eq!(watcher.say(&["SENTINEL", "FAILOVER", "main"]), "OK");
+    eventually("there is a new master", || replica.say(&["ROLE"]).starts_with("master")).await;
+    assert_eq!(replica.say(&["DEL", &replica.records()[0]]), "1");
+
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while browser.clone().fetch("/").await.status != 401 {
+        assert!(Instant::now() < deadline, "it lives on");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(master.say(&["ROLE"]).starts_with("master"), "the old one is as it was");
+}

@@ -70,6 +70,9 @@ pub(super) enum LinkError {
     /// A replica cannot be written to, and may be behind.
     #[error("{address}: not a master")]
     Replica { address: ServerAddress },
+    /// It may go on without knowing that.
+    #[error("{address}: {by} is master now")]
+    Replaced { address: ServerAddress, by: ServerAddress },
     /// No sentinel names a master.
     #[error("no sentinel knows the master {master:?}")]
     NoMaster {

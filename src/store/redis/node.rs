@@ -19,6 +19,8 @@ use crate::store::redis::settings::ServerAddress;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Pauses between attempts to connect: from, to.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How often the sentinels are asked whether it is still the same.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// Who is in that place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,10 +145,27 @@ impl Keeper {
         // What was read before the server said what changes.
         self.cache.forget_all();
         self.state.send_replace(State::Up(Arc::clone(&link)));
-        let error = link.watch().await;
+        let error = tokio::select! {
+            error = link.watch() => error,
+            error = self.replaced(&link.address) => error,
+        };
         self.state.send_replace(State::Down(Instant::now()));
         link.close();
         error
+    }
+
+    /// Completes when the sentinels name another master: the old one may know nothing of that, and still
+    /// answer. Sentinels that do not answer depose nobody.
+    async fn replaced(&self, address: &ServerAddress) -> LinkError {
+        let Place::Master(name) = &self.place else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(ASK_EVERY).await;
+            if let Ok(by) = self.master(name).await
+                && by != *address
+            {
+                return LinkError::Replaced { address: address.clone(), by };
+            }
+        }
     }
 
     /// Asks the sentinels, one after the other.

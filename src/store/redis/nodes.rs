@@ -309,6 +309,7 @@ fn remedy(error: &LinkError) -> Remedy {
         | LinkError::Password(_)
         | LinkError::Plaintext { .. }
         | LinkError::Replica { .. }
+        | LinkError::Replaced { .. }
         | LinkError::NoMaster { .. }
         | LinkError::Down { .. }
         | LinkError::Odd(_) => Remedy::None,
