@@ -82,32 +82,7 @@ async fn serve(
     if let Either::Left(tcp) = &stream {
         let _only_slower = tcp.set_nodelay(true);
     }
-    let accepted = tokio::select! {
-        accepted = tokio::time::timeout(timeouts.handshake, handshake(&shared.tls, Admitted::new(stream, permit))) => accepted,
-        // Nothing was asked yet.
-        () = worker.stopping().cancelled() => return,
-    };
-    shared.handshakes.count(match &accepted {
-        Ok(Ok(_)) => server::OK,
-        Ok(Err(_)) => server::FAILED,
-        Err(_) => server::TIMEOUT,
-    });
-    let Ok(accepted) = accepted else {
-        tracing::debug!(event = "tls.handshake_timeout", client = ?address);
-        return;
-    };
-    let stream = match accepted {
-        Ok(stream) => stream,
-        Err(error) => {
-            if clients::is_refusal(&error) {
-                let client = address.map(|address| tracing::field::display(address.ip()));
-                tracing::info!(event = "tls.client_refused", client, error = %error);
-            } else {
-                tracing::debug!(event = "tls.handshake_failed", client = ?address, error = %error);
-            }
-            return;
-        }
-    };
+    let Some(stream) = accept(&shared, worker.stopping(), Admitted::new(stream, permit), address).await else { return };
     let (admitted, session) = stream.get_ref();
     let activity = admitted.activity().clone();
     activity.restart();
@@ -119,16 +94,47 @@ async fn serve(
     let service = service(worker, peer, activity.clone());
     let header = (!is_http2).then_some(timeouts.header);
     let patience = Patience { keep_alive: timeouts.keep_alive, header, body_idle: timeouts.body_idle };
+    let stay = Stay { stop: &stop, activity: &activity, patience };
     if is_http2 {
         let mut builder = http2_builder(&limits);
         if has_websockets {
             // SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441 3).
             builder.enable_connect_protocol();
         }
-        serve_http2(&stop, Counted::new(stream, address), service, &activity, patience, &builder, address).await;
+        serve_http2(stay, stream, service, &builder, address).await;
     } else {
-        serve_http1(&stop, stream, service, &activity, patience, &limits, address).await;
+        serve_http1(stay, stream, service, &limits, address).await;
     }
+}
+
+/// The handshake with its deadline; `None` when nothing comes of it.
+async fn accept(
+    shared: &Shared,
+    stop: &CancellationToken,
+    stream: Admitted<Connection>,
+    address: Option<SocketAddr>,
+) -> Option<TlsStream<Admitted<Connection>>> {
+    let limit = shared.timeouts.load().handshake;
+    let accepted = tokio::select! {
+        accepted = tokio::time::timeout(limit, handshake(&shared.tls, stream)) => accepted,
+        // Nothing was asked yet.
+        () = stop.cancelled() => return None,
+    };
+    shared.handshakes.count(match &accepted {
+        Ok(Ok(_)) => server::OK,
+        Ok(Err(_)) => server::FAILED,
+        Err(_) => server::TIMEOUT,
+    });
+    match accepted {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) if clients::is_refusal(&error) => {
+            let client = address.map(|address| tracing::field::display(address.ip()));
+            tracing::info!(event = "tls.client_refused", client, error = %error);
+        }
+        Ok(Err(error)) => tracing::debug!(event = "tls.handshake_failed", client = ?address, error = %error),
+        Err(_) => tracing::debug!(event = "tls.handshake_timeout", client = ?address),
+    }
+    None
 }
 
 /// A fatal alert, unrecognized_name (RFC 6066 3), as it is written before there are keys.
@@ -164,12 +170,36 @@ fn service(worker: Arc<Worker>, peer: Arc<Peer>, activity: Activity) -> impl Ser
     })
 }
 
+/// How long a connection is served.
+struct Stay<'a> {
+    stop: &'a CancellationToken,
+    activity: &'a Activity,
+    patience: Patience,
+}
+
+impl Stay<'_> {
+    /// Serves a connection until its client has left, or has to; `leave` asks it to. What it ended with, if it
+    /// ended by itself.
+    async fn until_end<C: Future>(self, mut connection: Pin<&mut C>, leave: fn(Pin<&mut C>)) -> Option<C::Output> {
+        tokio::select! {
+            ended = connection.as_mut() => return Some(ended),
+            () = self.stop.cancelled() => {}
+            overdue = self.activity.overdue(self.patience) => if overdue != Overdue::Silent { return None },
+        }
+        leave(connection.as_mut());
+        tokio::select! {
+            _ended = connection => {}
+            // A client that says neither hello nor goodbye is not waited for.
+            _overdue = self.activity.overdue(Patience { keep_alive: LEAVE_TIME, ..self.patience }) => {}
+        }
+        None
+    }
+}
+
 async fn serve_http1(
-    stop: &CancellationToken,
+    stay: Stay<'_>,
     stream: TlsStream<Admitted<Connection>>,
     service: impl Serve,
-    activity: &Activity,
-    patience: Patience,
     limits: &Limits,
     address: Option<SocketAddr>,
 ) {
@@ -180,41 +210,22 @@ async fn serve_http1(
         .max_headers(limits.header_count)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let mut connection = pin!(connection);
     // How a connection ends is the client's business; requests report their own failures.
-    tokio::select! {
-        ended = connection.as_mut() => return say_unread(ended, address),
-        () = stop.cancelled() => {}
-        overdue = activity.overdue(patience) => if overdue != Overdue::Silent { return },
-    }
-    connection.as_mut().graceful_shutdown();
-    tokio::select! {
-        _ended = connection => {}
-        _overdue = activity.overdue(Patience { keep_alive: LEAVE_TIME, ..patience }) => {}
+    if let Some(ended) = stay.until_end(pin!(connection), |connection| connection.graceful_shutdown()).await {
+        say_unread(ended, address);
     }
 }
 
 async fn serve_http2(
-    stop: &CancellationToken,
-    stream: Counted<TlsStream<Admitted<Connection>>>,
+    stay: Stay<'_>,
+    stream: TlsStream<Admitted<Connection>>,
     service: impl Serve,
-    activity: &Activity,
-    patience: Patience,
     builder: &http2::Builder<TokioExecutor>,
     address: Option<SocketAddr>,
 ) {
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    tokio::select! {
-        ended = connection.as_mut() => return say_flood(ended, address),
-        () = stop.cancelled() => {}
-        overdue = activity.overdue(patience) => if overdue != Overdue::Silent { return },
-    }
-    connection.as_mut().graceful_shutdown();
-    tokio::select! {
-        _ended = connection => {}
-        // A client that says neither hello nor goodbye is not waited for.
-        _overdue = activity.overdue(Patience { keep_alive: LEAVE_TIME, ..patience }) => {}
+    let connection = builder.serve_connection(TokioIo::new(Counted::new(stream, address)), service);
+    if let Some(ended) = stay.until_end(pin!(connection), |connection| connection.graceful_shutdown()).await {
+        say_flood(ended, address);
     }
 }
 
