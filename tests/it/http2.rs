@@ -191,7 +191,6 @@ async fn a_body_has_the_length_that_it_says() {
         (&["5"], Some("")),
         (&["5"], None),
         (&["2"], Some("abc")),
-        (&["0"], Some("abc")),
         (&["3", "4"], Some("abc")),
         (&["4", "3"], Some("abc")),
         (&["+3"], Some("abc")),
@@ -203,6 +202,9 @@ async fn a_body_has_the_length_that_it_says() {
         assert!(matches!(came, Outcome::Reset | Outcome::Bad), "{lengths:?} {body:?} {came:?}");
     }
     assert_eq!(outcome(&proxy, &says(&["3"]), Some("abc")).await, Outcome::Fine);
+    // A request without a body is complete before its DATA comes.
+    let came = outcome(&proxy, &says(&["0"]), Some("abc")).await;
+    assert!(matches!(came, Outcome::Reset), "{came:?}");
     let bodies: Vec<_> = app.received().into_iter().map(|received| received.body).collect();
-    assert_eq!(bodies, ["abc"]);
+    assert!(bodies == ["abc"] || bodies == ["abc", ""], "{bodies:?}");
 }
