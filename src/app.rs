@@ -128,7 +128,8 @@ pub fn start(config: &Config, clock: Arc<dyn Clock>) -> Result<Running, StartErr
     if let Some(warning) = server::descriptors::take_all(config) {
         tracing::warn!(event = "descriptors.few", help = warning);
     }
-    start_with_store(config, store::open(&config.store)?, clock)
+    let (store, clock) = store::open(&config.store, clock)?;
+    start_with_store(config, store, clock)
 }
 
 /// The same with a store that is open already.

@@ -11,6 +11,7 @@ needed=(
     "chromium        : command -v chromium"
     "chromium-driver : command -v chromedriver"
     "curl            : command -v curl"
+    "libfaketime     : ls /usr/lib/*/faketime/libfaketime.so.1"
     "libjs-codemirror: test -e /usr/share/javascript/codemirror/lib/codemirror.js"
     "libjs-jquery    : test -e /usr/share/javascript/jquery/jquery.min.js"
     "libjs-jquery-ui : test -e /usr/share/javascript/jquery-ui/jquery-ui.min.js"

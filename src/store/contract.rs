@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
+use crate::clock::SystemClock;
 use crate::policy::binding::Binding;
 use crate::policy::vault::VaultCookie;
 use crate::store::fixtures::Redis;
@@ -317,13 +318,15 @@ fn in_a_file() -> Opened {
 
 fn in_redis() -> Opened {
     let server = Redis::start();
-    (Arc::new(RedisStore::open(&server.settings()).unwrap()), Box::new(server))
+    let (store, _) = RedisStore::open(&server.settings(), Arc::new(SystemClock::start())).unwrap();
+    (Arc::new(store), Box::new(server))
 }
 
 /// A node that serves all slots: it refuses what touches two of them all the same.
 fn in_a_cluster() -> Opened {
     let server = Redis::cluster();
-    (Arc::new(RedisStore::open(&server.settings()).unwrap()), Box::new(server))
+    let (store, _) = RedisStore::open(&server.settings(), Arc::new(SystemClock::start())).unwrap();
+    (Arc::new(store), Box::new(server))
 }
 
 contract! {

@@ -20,6 +20,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::clock::Timestamp;
 use crate::policy::chain::Chain;
 use crate::policy::session::EndReason;
@@ -172,19 +173,25 @@ pub enum StoreSettings {
     Redis(RedisSettings),
 }
 
-/// Opens the configured store.
+/// A store, and the clock that it goes by.
+pub type Opened = (Arc<dyn SessionStore>, Arc<dyn Clock>);
+
+/// Opens the configured store, and says what time goes with it: `clock`, unless the store knows better.
 ///
 /// # Errors
 /// When it cannot be used.
-pub fn open(settings: &StoreSettings) -> Result<Arc<dyn SessionStore>, OpenError> {
+pub fn open(settings: &StoreSettings, clock: Arc<dyn Clock>) -> Result<Opened, OpenError> {
     match settings {
-        StoreSettings::Memory => Ok(Arc::new(MemoryStore::default())),
-        StoreSettings::File(Some(path)) => Ok(Arc::new(FileStore::open(path)?)),
+        StoreSettings::Memory => Ok((Arc::new(MemoryStore::default()), clock)),
+        StoreSettings::File(Some(path)) => Ok((Arc::new(FileStore::open(path)?), clock)),
         StoreSettings::File(None) => {
             let directory = usual_directory().ok_or(OpenError::NoPlace)?;
-            Ok(Arc::new(FileStore::open(&directory.join("sessions.redb"))?))
+            Ok((Arc::new(FileStore::open(&directory.join("sessions.redb"))?), clock))
         }
-        StoreSettings::Redis(settings) => Ok(Arc::new(RedisStore::open(settings)?)),
+        StoreSettings::Redis(settings) => {
+            let (store, clock) = RedisStore::open(settings, clock)?;
+            Ok((Arc::new(store), clock))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Several Vestibules that share their sessions in a Redis: what one of them does holds at all of them.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::support::Browser;
@@ -9,6 +10,7 @@ use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::eventually;
+use crate::support::program::BINARY;
 use crate::support::program::Program;
 use crate::support::redis::Redis;
 use crate::support::redis::stored_at;
@@ -218,6 +220,35 @@ async fn a_session_that_idles_is_swept_by_one_node_and_logged_once() {
     assert_eq!((end["reason"].as_str(), end["user"].as_str()), (Some("idle"), Some("alice")));
     assert_eq!(redis.records(), Vec::<String>::new());
     assert_eq!(ends(), 1);
+}
+
+#[tokio::test]
+async fn the_time_is_the_servers_whatever_a_nodes_clock_says() {
+    // S39
+    let (app, redis) = (Upstream::legacy().await, Redis::start());
+    let text = stored_at(&redis.url(), "", &app, SITE);
+    let right = Program::start(&text).await;
+    let mut faked = Vec::new();
+    for by in ["+1h", "-1h"] {
+        let mut command = Command::new(BINARY);
+        // A clock that is set moves no timer.
+        command.env("FAKETIME", by).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        command.env("LD_PRELOAD", "/usr/$LIB/faketime/libfaketime.so.1");
+        faked.push(Program::start_by(command, &text).await);
+    }
+    let logged = faked[0].event("started").await["timestamp"].as_str().unwrap().to_owned();
+    assert_ne!(logged[..13], right.event("started").await["timestamp"].as_str().unwrap()[..13], "its clock is wrong");
+
+    for (from, to) in [(&right, &faked[0]), (&right, &faked[1]), (&faked[0], &faked[1]), (&faked[1], &right)] {
+        let mut browser = from.browser();
+        browser.log_in("alice").await;
+        assert_eq!(browser.fetch("/").await.status, 200);
+        let mut there = to.browser();
+        there.cookies = browser.cookies.clone();
+        assert_eq!(there.fetch("/").await.status, 200);
+        let lives = there.fetch("/.vestibule/session").await.body;
+        assert!(lives.contains("\"user\":\"alice\""), "{lives}");
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use redis::Value;
 
+use crate::clock::Timestamp;
 use crate::store::redis::link::LinkError;
 
 /// Bytes.
@@ -30,4 +31,13 @@ pub(super) fn pairs(answer: Value) -> Option<Vec<[Vec<u8>; 2]>> {
         pairs.push([bytes(name)?, bytes(value)?]);
     }
     Some(pairs)
+}
+
+/// A time: seconds, and microseconds.
+pub(super) fn millis(parts: &[Value]) -> Option<Timestamp> {
+    let number = |part: &Value| {
+        if let Value::BulkString(text) = part { std::str::from_utf8(text).ok()?.parse::<u64>().ok() } else { None }
+    };
+    let [seconds, micros] = parts else { return None };
+    Some(Timestamp::from_millis(number(seconds)?.checked_mul(1000)?.checked_add(number(micros)? / 1000)?))
 }

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::redis::answer;
 use crate::store::redis::cache::Cache;
+use crate::store::redis::clock::ServerClock;
 use crate::store::redis::names::Names;
 use crate::store::redis::script;
 use crate::store::redis::settings::RedisSettings;
@@ -37,7 +38,7 @@ use crate::store::redis::settings::ServerAddress;
 /// From connecting to the end of the handshakes.
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long a command may take.
-const ANSWER: Duration = Duration::from_secs(1);
+const ANSWER: Duration = Duration::from_secs(2);
 /// How often the server is asked whether it is there, and still a master.
 const BEAT_EVERY: Duration = Duration::from_millis(250);
 /// After that long without a word a connection is given up.
@@ -99,6 +100,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub(super) struct Dialer {
     pub(super) settings: RedisSettings,
     pub(super) tls: Option<TlsConnector>,
+    /// Told what time it is at the server.
+    pub(super) clock: Arc<ServerClock>,
 }
 
 impl Dialer {
@@ -210,6 +213,7 @@ pub(super) struct Link {
     /// The connection has ended.
     lost: CancellationToken,
     cache: Arc<Cache>,
+    clock: Arc<ServerClock>,
 }
 
 impl Link {
@@ -227,6 +231,7 @@ impl Link {
             is_stalled: AtomicBool::new(false),
             lost,
             cache: Arc::clone(cache),
+            clock: Arc::clone(&dialer.clock),
         };
         let mut track = redis::cmd("CLIENT");
         let prefix = Names::new(&dialer.settings.prefix).records();
@@ -280,12 +285,16 @@ impl Link {
     }
 
     async fn beat(&self) -> Result<(), LinkError> {
-        let asked = self.born.elapsed();
-        let role = self.send(&redis::cmd("ROLE")).await?;
-        let role = answer::members(role).and_then(|parts| answer::bytes(parts.into_iter().next()?));
+        let (asked, asked_at) = (self.born.elapsed(), self.clock.own());
+        let mut questions = redis::pipe();
+        questions.cmd("ROLE").cmd("TIME");
+        let mut answers = self.send_all(&questions, 0).await?.into_iter().filter_map(answer::members);
+        let role = answers.next().and_then(|parts| answer::bytes(parts.into_iter().next()?));
         if role.as_deref() != Some(b"master") {
             return Err(LinkError::Replica { address: self.address.clone() });
         }
+        let time = answers.next().and_then(|parts| answer::millis(&parts));
+        self.clock.heard(time.ok_or(LinkError::Odd("there should be a time"))?, asked_at);
         // All that changed before the question was asked has been heard by now: it is the same stream.
         let until = u64::try_from((asked + TRUST).as_millis()).unwrap_or(u64::MAX);
         self.trusted_until.store(until, Ordering::Release);

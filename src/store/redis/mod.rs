@@ -5,6 +5,7 @@
 
 mod answer;
 mod cache;
+mod clock;
 mod index;
 mod link;
 mod names;
@@ -30,6 +31,7 @@ use tokio::runtime::Builder;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::clock::Timestamp;
 use crate::policy::chain::Chain;
 use crate::policy::session::EndReason;
@@ -48,6 +50,7 @@ use crate::store::SessionStore;
 use crate::store::StoreError;
 use crate::store::Swap;
 use crate::store::redis::cache::Cache;
+use crate::store::redis::clock::ServerClock;
 use crate::store::redis::link::Dialer;
 use crate::store::redis::link::LinkError;
 use crate::store::redis::names::Names;
@@ -111,12 +114,14 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Connects, if that is possible; goes on trying otherwise.
+    /// Connects, if that is possible; goes on trying otherwise. Returns the clock that all who share the
+    /// sessions go by as well: the server's, carried on by `clock`.
     ///
     /// # Errors
     /// When a file that is named cannot be used.
-    pub fn open(settings: &RedisSettings) -> Result<Self, RedisError> {
-        let dialer = Dialer { tls: check(settings)?, settings: settings.clone() };
+    pub fn open(settings: &RedisSettings, clock: Arc<dyn Clock>) -> Result<(Self, Arc<dyn Clock>), RedisError> {
+        let clock = Arc::new(ServerClock::new(clock));
+        let dialer = Dialer { tls: check(settings)?, settings: settings.clone(), clock: Arc::clone(&clock) };
         let runtime = Builder::new_current_thread().enable_all().build().map_err(RedisError::Thread)?;
         let names = Names::new(&settings.prefix);
         let stop = CancellationToken::new();
@@ -136,7 +141,7 @@ impl RedisStore {
         });
         let thread = thread.map_err(RedisError::Thread)?;
         let shared = start.recv().map_err(|error| RedisError::Thread(io::Error::other(error)))?;
-        Ok(Self { shared, stop, thread: Some(thread) })
+        Ok((Self { shared, stop, thread: Some(thread) }, clock))
     }
 }
 

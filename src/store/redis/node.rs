@@ -16,7 +16,7 @@ use crate::store::redis::link::LinkError;
 use crate::store::redis::settings::ServerAddress;
 
 /// How long a request waits for a connection that has just been lost; later ones fail at once.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Pauses between attempts to connect: from, to.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// How often the sentinels are asked whether it is still the same.
@@ -61,6 +61,14 @@ impl Node {
         let keeper = Keeper { place: place.clone(), dialer, cache, state: Arc::clone(&state) };
         tokio::spawn(stop.clone().run_until_cancelled_owned(keeper.keep()));
         Arc::new(Self { place, state, _stops: stop.drop_guard() })
+    }
+
+    /// Whether it is connected at this moment.
+    pub(super) fn is_up(&self) -> bool {
+        match &*self.state.borrow() {
+            State::Up(link) => !link.is_lost(),
+            State::Down(_) => false,
+        }
     }
 
     /// Whether what is known of its records is exact.

@@ -112,11 +112,11 @@ impl Nodes {
 
     /// Sends a command about a key to the node that serves it. All of our commands may be sent twice.
     pub(super) async fn call(&self, key: &[u8], command: &Cmd) -> Result<Value, LinkError> {
-        let mut asked = None;
+        let mut sent = None;
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let answer = self.attempt(key, command, asked.take()).await;
+            let answer = self.attempt(key, command, sent.take()).await;
             let error = match answer {
                 Ok(value) => return Ok(value),
                 Err(error) if attempt >= ATTEMPTS => return Err(error),
@@ -128,19 +128,30 @@ impl Nodes {
                 Remedy::Again => {}
                 Remedy::Scripts => self.serving(key)?.link().await?.announce().await?,
                 Remedy::Wait => tokio::time::sleep(REDIVIDE / 5).await,
-                Remedy::Moved => self.redivided().await,
-                Remedy::Ask(address) => asked = Some(address),
+                Remedy::Divide => self.redivided().await,
+                Remedy::Elsewhere(place) => {
+                    self.is_doubted.notify_one();
+                    sent = Some(place);
+                }
             }
         }
     }
 
-    async fn attempt(&self, key: &[u8], command: &Cmd, asked: Option<ServerAddress>) -> Result<Value, LinkError> {
-        let Some(address) = asked else { return self.serving(key)?.link().await?.send(command).await };
+    async fn attempt(&self, key: &[u8], command: &Cmd, sent: Option<Elsewhere>) -> Result<Value, LinkError> {
+        let Some(place) = sent else {
+            if self.is_cluster() && !self.serving(key)?.is_up() {
+                // Somebody else may have taken over.
+                self.redivided().await;
+            }
+            return self.serving(key)?.link().await?.send(command).await;
+        };
+        let link = self.at(&place.address).link().await?;
+        if !place.is_asking {
+            return link.send(command).await;
+        }
         let mut both = redis::pipe();
         both.cmd("ASKING").add_command(command.clone());
-        let link = self.at(&address).link().await?;
-        let mut answers = link.send_all(&both, 0).await?;
-        answers.pop().ok_or(LinkError::Odd("ASKING has no answer"))
+        link.send_all(&both, 0).await?.pop().ok_or(LinkError::Odd("ASKING has no answer"))
     }
 
     /// Several commands, each about its key; in one go where the same node serves them.
@@ -272,6 +283,18 @@ fn ranges(answer: &Value, asked: &ServerAddress) -> Option<Vec<(u16, u16, Server
     Some(ranges)
 }
 
+/// Where a node sends us for a key.
+struct Elsewhere {
+    address: ServerAddress,
+    /// The key is on its way to there: it has to be asked for expressly.
+    is_asking: bool,
+}
+
+fn elsewhere(error: &RedisError, asked: &ServerAddress, is_asking: bool) -> Remedy {
+    let found = redirected(error, asked);
+    found.map_or(Remedy::Divide, |address| Remedy::Elsewhere(Elsewhere { address, is_asking }))
+}
+
 enum Remedy {
     None,
     /// Once more, on a new connection.
@@ -280,10 +303,10 @@ enum Remedy {
     Scripts,
     /// Once more, a little later.
     Wait,
-    /// The key is served elsewhere from now on.
-    Moved,
-    /// The key is on its way to there.
-    Ask(ServerAddress),
+    /// Once more, when it is known who serves what.
+    Divide,
+    /// Once more, there.
+    Elsewhere(Elsewhere),
 }
 
 #[allow(clippy::wildcard_enum_match_arm)] // The list of errors is the library's and grows.
@@ -291,8 +314,8 @@ fn remedy(error: &LinkError) -> Remedy {
     match error {
         LinkError::Redis { error, address } => match error.kind() {
             ErrorKind::Server(ServerErrorKind::NoScript) => Remedy::Scripts,
-            ErrorKind::Server(ServerErrorKind::Moved) => Remedy::Moved,
-            ErrorKind::Server(ServerErrorKind::Ask) => redirected(error, address).map_or(Remedy::Moved, Remedy::Ask),
+            ErrorKind::Server(ServerErrorKind::Moved) => elsewhere(error, address, false),
+            ErrorKind::Server(ServerErrorKind::Ask) => elsewhere(error, address, true),
             ErrorKind::Server(
                 ServerErrorKind::TryAgain
                 | ServerErrorKind::ClusterDown
@@ -303,7 +326,7 @@ fn remedy(error: &LinkError) -> Remedy {
             ErrorKind::Io => Remedy::Again,
             _ => Remedy::None,
         },
-        LinkError::Slot { .. } => Remedy::Moved,
+        LinkError::Slot { .. } => Remedy::Divide,
         LinkError::Connect { .. }
         | LinkError::Silent { .. }
         | LinkError::Password(_)
@@ -316,7 +339,7 @@ fn remedy(error: &LinkError) -> Remedy {
     }
 }
 
-/// Where `ASK` sends us: `host:port`, or `:port` for the host that was asked.
+/// Where `MOVED` or `ASK` sends us: `host:port`, or `:port` for the host that was asked.
 fn redirected(error: &RedisError, asked: &ServerAddress) -> Option<ServerAddress> {
     let (place, _) = error.redirect_node()?;
     let (host, port) = place.rsplit_once(':')?;

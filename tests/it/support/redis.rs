@@ -10,8 +10,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use tempfile::TempDir;
+use vestibule::clock::SystemClock;
 use vestibule::store;
-use vestibule::store::SessionStore;
 
 use super::Upstream;
 use super::Vestibule;
@@ -140,15 +140,11 @@ pub fn stored_at(url: &str, more: &str, upstream: &Upstream, site: &str) -> Stri
     file(&upstream.url(), site).replace("url = \"memory:\"", &format!("url = \"{url}\"\n{more}"))
 }
 
-/// Opens a store of its own there.
-pub fn open_store(url: &str, more: &str, upstream: &Upstream, site: &str) -> Arc<dyn SessionStore> {
-    store::open(&parse(&stored_at(url, more, upstream, site)).store).unwrap()
-}
-
 /// A Vestibule with its sessions there.
 pub async fn vestibule_at(url: &str, more: &str, upstream: &Upstream, site: &str) -> Vestibule {
     let config = parse(&stored_at(url, more, upstream, site));
-    let store = store::open(&config.store).unwrap();
+    // The time of a test is its own.
+    let (store, _) = store::open(&config.store, Arc::new(SystemClock::start())).unwrap();
     Vestibule::with_store(config, store).await.0
 }
 
