@@ -42,7 +42,7 @@ pub enum Ambiguity {
     DotParameter,
     /// A `%` that is not followed by two hexadecimal digits.
     BadEncoding,
-    /// What is decoded decodes again to a character that separates: `%252e`.
+    /// What is decoded decodes again to a character that separates, or that nobody has to encode: `%252e`, `%2561`.
     DoubleEncoding,
     /// A character in more bytes than it needs: `%c0%ae` is a dot to a careless decoder.
     Overlong,
@@ -291,11 +291,14 @@ fn doubts_about(path: &str, decoded: &[u8]) -> Vec<Ambiguity> {
     found.into_iter().filter(|(is_there, _)| *is_there).map(|(_, ambiguity)| ambiguity).collect()
 }
 
-/// `%2e` and the like, left over after decoding once.
+/// `%2e`, `%61` and the like, left over after decoding once.
 fn decodes_again(three: &[u8]) -> bool {
     let &[b'%', high, low] = three else { return false };
     let again = hex(high).zip(hex(low)).map(|(high, low)| high << 4 | low);
-    matches!(again, Some(b'.' | b'/' | b'\\' | b'%' | b';' | 0))
+    // A letter that is encoded twice hides from whoever decodes once (RFC 3986 2.3).
+    again.is_some_and(|byte| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~' | b'/' | b'\\' | b'%' | b';' | 0)
+    })
 }
 
 /// The beginning of a UTF-8 sequence that is longer than its character needs (RFC 3629 3).

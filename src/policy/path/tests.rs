@@ -55,6 +55,7 @@ fn what_can_be_read_in_two_ways_is_ambiguous() {
         ("/a%zz", Ambiguity::BadEncoding),
         ("/a/%252e%252e/b", Ambiguity::DoubleEncoding),
         ("/a%252fb", Ambiguity::DoubleEncoding),
+        ("/%2561dmin", Ambiguity::DoubleEncoding),
         ("/a;x=%2f", Ambiguity::EncodedSlash),
         ("/public/..%3b/admin", Ambiguity::DotParameter),
         ("/public/%25%32%65%25%32%65/admin", Ambiguity::DoubleEncoding),
