@@ -27,6 +27,8 @@ pub enum Malformed {
     Authority,
     /// Anything but exactly one `chunked` (S79, S80).
     TransferEncoding,
+    /// A length that is no number (RFC 9110 8.6, S81, S109).
+    ContentLength,
     /// The target has characters that may not occur in one (S91, S107).
     Target,
     /// `TRACE`, `CONNECT` or a method that is not on the list (S88, S92).
@@ -50,6 +52,7 @@ impl Malformed {
             Self::Host => "host",
             Self::Authority => "authority",
             Self::TransferEncoding => "transfer-encoding",
+            Self::ContentLength => "content-length",
             Self::Target => "target",
             Self::Method => "method",
             Self::HeaderCount => "header-count",
@@ -63,7 +66,9 @@ impl Malformed {
     /// The status that says so.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::Host | Self::Authority | Self::TransferEncoding | Self::Target => StatusCode::BAD_REQUEST,
+            Self::Host | Self::Authority | Self::TransferEncoding | Self::ContentLength | Self::Target => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::HeaderCount | Self::HeaderBytes => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UriLength => StatusCode::URI_TOO_LONG,
@@ -270,6 +275,11 @@ fn check_target(
 }
 
 fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), Malformed> {
+    // The library takes an empty one over HTTP/2 for 0, and the body for one of unknown length.
+    let is_number = |length: &HeaderValue| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+    if !headers.get_all(header::CONTENT_LENGTH).iter().all(is_number) {
+        return Err(Malformed::ContentLength);
+    }
     let is_coded = headers.contains_key(header::TRANSFER_ENCODING);
     let alone = !headers.contains_key(header::CONTENT_LENGTH) && version == Version::HTTP_11;
     if !is_coded || (alone && is_chunked_or_plain(headers)) { Ok(()) } else { Err(Malformed::TransferEncoding) }

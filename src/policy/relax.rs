@@ -44,7 +44,7 @@ const SMUGGLING: &str = "what the application reads would not be what was judged
 
 impl Rule {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Path(Ambiguity::EncodedSlash),
         Self::Path(Ambiguity::Backslash),
         Self::Path(Ambiguity::Nul),
@@ -68,6 +68,7 @@ impl Rule {
         Self::Head(Malformed::Host),
         Self::Head(Malformed::Authority),
         Self::Head(Malformed::TransferEncoding),
+        Self::Head(Malformed::ContentLength),
         Self::Head(Malformed::Loop),
         Self::Syntax,
     ];
@@ -132,7 +133,7 @@ fn head(malformed: Malformed) -> Relaxing {
         Malformed::Host | Malformed::Authority => Relaxing::Never(
             "a request for two hosts, or none, would be judged by the rules of one and answered by another",
         ),
-        Malformed::TransferEncoding => Relaxing::Never(SMUGGLING),
+        Malformed::TransferEncoding | Malformed::ContentLength => Relaxing::Never(SMUGGLING),
         Malformed::Loop => Relaxing::Never("a request that goes round in a circle takes every connection there is"),
         Malformed::HeaderCount => Relaxing::Raise("header_count"),
         Malformed::HeaderBytes => Relaxing::Raise("header_bytes"),

@@ -86,6 +86,9 @@ fn methods_targets_and_framing() {
         ("PUT", "/", &[("expect", "100-Continue")], None),
         ("PUT", "/", &[("expect", "a-miracle")], Some(Malformed::Expectation)),
         ("GET", "/", &[("x", big.as_str())], Some(Malformed::HeaderBytes)),
+        ("POST", "/", &[("content-length", "005")], None),
+        ("POST", "/", &[("content-length", "")], Some(Malformed::ContentLength)),
+        ("POST", "/", &[("content-length", "+5")], Some(Malformed::ContentLength)),
         ("POST", "/", &[("transfer-encoding", "chunked")], None),
         ("POST", "/", &[("transfer-encoding", "gzip, chunked")], Some(Malformed::TransferEncoding)),
         (
