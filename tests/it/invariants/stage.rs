@@ -107,9 +107,6 @@ key = {:?}
 url = "memory:"
 [log]
 access = false
-[timeouts]
-first_byte = "100ms"
-body_idle = "100ms"
 [[site]]
 origin = "https://app.test"
 upstream = "unix:{}"
@@ -173,33 +170,43 @@ fn listen(path: PathBuf, application: Arc<Mutex<Application>>) {
 /// Reads requests as strictly as they are defined, and says what they were.
 async fn serve(mut stream: UnixStream, application: Arc<Mutex<Application>>) {
     let mut buffer = Vec::new();
+    let mut patience = Duration::MAX;
     loop {
         match strict::request(&buffer) {
             Err(fault) => {
                 application.lock().unwrap().fault = Some(fault);
                 return;
             }
-            Ok(None) => match stream.read_buf(&mut buffer).await {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => return,
+            Ok(None) => match tokio::time::timeout(patience, stream.read_buf(&mut buffer)).await {
+                Ok(Ok(1..)) => {}
+                Ok(Ok(0) | Err(_)) | Err(_) => return,
             },
             Ok(Some((request, used))) => {
                 buffer.drain(..used);
-                let (answer, ends) = {
-                    let mut application = application.lock().unwrap();
-                    let body = echo(application.received.len(), &request);
-                    let number = application.received.len();
-                    let head =
-                        format!("HTTP/1.1 200 OK\r\nX-Number: {number}\r\nContent-Length: {}\r\n\r\n", body.len());
-                    let is_head = request.head.start.starts_with("HEAD ");
-                    application.received.push(request);
-                    let usual = [head.into_bytes(), if is_head { Vec::new() } else { body }].concat();
-                    application.answer.take().unwrap_or((usual, false))
-                };
-                if stream.write_all(&answer).await.is_err() || ends {
+                let (answer, ends) = application.lock().unwrap().answer(request);
+                // An answer of the case's may have no end but that of the connection.
+                if ends.is_some() {
+                    patience = QUIET * 2;
+                }
+                if stream.write_all(&answer).await.is_err() || ends == Some(true) {
                     return;
                 }
             }
+        }
+    }
+}
+
+impl Application {
+    /// What it says to a request; for the answer that was given, whether the connection ends with it.
+    fn answer(&mut self, request: Message) -> (Vec<u8>, Option<bool>) {
+        let number = self.received.len();
+        let body = echo(number, &request);
+        let head = format!("HTTP/1.1 200 OK\r\nX-Number: {number}\r\nContent-Length: {}\r\n\r\n", body.len());
+        let body = if request.head.start.starts_with("HEAD ") { Vec::new() } else { body };
+        self.received.push(request);
+        match self.answer.take() {
+            Some((answer, ends)) => (answer, Some(ends)),
+            None => ([head.into_bytes(), body].concat(), None),
         }
     }
 }
