@@ -234,8 +234,8 @@ impl Gate {
                 }
             }
             Ok(None) => self.streams.end(key),
-            // A store that cannot answer says nothing about the session; the next round asks again.
-            Err(_) => {}
+            // It says nothing about the session: the next round asks again. But nothing outlives its time.
+            Err(_) => self.streams.expire(key, now),
         }
     }
 

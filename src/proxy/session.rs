@@ -321,7 +321,8 @@ impl Exchange<'_> {
 
     /// Ends what holds it with the session.
     pub(super) fn guard(&self) -> Option<StreamGuard> {
-        self.session.live().map(|live| self.worker.gate.streams.bind(*live.handle.key()))
+        let live = self.session.live()?;
+        Some(self.worker.gate.streams.bind(*live.handle.key(), live.record.absolute_end))
     }
 
     /// Keeps the session from idling, unless the path is `untouched`.

@@ -26,12 +26,15 @@ pub(super) struct Streams {
 struct Open {
     ended: CancellationToken,
     holders: usize,
+    /// When the session ends whatever happens.
+    absolute_end: Timestamp,
 }
 
 impl Streams {
     /// Ends with the session from now on.
-    pub(super) fn bind(self: &Arc<Self>, key: SessionKey) -> StreamGuard {
-        let mut open = self.open.entry(key).or_insert_with(|| Open { ended: CancellationToken::new(), holders: 0 });
+    pub(super) fn bind(self: &Arc<Self>, key: SessionKey, absolute_end: Timestamp) -> StreamGuard {
+        let new = || Open { ended: CancellationToken::new(), holders: 0, absolute_end };
+        let mut open = self.open.entry(key).or_insert_with(new);
         open.holders += 1;
         StreamGuard { streams: Arc::clone(self), key, ended: open.ended.clone() }
     }
@@ -42,6 +45,17 @@ impl Streams {
         self.open.remove_if(key, |_, open| {
             open.ended.cancel();
             true
+        });
+    }
+
+    /// Closes what is open for this session if its time is up, whatever the store knows.
+    pub(super) fn expire(&self, key: &SessionKey, now: Timestamp) {
+        self.open.remove_if(key, |_, open| {
+            let is_over = now >= open.absolute_end;
+            if is_over {
+                open.ended.cancel();
+            }
+            is_over
         });
     }
 

@@ -172,3 +172,20 @@ async fn what_is_open_ends_with_its_session_while_a_sweep_takes_long() {
     let end = tokio::time::timeout(Duration::from_secs(10), next(&mut socket)).await;
     assert!(end.expect("still open").unwrap().is_close());
 }
+
+#[tokio::test]
+async fn what_is_open_outlives_no_absolute_end_while_the_store_is_silent() {
+    // S37, S46, S167: and nothing is closed before.
+    let (app, store) = (EchoApp::start().await, BrokenStore::new());
+    let (proxy, mut browser) = Vestibule::with_store(configure(&app.upstream.url(), SITE), store.clone()).await;
+    browser.log_in("alice").await;
+    let (mut socket, _) = open(&browser, "/ws", &[]).await.unwrap();
+    store.fails();
+    proxy.advance(Duration::from_secs(8 * 3600 - 10));
+    assert!(echoed(&mut socket, "hello").await);
+
+    proxy.advance(Duration::from_secs(10));
+
+    let end = tokio::time::timeout(Duration::from_secs(10), next(&mut socket)).await;
+    assert!(end.expect("still open").unwrap().is_close());
+}
