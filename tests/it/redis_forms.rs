@@ -304,7 +304,8 @@ async fn a_master_that_does_not_know_of_another_is_left() {
     browser.log_in("alice").await;
     eventually("the replica has it", || !replica.records().is_empty()).await;
 
-    assert_eq!(watcher.say(&["SENTINEL", "FAILOVER", "main"]), "OK");
+    // Not before it has heard from the replica itself.
+    eventually("the sentinel takes the replica", || watcher.say(&["SENTINEL", "FAILOVER", "main"]) == "OK").await;
     eventually("there is a new master", || replica.say(&["ROLE"]).starts_with("master")).await;
     assert_eq!(replica.say(&["DEL", &replica.records()[0]]), "1");
 

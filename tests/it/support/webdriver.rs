@@ -36,13 +36,21 @@ pub struct Chromium {
     session: String,
 }
 
+/// The driver and its port.
+fn start_driver() -> Option<(Process, String)> {
+    let mut driver = Process::start(Command::new("chromedriver").arg("--port=0"));
+    let mut lines = BufReader::new(driver.stdout()).lines();
+    let port = lines
+        .find_map(|line| Some(line.ok()?.split_once("successfully on port ")?.1.trim_end_matches('.').to_owned()))?;
+    Some((driver, port))
+}
+
 impl Chromium {
     /// Starts one for which each of these names leads to an address.
     pub async fn knowing(hosts: &[(&str, SocketAddr)]) -> Self {
-        let mut driver = Process::start(Command::new("chromedriver").arg("--port=0"));
-        let mut lines = BufReader::new(driver.stdout()).lines();
-        let port = lines
-            .find_map(|line| Some(line.ok()?.split_once("successfully on port ")?.1.trim_end_matches('.').to_owned()));
+        // The port that it gets for IPv4 may be somebody's for IPv6: then it ends.
+        let started = std::iter::repeat_with(start_driver).take(5).find_map(|started| started);
+        let (driver, port) = started.expect("chromedriver does not start");
         let profile = TempDir::new().unwrap();
         let rules: Vec<_> = hosts.iter().map(|(name, address)| format!("MAP {name} {address}")).collect();
         let arguments = [
@@ -62,12 +70,8 @@ impl Chromium {
             format!("--host-resolver-rules={}", rules.join(",")),
             format!("--ignore-certificate-errors-spki-list={}", spki_hash()),
         ];
-        let mut browser = Self {
-            _driver: driver,
-            _profile: profile,
-            address: format!("127.0.0.1:{}", port.expect("chromedriver does not start")),
-            session: String::new(),
-        };
+        let mut browser =
+            Self { _driver: driver, _profile: profile, address: format!("127.0.0.1:{port}"), session: String::new() };
         let options = json!({ "args": arguments });
         let wanted = json!({ "goog:chromeOptions": options, "goog:loggingPrefs": { "browser": "ALL" } });
         let made = browser.command("POST", "", json!({ "capabilities": { "alwaysMatch": wanted } })).await;
