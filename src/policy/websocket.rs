@@ -108,6 +108,8 @@ pub enum Farewell {
     Silent,
     /// The program stops.
     Stopping,
+    /// The client did not wait for the answer to its handshake.
+    TooEarly,
 }
 
 impl Farewell {
@@ -117,6 +119,7 @@ impl Farewell {
             Self::SessionEnded => (1008, b"session ended"),
             Self::Silent => (1001, b"idle"),
             Self::Stopping => (1001, b"restarting"),
+            Self::TooEarly => (1002, b"sent before the answer"),
         };
         let mut frame = BytesMut::new();
         frame.put_u8(FINAL | CLOSE);

@@ -296,7 +296,8 @@ impl Exchange<'_> {
         let (guard, pulse) = (self.guard(), self.pulse());
         let idle = self.snapshot.timeouts.tunnel_idle;
         let stopping = self.worker.stopping.clone();
-        let tunnel = Tunnel { client, upstream, lease, guard, pulse, idle, stopping };
+        let context = self.trace.context.clone();
+        let tunnel = Tunnel { client, upstream, lease, guard, pulse, idle, stopping, context };
         tokio::spawn(tunnel.run());
         Ok(answer)
     }

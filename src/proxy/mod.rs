@@ -56,6 +56,9 @@ use http::Request;
 use http::Response;
 use http::StatusCode;
 use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -130,6 +133,15 @@ impl KeptOpen {
         Self { _by: Arc::new(held) }
     }
 }
+
+/// Bytes both ways.
+pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
+
+/// Comes with a request for an upgrade, from who knows what kind of connection it is: takes it apart,
+/// and tells whether the client had sent anything before it was answered (S122).
+#[derive(Clone, Copy)]
+pub struct Opening(pub fn(Upgraded) -> (Box<dyn Duplex>, bool));
 
 /// What all workers share: the settings, the sessions, the clock.
 pub struct Gate {

@@ -18,7 +18,6 @@ use http::header;
 use http::request::Parts;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
-use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
@@ -33,10 +32,14 @@ use crate::policy::websocket::Farewell;
 use crate::policy::websocket::Frames;
 use crate::policy::websocket::Handshake;
 use crate::policy::websocket::NoWebSocket;
+use crate::proxy::Duplex;
 use crate::proxy::KeptOpen;
+use crate::proxy::Opening;
 use crate::proxy::pool::Lease;
 use crate::proxy::streams::Pulse;
 use crate::proxy::streams::StreamGuard;
+use crate::telemetry;
+use crate::telemetry::Audit;
 
 /// How long a side may take to hear of the end.
 const CLOSE_TIME: Duration = Duration::from_millis(500);
@@ -52,7 +55,10 @@ pub(super) struct Asking {
 }
 
 /// A connection that may become a tunnel.
-struct Switch(Option<OnUpgrade>);
+struct Switch {
+    switching: Option<OnUpgrade>,
+    opening: Option<Opening>,
+}
 
 impl Asking {
     /// Takes out of a request what makes it a handshake, if it is one. From here on one over HTTP/2 is
@@ -61,7 +67,7 @@ impl Asking {
         let protocol = request.extensions.remove::<Protocol>();
         let word = protocol.as_ref().map(Protocol::as_str);
         let handshake = Handshake::of(&request.method, request.version, &request.headers, word)?;
-        let switch = Switch(Some(request.extensions.remove()?));
+        let switch = Switch { switching: Some(request.extensions.remove()?), opening: request.extensions.remove() };
         let asking = Self { handshake, protocol, switch, _open: request.extensions.remove() };
         if handshake == Handshake::Connect {
             request.method = Method::GET;
@@ -78,15 +84,19 @@ impl Asking {
 }
 
 impl Switch {
-    /// The tunnel, once the answer that opens it has been sent.
-    async fn opened(mut self) -> Option<Upgraded> {
-        self.0.take()?.await.ok()
+    /// The tunnel, once the answer that opens it has been sent, and whether the client did not wait for it.
+    async fn opened(mut self) -> Option<(Box<dyn Duplex>, bool)> {
+        let upgraded = self.switching.take()?.await.ok()?;
+        Some(match self.opening {
+            Some(Opening(open)) => open(upgraded),
+            None => (Box::new(TokioIo::new(upgraded)), false),
+        })
     }
 }
 
 impl Drop for Switch {
     fn drop(&mut self) {
-        let (Some(refused), Ok(runtime)) = (self.0.take(), Handle::try_current()) else { return };
+        let (Some(refused), Ok(runtime)) = (self.switching.take(), Handle::try_current()) else { return };
         // A connection that ends with the refusal is handed over as if it were a tunnel, with no goodbye
         // of TLS. One that goes on is not.
         runtime.spawn(async move {
@@ -97,6 +107,11 @@ impl Drop for Switch {
         });
     }
 }
+
+/// It did not wait for the 101 (RFC 6455 4.1, S122).
+#[derive(Debug, thiserror::Error)]
+#[error("the client sent something before its WebSocket handshake was answered")]
+struct TooEarly;
 
 /// Two upgrades that are about to happen, and what they live by.
 pub(super) struct Tunnel {
@@ -111,14 +126,17 @@ pub(super) struct Tunnel {
     pub(super) idle: Option<Duration>,
     /// A tunnel has no natural end that a drain could wait for.
     pub(super) stopping: CancellationToken,
+    /// For the log.
+    pub(super) context: telemetry::Context,
 }
 
 impl Tunnel {
     /// Runs until it is over. Every way it ends is an ordinary one.
     pub(super) async fn run(self) {
-        let Self { client: Asking { switch, _open, .. }, upstream, lease, guard, mut pulse, idle, stopping } = self;
-        let (Some(client), Ok(upstream)) = tokio::join!(switch.opened(), upstream) else { return };
-        let (mut client_read, mut client_write) = tokio::io::split(TokioIo::new(client));
+        let Self { client: Asking { switch, _open, .. }, upstream, lease, guard, mut pulse, idle, stopping, context } =
+            self;
+        let (Some((client, is_early)), Ok(upstream)) = tokio::join!(switch.opened(), upstream) else { return };
+        let (mut client_read, mut client_write) = tokio::io::split(client);
         let (mut upstream_read, mut upstream_write) = tokio::io::split(TokioIo::new(upstream));
         let (mut up, mut down) = (Progress::default(), Progress::default());
         let moved = Mutex::new(Instant::now());
@@ -132,7 +150,14 @@ impl Tunnel {
             copy(&mut client_read, &mut upstream_write, &mut up, &moved, pulse.as_mut()),
             copy(&mut upstream_read, &mut client_write, &mut down, &moved, None),
         );
+        if is_early {
+            // What the client took for a tunnel may be what somebody else took for a request.
+            telemetry::audit(&context, &Audit::RequestRefused { error: &TooEarly, rule: None });
+        }
+        drop(context);
         let farewell = tokio::select! {
+            biased;
+            () = async {}, if is_early => Some(Farewell::TooEarly),
             () = exchange => None,
             () = wait_idle(&moved, idle) => Some(Farewell::Silent),
             () = session_ended => Some(Farewell::SessionEnded),

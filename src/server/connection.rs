@@ -13,11 +13,13 @@ use std::time::Duration;
 use http::Method;
 use http::Request;
 use http::Response;
+use http::header;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::server::conn::http2;
 use hyper::service::HttpService;
 use hyper::service::service_fn;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
@@ -31,7 +33,9 @@ use tokio_util::sync::CancellationToken;
 use crate::policy::message::Malformed;
 use crate::policy::relax::Rule;
 use crate::policy::site::Limits;
+use crate::proxy::Duplex;
 use crate::proxy::KeptOpen;
+use crate::proxy::Opening;
 use crate::proxy::Peer;
 use crate::proxy::Worker;
 use crate::server;
@@ -161,6 +165,8 @@ fn service(worker: Arc<Worker>, peer: Arc<Peer>, activity: Activity) -> impl Ser
     service_fn(move |mut request: Request<Incoming>| {
         if request.method() == Method::CONNECT {
             request.extensions_mut().insert(KeptOpen::by(activity.begin()));
+        } else if request.headers().contains_key(header::UPGRADE) {
+            request.extensions_mut().insert(Opening(open));
         }
         let (worker, peer, exchange) = (Arc::clone(&worker), Arc::clone(&peer), activity.begin());
         // Boxed: the future of a request lives only as long as the request, not as the connection.
@@ -168,6 +174,15 @@ fn service(worker: Arc<Worker>, peer: Arc<Peer>, activity: Activity) -> impl Ser
             Box::pin(async move { Ok(exchange.until_sent(worker.handle(&peer, request).await)) });
         answering
     })
+}
+
+/// Takes an upgraded connection apart. What is in hyper's buffer was read before the answer was written:
+/// hyper reads nothing in between.
+fn open(upgraded: Upgraded) -> (Box<dyn Duplex>, bool) {
+    match upgraded.downcast::<TokioIo<TlsStream<Admitted<Connection>>>>() {
+        Ok(parts) => (Box::new(parts.io.into_inner()), !parts.read_buf.is_empty()),
+        Err(upgraded) => (Box::new(TokioIo::new(upgraded)), false),
+    }
 }
 
 /// How long a connection is served.

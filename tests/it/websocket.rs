@@ -201,6 +201,30 @@ async fn a_refused_handshake_is_an_ordinary_answer() {
 }
 
 #[tokio::test]
+async fn nothing_sent_before_the_switch_reaches_the_tunnel() {
+    // S122, VR-59: RFC 6455 4.1.
+    let (app, _proxy, browser) = logged_in(SITE).await;
+    let cookie = format!("Cookie: __Host-session={}", browser.session().unwrap());
+    let handshake = format!(
+        "GET /ws HTTP/1.1\r\nHost: app.test\r\nOrigin: https://app.test\r\n{cookie}\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    );
+    for ahead in [&b"\x81\x85\0\0\0\0hello"[..], b"GET /hidden HTTP/1.1\r\nHost: app.test\r\n\r\n"] {
+        let mut stream = browser.connect(b"http/1.1").await;
+        stream.write_all(&[handshake.as_bytes(), ahead].concat()).await.unwrap();
+
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("a clean end of TLS");
+
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, rest) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        assert!(rest.ends_with("sent before the answer"), "a close frame and no echo: {rest:?}");
+    }
+    assert!(app.upstream.received().iter().all(|request| request.target != "/hidden"));
+}
+
+#[tokio::test]
 async fn a_connection_that_ends_with_a_refusal_ends_in_order() {
     // S122
     let (_app, _proxy, browser) = logged_in(SITE).await;
