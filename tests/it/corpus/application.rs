@@ -55,8 +55,10 @@ enum Then {
 #[derive(Default)]
 pub struct State {
     answers: VecDeque<Answer>,
-    /// Whole requests of the case, and the connection each came on.
+    /// Whole requests of the case, and the connection each came on, in the order in which they began.
     pub received: Vec<(usize, Message)>,
+    /// The head of each among all heads.
+    begun: Vec<usize>,
     /// The same of the runner.
     pub probes: Vec<(usize, Message)>,
     /// Heads of requests, whole or not.
@@ -185,7 +187,10 @@ async fn converse(shared: &Shared, number: usize, stream: &mut TcpStream, buffer
     loop {
         let Some((head, used)) = next(stream, buffer, strict::request_head).await? else { return Ok(()) };
         spaced(&buffer[..used])?;
-        shared.change(|state| state.heads += 1);
+        let turn = shared.change(|state| {
+            state.heads += 1;
+            state.heads
+        });
         let is_of_case = !matches!(head.target(), PROBE | MARKER);
         let scripted = if is_of_case { shared.change(|state| state.answers.pop_front()) } else { None };
         let answer = scripted.unwrap_or_else(|| usual(&head));
@@ -200,8 +205,14 @@ async fn converse(shared: &Shared, number: usize, stream: &mut TcpStream, buffer
         let Some((body, length)) = next(stream, buffer, body).await? else { return Ok(()) };
         buffer.drain(..used + length);
         shared.change(|state| {
-            let list = if is_of_case { &mut state.received } else { &mut state.probes };
-            list.push((number, Message { head: head.clone(), body }));
+            let received = (number, Message { head: head.clone(), body });
+            if is_of_case {
+                let place = state.begun.partition_point(|begun| *begun < turn);
+                state.begun.insert(place, turn);
+                state.received.insert(place, received);
+            } else {
+                state.probes.push(received);
+            }
         });
         if !answer.early {
             say(stream, &answer).await;
