@@ -372,3 +372,40 @@ fn every_requirement_about_messages_has_its_test_or_a_reason() {
         }
     }
 }
+
+/// One threat of docs/threats.md: its number, and what is said of it.
+fn threats(text: &str) -> Vec<(u32, String)> {
+    let sections = text.split("\n### T").skip(1);
+    let number = |section: &str| section.split_once(':').and_then(|(number, _)| number.parse().ok());
+    sections
+        .map(|section| {
+            let end = section.find("\n## ").unwrap_or(section.len());
+            (number(section).unwrap_or_else(|| panic!("no number: {section}")), section[..end].to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn every_threat_has_its_tests_or_a_reason_and_its_limit() {
+    let all = threats(&read("docs/threats.md"));
+
+    let mut numbers: Vec<u32> = all.iter().map(|(number, _)| *number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=34).collect::<Vec<_>>(), "each threat once");
+    let shown = Regex::new(r"(?m)^\*\*Shown by\*\* \(([^)]+)\): (.+)$").unwrap();
+    for (number, section) in all {
+        let Some(found) = shown.captures(&section) else {
+            assert!(section.contains("\n\nNot met: "), "T{number} names no test");
+            continue;
+        };
+        assert!(section.contains("\n\n**Cannot:** "), "T{number} does not say what is left");
+        let proofs: Vec<String> = code(&found[2])
+            .into_iter()
+            .map(|test| proof(&read(&file_of(test)), test).unwrap_or_else(|| panic!("T{number}: there is no {test}")))
+            .collect();
+        for requirement in found[1].split(", ") {
+            let cites = Regex::new(&format!(r"\b{requirement}\b")).unwrap();
+            assert!(proofs.iter().any(|proof| cites.is_match(proof)), "T{number}: no test cites {requirement}");
+        }
+    }
+}
