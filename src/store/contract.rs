@@ -348,3 +348,5 @@ contract! {
     the_least_recently_used_anonymous_session_goes
     a_sweep_frees_what_has_expired
 }
+
+mod shelf;

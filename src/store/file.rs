@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::clock::Timestamp;
 use crate::policy::chain::Chain;
 use crate::policy::session::EndReason;
@@ -27,6 +29,11 @@ use crate::store::Swap;
 use crate::store::journal::Journal;
 use crate::store::journal::OpenError;
 use crate::store::memory::MemoryStore;
+use crate::store::shelf;
+use crate::store::shelf::Name;
+use crate::store::shelf::Shelf;
+use crate::store::shelf::Shelved;
+use crate::store::shelf::Version;
 
 /// Sessions in a file.
 pub struct FileStore {
@@ -175,6 +182,41 @@ impl SessionStore for FileStore {
     }
 }
 
+impl Shelf for FileStore {
+    fn shelved<'a>(&'a self, name: &'a Name, now: Timestamp) -> Reply<'a, Option<Shelved>> {
+        Shelf::shelved(&*self.memory, name, now)
+    }
+
+    fn shelve<'a>(
+        &'a self,
+        name: &'a Name,
+        expected: Option<Version>,
+        value: Bytes,
+        lives: Duration,
+        now: Timestamp,
+    ) -> Reply<'a, Swap> {
+        Box::pin(async move {
+            shelf::measure(&value)?;
+            let (swap, gone) = self.memory.shelf.shelve(name, expected, value, lives, now);
+            if name.is_durable() {
+                gone.iter().for_each(|name| self.journal.shelve_later(name));
+                if swap == Swap::Swapped {
+                    self.journal.shelve(name).await?;
+                }
+            }
+            Ok(swap)
+        })
+    }
+
+    fn unshelve<'a>(&'a self, name: &'a Name) -> Reply<'a, ()> {
+        Box::pin(async move {
+            self.memory.shelf.unshelve(name);
+            // Also when it was gone already: that may not be on the disk yet.
+            if name.is_durable() { self.journal.shelve(name).await } else { Ok(()) }
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -188,6 +230,7 @@ mod tests {
     use crate::store::fixtures::at;
     use crate::store::fixtures::handle;
     use crate::store::fixtures::of;
+    use crate::store::shelf::Kind;
 
     const HALF_HOUR: Duration = Duration::from_secs(1800);
 
@@ -237,6 +280,33 @@ mod tests {
         assert_eq!(found.identity.unwrap().user.as_str(), "alice");
         assert_eq!((found.chain, found.seen, found.vault.cookies().len()), (chain, at(50), 1));
         assert!(record(&store, 2).await.is_none(), "no logout is undone");
+    }
+
+    #[tokio::test]
+    async fn what_was_acknowledged_on_the_shelf_is_there_after_a_restart() {
+        // VR-27
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("sessions.redb");
+        let [device, gone, attempt] = [(Kind::Devices, "a"), (Kind::Learned, "b"), (Kind::Attempts, "c")]
+            .map(|(kind, name)| Name::of(kind, &[name.as_bytes()]));
+        let store = FileStore::open(&path).unwrap();
+        for name in [device, gone, attempt] {
+            let put = store.shelve(&name, None, Bytes::from("one"), HALF_HOUR, at(1)).await.unwrap();
+            assert_eq!(put, Swap::Swapped);
+        }
+        let first = store.shelved(&device, at(1)).await.unwrap().unwrap();
+        let put = store.shelve(&device, Some(first.version), Bytes::from("two"), HALF_HOUR, at(2)).await.unwrap();
+        assert_eq!(put, Swap::Swapped);
+        let second = store.shelved(&device, at(2)).await.unwrap();
+        store.unshelve(&gone).await.unwrap();
+        drop(store);
+
+        let store = FileStore::open(&path).unwrap();
+
+        assert_eq!(store.shelved(&device, at(3)).await.unwrap(), second);
+        assert_eq!(store.shelved(&device, at(2).plus(HALF_HOUR)).await.unwrap(), None, "it lives as long as was said");
+        assert_eq!(store.shelved(&gone, at(3)).await.unwrap(), None);
+        assert_eq!(store.shelved(&attempt, at(3)).await.unwrap(), None, "attempts are forgiven");
     }
 
     #[tokio::test]

@@ -23,10 +23,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
+use bytes::Bytes;
 use redb::Database;
 use redb::ReadableDatabase;
 use redb::ReadableTable;
 use redb::TableDefinition;
+use redb::WriteTransaction;
 use serde::Deserialize;
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -40,6 +42,10 @@ use crate::store::redis::RedisError;
 use crate::store::sealed;
 use crate::store::sealed::Sealed;
 use crate::store::sealed::SealedCookie;
+use crate::store::shelf::Kept;
+use crate::store::shelf::Name;
+use crate::store::shelf::Shelved;
+use crate::store::shelf::Version;
 
 /// Everything of a record that only changes as a whole.
 const RECORDS: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("records 1");
@@ -47,6 +53,8 @@ const RECORDS: TableDefinition<'_, [u8; 32], &[u8]> = TableDefinition::new("reco
 const CHAINS: TableDefinition<'_, [u8; 32], (u64, &[u8])> = TableDefinition::new("chains 1");
 /// Last activity, milliseconds since the Unix epoch.
 const SEEN: TableDefinition<'_, [u8; 32], u64> = TableDefinition::new("seen 1");
+/// The shelf: by kind and name the version, the end in milliseconds since the Unix epoch, and the value.
+const VALUES: TableDefinition<'_, [u8; 33], (u64, u64, &[u8])> = TableDefinition::new("values 1");
 
 /// Touches wait this long: a crash can only make a session end that much early.
 const TOUCH_EVERY: Duration = Duration::from_secs(1);
@@ -146,6 +154,7 @@ type Ack = oneshot::Sender<Result<(), StoreError>>;
 
 enum Order {
     Write { key: SessionKey, handle: Option<Handle>, ack: Option<Ack> },
+    Shelve { name: Name, ack: Option<Ack> },
     Stop,
 }
 
@@ -164,6 +173,9 @@ impl Journal {
         let database = open(path)?;
         let damaged = |source| OpenError::Damaged { path: path.to_owned(), source: Box::new(source) };
         let content = read_all(&database).map_err(damaged)?;
+        for (name, kept) in read_values(&database).map_err(damaged)? {
+            memory.shelf.restore(name, kept);
+        }
         let (orders, received) = mpsc::channel();
         let touched = Arc::<Mutex<BTreeSet<_>>>::default();
         let failing = Arc::<AtomicBool>::default();
@@ -182,6 +194,7 @@ impl Journal {
             memory: Arc::clone(memory),
             database: Some(database),
             owed,
+            owed_values: BTreeSet::new(),
             touched: Arc::clone(&touched),
             failing: Arc::clone(&failing),
         };
@@ -192,10 +205,24 @@ impl Journal {
     /// Writes what memory now has of a key; with its handle the whole record, else only its chain, or
     /// that it is gone. Returns when it is on the disk.
     pub(super) async fn write(&self, key: &SessionKey, handle: Option<&Handle>) -> Result<(), StoreError> {
+        self.ordered(|ack| Order::Write { key: *key, handle: handle.cloned(), ack: Some(ack) }).await
+    }
+
+    async fn ordered(&self, order: impl FnOnce(Ack) -> Order) -> Result<(), StoreError> {
         let (ack, answer) = oneshot::channel();
         // A writer that is gone drops the order, and with it the answer: that is a failure, too.
-        let _answered_by_drop = self.orders.send(Order::Write { key: *key, handle: handle.cloned(), ack: Some(ack) });
+        let _answered_by_drop = self.orders.send(order(ack));
         answer.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the store's writer has stopped".into())))
+    }
+
+    /// Writes what memory now has of a value, or that it is gone. Returns when it is on the disk.
+    pub(super) async fn shelve(&self, name: &Name) -> Result<(), StoreError> {
+        self.ordered(|ack| Order::Shelve { name: *name, ack: Some(ack) }).await
+    }
+
+    /// The same without waiting.
+    pub(super) fn shelve_later(&self, name: &Name) {
+        let _best_effort = self.orders.send(Order::Shelve { name: *name, ack: None });
     }
 
     /// The same without waiting, for what need not be on the disk at once.
@@ -231,6 +258,7 @@ struct Writer {
     database: Option<Database>,
     /// What is not on the disk yet: a logout that the disk refused is still carried out later.
     owed: BTreeMap<SessionKey, Owed>,
+    owed_values: BTreeSet<Name>,
     touched: Arc<Mutex<BTreeSet<SessionKey>>>,
     failing: Arc<AtomicBool>,
 }
@@ -252,6 +280,10 @@ impl Writer {
                         let owed = self.owed.entry(key).or_default();
                         owed.handle = handle.or_else(|| owed.handle.take());
                         owed.chain = true;
+                        acks.extend(ack);
+                    }
+                    Order::Shelve { name, ack } => {
+                        self.owed_values.insert(name);
                         acks.extend(ack);
                     }
                     Order::Stop => stop = true,
@@ -276,13 +308,16 @@ impl Writer {
     }
 
     fn commit(&mut self, acks: Vec<Ack>) {
-        if self.owed.is_empty() {
+        if self.owed.is_empty() && self.owed_values.is_empty() {
             return;
         }
         let committed = self.try_commit();
         self.failing.store(committed.is_err(), Ordering::Relaxed);
         match &committed {
-            Ok(()) => self.owed.clear(),
+            Ok(()) => {
+                self.owed.clear();
+                self.owed_values.clear();
+            }
             Err(error) => {
                 tracing::error!(event = "store.commit_failed", file = %self.path.display(), error = %error);
                 // After an error of the disk the database must be opened anew.
@@ -328,7 +363,23 @@ impl Writer {
                 }
             }
         }
+        self.write_values(&transaction)?;
         transaction.commit()?;
+        Ok(())
+    }
+
+    fn write_values(&self, transaction: &WriteTransaction) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let mut values = transaction.open_table(VALUES)?;
+        for name in &self.owed_values {
+            match self.memory.shelf.kept(name) {
+                Some(Kept { shelved, ends }) => {
+                    values.insert(name.to_bytes(), (shelved.version.0, ends.as_millis(), &*shelved.value))?;
+                }
+                None => {
+                    values.remove(name.to_bytes())?;
+                }
+            }
+        }
         Ok(())
     }
 }
@@ -374,6 +425,7 @@ fn read_all(database: &Database) -> Result<Vec<(SessionKey, Sealed)>, redb::Erro
         table?;
     }
     transaction.open_table(SEEN)?;
+    transaction.open_table(VALUES)?;
     transaction.commit()?;
     let transaction = database.begin_read()?;
     let records = transaction.open_table(RECORDS)?;
@@ -399,6 +451,21 @@ fn read_all(database: &Database) -> Result<Vec<(SessionKey, Sealed)>, redb::Erro
             seen: Timestamp::from_millis(seen.value()),
         };
         all.push((SessionKey(key), sealed));
+    }
+    Ok(all)
+}
+
+fn read_values(database: &Database) -> Result<Vec<(Name, Kept)>, redb::Error> {
+    let values = database.begin_read()?.open_table(VALUES)?;
+    let mut all = Vec::new();
+    for row in values.iter()? {
+        let (name, kept) = row?;
+        let (version, ends, value) = kept.value();
+        let shelved = Shelved { version: Version(version), value: Bytes::copy_from_slice(value) };
+        // Kinds that a newer version has are left alone.
+        all.extend(
+            Name::from_bytes(name.value()).map(|name| (name, Kept { shelved, ends: Timestamp::from_millis(ends) })),
+        );
     }
     Ok(all)
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::clock::Timestamp;
 use crate::metrics::Counters;
 use crate::metrics::Histogram;
@@ -25,6 +27,10 @@ use crate::store::Presence;
 use crate::store::Reply;
 use crate::store::SessionStore;
 use crate::store::Swap;
+use crate::store::shelf::Name;
+use crate::store::shelf::Shelf;
+use crate::store::shelf::Shelved;
+use crate::store::shelf::Version;
 
 /// What a store is asked for, by the work that it is.
 #[derive(Clone, Copy)]
@@ -35,13 +41,14 @@ enum Verb {
     Rotate,
     Vault,
     Remove,
+    Shelf,
     /// What no request waits for.
     Other,
 }
 
 impl Verb {
-    const ALL: [Self; 7] =
-        [Self::Load, Self::Create, Self::Touch, Self::Rotate, Self::Vault, Self::Remove, Self::Other];
+    const ALL: [Self; 8] =
+        [Self::Load, Self::Create, Self::Touch, Self::Rotate, Self::Vault, Self::Remove, Self::Shelf, Self::Other];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -51,6 +58,7 @@ impl Verb {
             Self::Rotate => "rotate",
             Self::Vault => "vault",
             Self::Remove => "remove",
+            Self::Shelf => "shelf",
             Self::Other => "other",
         }
     }
@@ -174,5 +182,26 @@ impl SessionStore for Measured {
 
     fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Outline, EndReason)>> {
         self.timed(Verb::Other, self.inner.sweep(judge, now))
+    }
+}
+
+impl Shelf for Measured {
+    fn shelved<'a>(&'a self, name: &'a Name, now: Timestamp) -> Reply<'a, Option<Shelved>> {
+        self.timed(Verb::Shelf, self.inner.shelved(name, now))
+    }
+
+    fn shelve<'a>(
+        &'a self,
+        name: &'a Name,
+        expected: Option<Version>,
+        value: Bytes,
+        lives: Duration,
+        now: Timestamp,
+    ) -> Reply<'a, Swap> {
+        self.timed(Verb::Shelf, self.inner.shelve(name, expected, value, lives, now))
+    }
+
+    fn unshelve<'a>(&'a self, name: &'a Name) -> Reply<'a, ()> {
+        self.timed(Verb::Shelf, self.inner.unshelve(name))
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use dashmap::DashMap;
 use dashmap::Entry;
 
@@ -36,6 +37,12 @@ use crate::store::index::Index;
 use crate::store::sealed;
 use crate::store::sealed::Sealed;
 use crate::store::sealed::Unusable;
+use crate::store::shelf;
+use crate::store::shelf::MemoryShelf;
+use crate::store::shelf::Name;
+use crate::store::shelf::Shelf;
+use crate::store::shelf::Shelved;
+use crate::store::shelf::Version;
 
 /// Many shards: one that grows holds up only a small part of the sessions.
 const SHARDS: usize = 1024;
@@ -130,6 +137,7 @@ impl Slot {
 pub struct MemoryStore {
     slots: DashMap<SessionKey, Slot, BuildHasherDefault<KeyHasher>>,
     index: Index,
+    pub(super) shelf: MemoryShelf,
 }
 
 impl Default for MemoryStore {
@@ -137,6 +145,7 @@ impl Default for MemoryStore {
         Self {
             slots: DashMap::with_hasher_and_shard_amount(BuildHasherDefault::default(), SHARDS),
             index: Index::default(),
+            shelf: MemoryShelf::default(),
         }
     }
 }
@@ -421,5 +430,28 @@ impl SessionStore for MemoryStore {
 
     fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Outline, EndReason)>> {
         Box::pin(ready(Ok(self.expired(judge, now))))
+    }
+}
+
+impl Shelf for MemoryStore {
+    fn shelved<'a>(&'a self, name: &'a Name, now: Timestamp) -> Reply<'a, Option<Shelved>> {
+        Box::pin(ready(Ok(self.shelf.shelved(name, now))))
+    }
+
+    fn shelve<'a>(
+        &'a self,
+        name: &'a Name,
+        expected: Option<Version>,
+        value: Bytes,
+        lives: Duration,
+        now: Timestamp,
+    ) -> Reply<'a, Swap> {
+        let measured = shelf::measure(&value);
+        Box::pin(ready(measured.map(|()| self.shelf.shelve(name, expected, value, lives, now).0)))
+    }
+
+    fn unshelve<'a>(&'a self, name: &'a Name) -> Reply<'a, ()> {
+        self.shelf.unshelve(name);
+        Box::pin(ready(Ok(())))
     }
 }

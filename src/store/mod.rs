@@ -13,6 +13,7 @@ pub mod measured;
 pub mod memory;
 pub mod redis;
 pub mod sealed;
+pub mod shelf;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ use crate::store::file::FileStore;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
 use crate::store::redis::settings::RedisSettings;
+use crate::store::shelf::Shelf;
 
 pub use self::journal::OpenError;
 
@@ -109,9 +111,9 @@ pub const TOMBSTONE: Duration = Duration::from_secs(60);
 /// Says why a session is over, if it is: its site, and what its limits are judged by.
 pub type Judge<'a> = &'a (dyn Fn(&str, Life) -> Option<EndReason> + Send + Sync);
 
-/// One session store. A store is given selectors, never verifiers: nothing that it holds or was
+/// One session store, with a shelf. A store is given selectors, never verifiers: nothing that it holds or was
 /// given opens a session.
-pub trait SessionStore: Send + Sync + 'static {
+pub trait SessionStore: Shelf {
     /// What is there for someone who presented an ID.
     fn load<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found>;
     /// The same as it is at this moment, whatever was known before: for what ends something, or tells a

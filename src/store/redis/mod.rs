@@ -14,6 +14,7 @@ mod nodes;
 mod record;
 mod script;
 pub mod settings;
+mod shelf;
 mod touches;
 mod verbs;
 
@@ -25,6 +26,7 @@ use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::runtime::Builder;
@@ -58,6 +60,10 @@ use crate::store::redis::nodes::Nodes;
 use crate::store::redis::settings::RedisSettings;
 use crate::store::redis::touches::Touches;
 use crate::store::redis::verbs::Shared;
+use crate::store::shelf::Name;
+use crate::store::shelf::Shelf;
+use crate::store::shelf::Shelved;
+use crate::store::shelf::Version;
 
 /// How long a start waits for the first connection; then it goes on without.
 const START: Duration = Duration::from_secs(2);
@@ -258,5 +264,26 @@ impl SessionStore for RedisStore {
 
     fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Outline, EndReason)>> {
         Box::pin(self.shared.sweep(judge, now))
+    }
+}
+
+impl Shelf for RedisStore {
+    fn shelved<'a>(&'a self, name: &'a Name, _now: Timestamp) -> Reply<'a, Option<Shelved>> {
+        Box::pin(self.shared.shelved(name))
+    }
+
+    fn shelve<'a>(
+        &'a self,
+        name: &'a Name,
+        expected: Option<Version>,
+        value: Bytes,
+        lives: Duration,
+        _now: Timestamp,
+    ) -> Reply<'a, Swap> {
+        Box::pin(self.shared.shelve(name, expected, value, lives))
+    }
+
+    fn unshelve<'a>(&'a self, name: &'a Name) -> Reply<'a, ()> {
+        Box::pin(self.shared.unshelve(name))
     }
 }

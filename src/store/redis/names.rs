@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::policy::session::SessionKey;
+use crate::store::shelf::Name;
 
 /// Slots of a cluster.
 const SLOTS: u16 = 16384;
@@ -79,6 +80,12 @@ impl Names {
     /// The sessions of a user, by their absolute end: a sorted set.
     pub(super) fn user(&self, user: &str) -> Vec<u8> {
         format!("{}:u:{}", self.prefix, hashed(user)).into_bytes()
+    }
+
+    /// A value of the shelf: a hash.
+    pub(super) fn value(&self, name: &Name) -> Vec<u8> {
+        let (letter, hash) = (char::from(name.kind.letter()), URL_SAFE_NO_PAD.encode(name.hash));
+        format!("{}:{letter}:{hash}", self.prefix).into_bytes()
     }
 }
 

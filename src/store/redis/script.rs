@@ -130,5 +130,29 @@ script!(
      return redis.call('ZADD', KEYS[1], 'XX', ARGV[2], ARGV[1])"
 );
 
+// On a value of the shelf: `w` its version, `v` its bytes. ARGV: the new version, the bytes, time to live. Called
+// again by the same, it says yes again.
+script!(
+    SHELVE,
+    "local version = redis.call('HGET', KEYS[1], 'w')
+     if version and version ~= ARGV[1] then return 0 end
+     redis.call('HSET', KEYS[1], 'w', ARGV[1], 'v', ARGV[2])
+     redis.call('PEXPIRE', KEYS[1], ARGV[3])
+     return 1"
+);
+
+// The same in the place of another value. ARGV: as before, and the version that is expected.
+script!(
+    REPLACE,
+    "#!lua flags=allow-oom
+     local version = redis.call('HGET', KEYS[1], 'w')
+     if not version then return -1 end
+     if version == ARGV[1] then return 1 end
+     if version ~= ARGV[4] then return 0 end
+     redis.call('HSET', KEYS[1], 'w', ARGV[1], 'v', ARGV[2])
+     redis.call('PEXPIRE', KEYS[1], ARGV[3])
+     return 1"
+);
+
 /// All of them, for a connection to announce.
-pub(super) static ALL: [&Script; 8] = [&CREATE, &TOUCH, &SWAP, &VAULT, &END, &REAP, &INDEX, &LATER];
+pub(super) static ALL: [&Script; 10] = [&CREATE, &TOUCH, &SWAP, &VAULT, &END, &REAP, &INDEX, &LATER, &SHELVE, &REPLACE];

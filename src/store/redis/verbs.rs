@@ -260,11 +260,7 @@ impl Shared {
         let answer = self.run(&script::SWAP, ref_of(key), |command| {
             command.arg(revision).arg(chain);
         });
-        match answer::number(&answer.await?)? {
-            0 => Ok(Swap::Stale),
-            1.. => Ok(Swap::Swapped),
-            ..0 => Ok(Swap::Gone),
-        }
+        Ok(swap(&answer.await?)?)
     }
 
     /// Compare-and-swap on the vault, whole: a change depends on what else is in it.
@@ -358,8 +354,16 @@ enum Read {
     Nothing(Found),
 }
 
-fn no_randomness() -> StoreError {
+pub(super) fn no_randomness() -> StoreError {
     StoreError::Unavailable("the system gives no randomness".into())
+}
+
+pub(super) fn swap(answer: &Value) -> Result<Swap, LinkError> {
+    Ok(match answer::number(answer)? {
+        0 => Swap::Stale,
+        1.. => Swap::Swapped,
+        ..0 => Swap::Gone,
+    })
 }
 
 pub(super) fn presence(answer: &Value) -> Result<Presence, LinkError> {

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use vestibule::clock::Timestamp;
 use vestibule::policy::chain::Chain;
 use vestibule::policy::session::EndReason;
@@ -23,6 +24,10 @@ use vestibule::store::SessionStore;
 use vestibule::store::StoreError;
 use vestibule::store::Swap;
 use vestibule::store::memory::MemoryStore;
+use vestibule::store::shelf::Name;
+use vestibule::store::shelf::Shelf;
+use vestibule::store::shelf::Shelved;
+use vestibule::store::shelf::Version;
 
 const WORKS: u8 = 0;
 const FAILS: u8 = 1;
@@ -137,5 +142,26 @@ impl SessionStore for BrokenStore {
             return Box::pin(std::future::pending());
         }
         self.answer(|| self.inner.sweep(judge, now))
+    }
+}
+
+impl Shelf for BrokenStore {
+    fn shelved<'a>(&'a self, name: &'a Name, now: Timestamp) -> Reply<'a, Option<Shelved>> {
+        self.answer(|| self.inner.shelved(name, now))
+    }
+
+    fn shelve<'a>(
+        &'a self,
+        name: &'a Name,
+        expected: Option<Version>,
+        value: Bytes,
+        lives: Duration,
+        now: Timestamp,
+    ) -> Reply<'a, Swap> {
+        self.answer(|| self.inner.shelve(name, expected, value, lives, now))
+    }
+
+    fn unshelve<'a>(&'a self, name: &'a Name) -> Reply<'a, ()> {
+        self.answer(|| self.inner.unshelve(name))
     }
 }
