@@ -47,7 +47,7 @@ impl Default for Lifetimes {
             max_per_user: None,
             binding,
         };
-        let cookie = SessionCookie { name: "__Host-session".to_owned(), strict: false, persistent: true };
+        let cookie = SessionCookie::new("__Host-session", false, true);
         Self { rules, cookie }
     }
 }
@@ -73,11 +73,10 @@ pub(super) fn read_session(section: &Section<'_>, default: &Lifetimes) -> Lifeti
         binding,
     };
     report_contradictions(section, &read);
-    let cookie = SessionCookie {
-        name: read_cookie_name(section).unwrap_or_else(|| cookie.name.clone()),
-        strict: section.choice("same_site", &[("lax", false), ("strict", true)], cookie.strict),
-        persistent: section.flag("persistent", cookie.persistent),
-    };
+    let name = read_cookie_name(section);
+    let strict = section.choice("same_site", &[("lax", false), ("strict", true)], cookie.strict);
+    let persistent = section.flag("persistent", cookie.persistent);
+    let cookie = SessionCookie::new(name.as_deref().unwrap_or_else(|| cookie.name()), strict, persistent);
     Lifetimes { rules: read, cookie }
 }
 

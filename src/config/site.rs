@@ -19,6 +19,7 @@ use crate::config::session::read_session;
 use crate::config::value;
 use crate::policy::access::AccessRules;
 use crate::policy::access::AmbiguousPaths;
+use crate::policy::cookie::SessionCookie;
 use crate::policy::csrf::CsrfRules;
 use crate::policy::glob::Glob;
 use crate::policy::glob::PathPattern;
@@ -81,7 +82,7 @@ pub(super) fn read_site(section: &Section<'_>, shared: &Shared) -> Option<Site> 
         logout: logouts.iter().filter_map(|(_, rule)| rule.clone().map(Arc::new)).collect(),
         access: read_access(&section.section("access", "site.access")),
         identity: read_identity(&section.section("identity", "site.identity"), shared.client_ca),
-        cookies: read_cookies(&section.section("cookies", "site.cookies"), &session.cookie.name),
+        cookies: read_cookies(&section.section("cookies", "site.cookies"), &session.cookie),
         headers: read_headers(&section.section("headers", "site.headers"), is_local),
         csrf: read_csrf(&section.section("csrf", "site.csrf"), &shared.csrf),
         session: session.rules,
@@ -198,12 +199,12 @@ fn read_access(section: &Section<'_>) -> AccessRules {
     }
 }
 
-fn read_cookies(section: &Section<'_>, ours: &str) -> CookieRules {
+fn read_cookies(section: &Section<'_>, ours: &SessionCookie) -> CookieRules {
     let mut seen: Vec<(Glob, &str)> = Vec::new();
     let mut globs = |key: &'static str| -> Vec<Glob> {
         let read = |text: &str| match text {
             "" => value::wrong("an empty name", "write the name of a cookie; \"*\" is any run of characters"),
-            name if name == ours => value::wrong(
+            name if ours.is_called(name.as_bytes()) => value::wrong(
                 format!("{name:?} is our own cookie"),
                 "remove it: the application never sees it and cannot set it",
             ),

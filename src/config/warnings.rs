@@ -102,7 +102,7 @@ fn about_all(config: &Config) -> Vec<String> {
         }
     }
     for (place, site) in config.sites.iter().enumerate() {
-        let is_same = |other: &&Site| other.origin.host == site.origin.host && other.cookie.name == site.cookie.name;
+        let is_same = |other: &&Site| other.origin.host == site.origin.host && other.cookie.meets(&site.cookie);
         if let Some(other) = config.sites[..place].iter().find(is_same) {
             all.push(format!(
                 "{} and {} share a host, and browsers send cookies to every port of it: a login at one ends the session \

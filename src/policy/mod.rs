@@ -9,6 +9,7 @@ pub mod chain;
 pub mod client;
 pub mod cookie;
 pub mod csrf;
+pub mod dbsc;
 pub mod glob;
 pub mod headers;
 pub mod health;

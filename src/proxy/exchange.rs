@@ -273,7 +273,7 @@ impl<'a> Exchange<'a> {
         }
         let cross_site = parts.headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
         let mut cookies = cookie::pairs(&parts.headers);
-        let presented = site.site.cookie.take(&mut cookies);
+        let presented = site.site.cookie.take(&mut cookies).session;
         Ok(Opened::Exchange(Box::new(Self {
             now: worker.gate.clock.now(),
             peer: peer.ip(),

@@ -311,7 +311,7 @@ impl Exchange<'_> {
     /// Asks for the login page once more, as a browser without cookies would.
     async fn break_loop(&mut self, headers: HeaderMap) -> Result<Response<Body>, Failure> {
         let names: Vec<_> = cookie::pairs(&headers).into_iter().map(|pair| pair.name).collect();
-        let names: Vec<_> = names.into_iter().filter(|name| name != self.site.site.cookie.name.as_bytes()).collect();
+        let names: Vec<_> = names.into_iter().filter(|name| !self.site.site.cookie.is_called(name)).collect();
         self.headers = headers;
         let mut headers = self.outgoing_headers(false, false);
         // Whatever body the request had was sent the first time.

@@ -169,7 +169,7 @@ fn session(site: &Site) -> Vec<String> {
     });
     let same_site = if site.cookie.strict { "Strict" } else { "Lax" };
     let kept = if site.cookie.persistent { "kept as long as the session may live" } else { "gone with the browser" };
-    all.push(format!("The session cookie is {}, SameSite={same_site}, {kept}.", site.cookie.name));
+    all.push(format!("The session cookie is {}, SameSite={same_site}, {kept}.", site.cookie.name()));
     all
 }
 

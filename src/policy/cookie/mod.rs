@@ -14,6 +14,7 @@ use http::header::COOKIE;
 pub use date::cookie_date;
 pub use own::Presented;
 pub use own::SessionCookie;
+pub use own::Taken;
 pub use set::MAX_PAIR;
 pub use set::SameSite;
 pub use set::SetCookie;

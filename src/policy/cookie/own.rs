@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use cookie::Cookie;
 use cookie::CookieBuilder;
 use http::HeaderValue;
@@ -22,38 +23,80 @@ pub enum Presented {
     Malformed,
 }
 
-/// Our cookie, its name and attributes prepared. Secure, HttpOnly and Path=/ are no options.
+/// Our cookies, names and attributes prepared: the session's, and the bound one beside it. Secure, HttpOnly
+/// and Path=/ are no options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionCookie {
-    /// Its name, with the `__Host-` prefix.
-    pub name: String,
+    name: String,
+    bound_name: String,
     /// `SameSite=Strict` instead of `Lax`.
     pub strict: bool,
-    /// Whether it has a `Max-Age`.
+    /// Whether the session's has a `Max-Age`.
     pub persistent: bool,
 }
 
+/// What a request presents under our names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The session.
+    pub session: Presented,
+    /// The value of the bound cookie; what nobody could have been given when there are several that differ.
+    pub bound: Option<Bytes>,
+}
+
 impl SessionCookie {
-    /// Takes our cookie out of the pairs (name compared case-sensitively, as bytes) and reads it.
-    /// Equal duplicates count as one.
-    pub fn take(&self, pairs: &mut Vec<CookiePair>) -> Presented {
-        let mut found = None;
-        let mut differ = false;
+    /// With this name, which has the `__Host-` prefix.
+    pub fn new(name: &str, strict: bool, persistent: bool) -> Self {
+        Self { name: name.to_owned(), bound_name: format!("{name}-bound"), strict, persistent }
+    }
+
+    /// The name of the session's.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The name of the bound one.
+    pub fn bound_name(&self) -> &str {
+        &self.bound_name
+    }
+
+    /// Whether one of ours has this name.
+    pub fn is_called(&self, name: &[u8]) -> bool {
+        name == self.name.as_bytes() || name == self.bound_name.as_bytes()
+    }
+
+    /// Whether one of these is called like one of those.
+    pub fn meets(&self, other: &Self) -> bool {
+        self.is_called(other.name.as_bytes()) || other.is_called(self.name.as_bytes())
+    }
+
+    /// The attributes of the bound one, as browsers are told to expect them.
+    pub fn bound_attributes(&self) -> &'static str {
+        match self.strict {
+            true => "Path=/; Secure; HttpOnly; SameSite=Strict",
+            false => "Path=/; Secure; HttpOnly; SameSite=Lax",
+        }
+    }
+
+    /// Takes ours out of the pairs (names compared case-sensitively, as bytes) and reads them. Equal
+    /// duplicates count as one.
+    pub fn take(&self, pairs: &mut Vec<CookiePair>) -> Taken {
+        let (mut session, mut bound) = (None, None);
         pairs.retain(|pair| {
-            if pair.name != self.name.as_bytes() {
-                return true;
+            let found = match &pair.name[..] {
+                name if name == self.name.as_bytes() => &mut session,
+                name if name == self.bound_name.as_bytes() => &mut bound,
+                _ => return true,
+            };
+            match found {
+                None => *found = Some(pair.value.clone()),
+                Some(value) if *value != pair.value => *value = Bytes::new(),
+                Some(_) => {}
             }
-            let first = found.get_or_insert_with(|| pair.value.clone());
-            differ |= *first != pair.value;
             false
         });
-        let Some(value) = found else {
-            return Presented::None;
-        };
-        if differ {
-            return Presented::Malformed;
-        }
-        SessionId::parse(&value).map_or(Presented::Malformed, Presented::Id)
+        let read = |value: Bytes| SessionId::parse(&value).map_or(Presented::Malformed, Presented::Id);
+        Taken { session: session.map_or(Presented::None, read), bound }
     }
 
     /// Whether an application's cookie would pass for ours: such a one goes nowhere (S12). Browsers send
@@ -61,15 +104,17 @@ impl SessionCookie {
     /// because it does not for the `__Host-` prefix either.
     pub fn is_imitated_by(&self, cookie: &SetCookie) -> bool {
         let shown = if cookie.name.is_empty() { &cookie.value } else { &cookie.name };
-        let name = self.name.as_bytes();
-        let same_start = shown.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
-        same_start && (cookie.name.is_empty() || shown.len() == name.len())
+        [&self.name, &self.bound_name].iter().any(|name| {
+            let name = name.as_bytes();
+            let same_start = shown.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+            same_start && (cookie.name.is_empty() || shown.len() == name.len())
+        })
     }
 
     /// `Set-Cookie` for an ID; `remaining` is what is left of the absolute lifetime (S5), in whole
     /// seconds, rounded down.
     pub fn set(&self, id: &SessionId, remaining: Duration) -> HeaderValue {
-        let mut cookie = self.with_value(id.expose());
+        let mut cookie = self.with_value(&self.name, id.expose());
         if self.persistent {
             let seconds = i64::try_from(remaining.as_secs()).unwrap_or(i64::MAX);
             cookie = cookie.max_age(time::Duration::seconds(seconds));
@@ -79,13 +124,28 @@ impl SessionCookie {
 
     /// `Set-Cookie` that deletes it, with identical attributes (S8, VR-49).
     pub fn clear(&self) -> HeaderValue {
-        let cookie = self.with_value(String::new());
+        self.deletion(&self.name)
+    }
+
+    /// `Set-Cookie` for the bound one.
+    pub fn set_bound(&self, value: String, lifetime: Duration) -> HeaderValue {
+        let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        field(self.with_value(&self.bound_name, value).max_age(time::Duration::seconds(seconds)))
+    }
+
+    /// `Set-Cookie` that deletes the bound one.
+    pub fn clear_bound(&self) -> HeaderValue {
+        self.deletion(&self.bound_name)
+    }
+
+    fn deletion(&self, name: &str) -> HeaderValue {
+        let cookie = self.with_value(name, String::new());
         field(cookie.max_age(time::Duration::ZERO).expires(OffsetDateTime::UNIX_EPOCH))
     }
 
-    fn with_value(&self, value: String) -> CookieBuilder<'_> {
+    fn with_value<'c>(&self, name: &'c str, value: String) -> CookieBuilder<'c> {
         let same_site = if self.strict { cookie::SameSite::Strict } else { cookie::SameSite::Lax };
-        Cookie::build((self.name.as_str(), value)).path("/").secure(true).http_only(true).same_site(same_site)
+        Cookie::build((name, value)).path("/").secure(true).http_only(true).same_site(same_site)
     }
 }
 

@@ -22,7 +22,7 @@ fn parse(line: &[u8]) -> Option<SetCookie> {
 }
 
 fn ours() -> SessionCookie {
-    SessionCookie { name: "__Host-session".to_owned(), strict: false, persistent: true }
+    SessionCookie::new("__Host-session", false, true)
 }
 
 fn text(values: &[HeaderValue]) -> Vec<&str> {
@@ -98,7 +98,7 @@ fn our_cookie_is_taken_out_however_often_it_is_there() {
 
     for (line, malformed, rest) in table {
         let mut pairs = pairs(&request(&[line]));
-        let presented = ours().take(&mut pairs);
+        let presented = ours().take(&mut pairs).session;
 
         assert_eq!(presented, if *malformed { Presented::Malformed } else { Presented::None });
         assert_eq!(join(&pairs).as_ref().map(|value| value.to_str().unwrap()), *rest);
@@ -119,7 +119,7 @@ fn one_well_formed_id_counts_and_equal_duplicates_are_one() {
     ];
 
     for (line, expected) in table {
-        assert_eq!(ours().take(&mut pairs(&request(&[line.as_bytes()]))), expected, "{line}");
+        assert_eq!(ours().take(&mut pairs(&request(&[line.as_bytes()]))).session, expected, "{line}");
     }
 }
 
@@ -130,13 +130,13 @@ fn our_cookie_is_set_and_cleared_with_the_same_attributes() {
     let value = id.expose();
     let attributes = |cookie: &SessionCookie, line: &HeaderValue| {
         let read = SetCookie::parse(line, NOW).unwrap();
-        assert_eq!(read.name, cookie.name.as_bytes());
+        assert_eq!(read.name, cookie.name().as_bytes());
         assert!(line.is_sensitive());
         (read.path, read.domain, read.secure, read.http_only, read.same_site)
     };
 
     for strict in [false, true] {
-        let cookie = SessionCookie { strict, ..ours() };
+        let cookie = SessionCookie::new("__Host-session", strict, true);
         let (set, clear) = (cookie.set(&id, Duration::from_millis(3999)), cookie.clear());
 
         let same_site = if strict { SameSite::Strict } else { SameSite::Lax };
@@ -149,9 +149,44 @@ fn our_cookie_is_set_and_cleared_with_the_same_attributes() {
         assert!(clear.starts_with("__Host-session=;"), "{clear}");
         assert!(clear.contains("Max-Age=0") && clear.contains("Expires=Thu, 01 Jan 1970 00:00:00 GMT"), "{clear}");
     }
-    let transient = SessionCookie { persistent: false, ..ours() };
+    let transient = SessionCookie::new("__Host-session", false, false);
     let line = transient.set(&id, Duration::from_secs(60));
     assert_eq!(SetCookie::parse(&line, NOW).unwrap().expires, None);
+}
+
+#[test]
+fn the_bound_cookie_is_as_browsers_are_told() {
+    // DBSC: with other attributes it would be taken for another cookie.
+    for strict in [false, true] {
+        let cookie = SessionCookie::new("__Host-session", strict, true);
+        let (set, clear) = (cookie.set_bound("x".to_owned(), Duration::from_secs(600)), cookie.clear_bound());
+        let told = format!("__Host-session-bound=y; {}", cookie.bound_attributes());
+        let told = SetCookie::parse(&HeaderValue::from_str(&told).unwrap(), NOW).unwrap();
+        for line in [&set, &clear] {
+            let read = SetCookie::parse(line, NOW).unwrap();
+            assert!(line.is_sensitive());
+            assert_eq!((&read.name, &read.path, read.domain), (&told.name, &told.path, None));
+            assert_eq!((read.secure, read.http_only, read.same_site), (true, true, told.same_site));
+        }
+        assert_eq!(SetCookie::parse(&set, NOW).unwrap().expires, Some(NOW.plus(Duration::from_secs(600))));
+        assert!(clear.to_str().unwrap().contains("Max-Age=0"));
+    }
+}
+
+#[test]
+fn the_bound_cookie_is_taken_out_as_well() {
+    // S10
+    for (line, expected) in [
+        ("a=1; __Host-session-bound=x; b=2", Some("x")),
+        ("a=1; __Host-session-bound=x; b=2; __Host-session-bound=x", Some("x")),
+        ("a=1; __Host-session-bound=x; b=2; __Host-session-bound=y", Some("")),
+        ("a=1; b=2", None),
+    ] {
+        let mut pairs = pairs(&request(&[line.as_bytes()]));
+        let taken = ours().take(&mut pairs);
+        assert_eq!((taken.session, taken.bound), (Presented::None, expected.map(Bytes::from)));
+        assert_eq!(join(&pairs).unwrap(), "a=1; b=2");
+    }
 }
 
 // S12.
@@ -160,6 +195,9 @@ fn what_would_pass_for_our_cookie_is_recognised() {
     let table: &[(&[u8], bool)] = &[
         (b"__Host-session=x", true),
         (b"__HOST-Session=x; Path=/", true),
+        (b"__Host-session-bound=x", true),
+        (b"__host-SESSION-bound=x", true),
+        (b"__Host-session-bound2=x", false),
         (b"__Host-session2=x", false),
         (b"session=x", false),
         (b"session=__Host-session", false),
@@ -239,7 +277,7 @@ proptest! {
 
         let line = ours().set(&id, Duration::from_secs(seconds));
         let sent = line.to_str().unwrap().split(';').next().unwrap();
-        let presented = ours().take(&mut pairs(&request(&[sent.as_bytes()])));
+        let presented = ours().take(&mut pairs(&request(&[sent.as_bytes()]))).session;
 
         prop_assert_eq!(presented, Presented::Id(id));
     }

@@ -11,6 +11,7 @@ use vestibule::policy::cookie::CookiePair;
 use vestibule::policy::cookie::Presented;
 use vestibule::policy::cookie::SessionCookie;
 use vestibule::policy::cookie::SetCookie;
+use vestibule::policy::cookie::Taken;
 use vestibule::policy::path::PathCase;
 use vestibule::policy::path::Target;
 use vestibule::policy::vault;
@@ -51,7 +52,7 @@ pub fn check(data: &[u8]) {
 }
 
 fn ours() -> SessionCookie {
-    SessionCookie { name: "__Host-session".into(), strict: false, persistent: true }
+    SessionCookie::new("__Host-session", false, true)
 }
 
 /// Pairs are what lies between semicolons, and joined they read the same (VR-05).
@@ -70,9 +71,11 @@ fn are_whole(pairs: &[CookiePair]) {
 /// Our cookie is found or refused, and gone from the rest (S11, S20, VR-35).
 fn is_found(pairs: &[CookiePair]) {
     let mut rest = pairs.to_vec();
-    let presented = ours().take(&mut rest);
+    let Taken { session: presented, bound } = ours().take(&mut rest);
     let (mine, others): (Vec<_>, Vec<_>) = pairs.iter().cloned().partition(|pair| pair.name == "__Host-session");
+    let (proofs, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|pair| pair.name == "__Host-session-bound");
     assert!(rest == others);
+    assert!(bound.is_some() != proofs.is_empty());
     match presented {
         Presented::None => assert!(mine.is_empty()),
         Presented::Id(id) => assert!(mine.iter().all(|pair| pair.value == id.expose()) && !mine.is_empty()),
@@ -98,7 +101,7 @@ fn is_never_ours(cookie: &SetCookie) {
         if cookie.name.is_empty() { cookie.value.to_vec() } else { [&cookie.name[..], b"=", &cookie.value].concat() };
     let mut pairs = Vec::new();
     cookie::read_line(&Bytes::from(sent), &mut pairs);
-    assert_eq!(ours().take(&mut pairs), Presented::None);
+    assert_eq!(ours().take(&mut pairs), Taken { session: Presented::None, bound: None });
 }
 
 /// What is kept is kept once, within bounds, and a deletion removes it.
