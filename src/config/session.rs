@@ -12,6 +12,7 @@ use crate::policy::binding::OnMismatch;
 use crate::policy::cookie::SessionCookie;
 use crate::policy::csrf::CsrfMode;
 use crate::policy::csrf::CsrfRules;
+use crate::policy::dbsc::DeviceBound;
 use crate::policy::glob::PathPattern;
 use crate::policy::session::SessionRules;
 
@@ -46,6 +47,7 @@ impl Default for Lifetimes {
             rotation_grace: Duration::from_secs(30),
             max_per_user: None,
             binding,
+            device_bound: DeviceBound::Off,
         };
         let cookie = SessionCookie::new("__Host-session", false, true);
         Self { rules, cookie }
@@ -71,6 +73,7 @@ pub(super) fn read_session(section: &Section<'_>, default: &Lifetimes) -> Lifeti
         rotation_grace: section.duration("rotation_grace", rules.rotation_grace, true),
         max_per_user: section.number("max_per_user", 1..=MOST_SESSIONS).or(rules.max_per_user),
         binding,
+        device_bound: rules.device_bound,
     };
     report_contradictions(section, &read);
     let name = read_cookie_name(section);

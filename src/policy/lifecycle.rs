@@ -108,6 +108,7 @@ mod tests {
     use crate::policy::binding::Binding;
     use crate::policy::binding::BindingRules;
     use crate::policy::chain::Chain;
+    use crate::policy::dbsc::DeviceBound;
     use crate::policy::session::Identity;
     use crate::policy::session::UserName;
 
@@ -126,6 +127,7 @@ mod tests {
                 on_mismatch: OnMismatch::Reauthenticate,
                 on_user_agent_change: OnMismatch::Log,
             },
+            device_bound: DeviceBound::Off,
         }
     }
 

@@ -15,6 +15,8 @@ use crate::clock::Timestamp;
 use crate::policy::binding::Binding;
 use crate::policy::binding::BindingRules;
 use crate::policy::chain::Chain;
+use crate::policy::dbsc::Device;
+use crate::policy::dbsc::DeviceBound;
 use crate::policy::vault::Vault;
 
 /// Characters of base64url that 32 bytes take.
@@ -259,6 +261,8 @@ pub struct Record {
     pub binding: Binding,
     /// The application's cookies.
     pub vault: Arc<Vault>,
+    /// The device that the session is bound to, or may be; fixed at the login but for that.
+    pub device: Option<Box<Device>>,
     /// Grows with each change of the chain: for compare-and-swap.
     pub revision: u64,
 }
@@ -274,7 +278,8 @@ impl Record {
         now: Timestamp,
     ) -> Self {
         let absolute_end = now.plus(ANONYMOUS_LIMIT.min(rules.absolute));
-        Self { site, identity: None, created: now, seen: now, absolute_end, chain, binding, vault, revision: 0 }
+        let (identity, device) = (None, None);
+        Self { site, identity, created: now, seen: now, absolute_end, chain, binding, vault, device, revision: 0 }
     }
 
     /// The session of a user who has just logged in.
@@ -288,8 +293,8 @@ impl Record {
         now: Timestamp,
     ) -> Self {
         let absolute_end = now.plus(rules.absolute);
-        let identity = Some(identity);
-        Self { site, identity, created: now, seen: now, absolute_end, chain, binding, vault, revision: 0 }
+        let (identity, device) = (Some(identity), None);
+        Self { site, identity, created: now, seen: now, absolute_end, chain, binding, vault, device, revision: 0 }
     }
 }
 
@@ -372,6 +377,8 @@ pub struct SessionRules {
     pub max_per_user: Option<u64>,
     /// Address and user-agent binding.
     pub binding: BindingRules,
+    /// Whether sessions are bound to devices.
+    pub device_bound: DeviceBound,
 }
 
 /// Why a session ended.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::*;
 use crate::clock::SystemClock;
 use crate::policy::binding::Binding;
+use crate::policy::dbsc::Device;
 use crate::policy::vault::VaultCookie;
 use crate::store::fixtures::Redis;
 use crate::store::fixtures::SITE;
@@ -106,6 +107,31 @@ async fn a_vault_that_changes_stands_in_no_rotations_way(store: Arc<dyn SessionS
     assert_eq!(store.swap_chain(&key(1), before.revision, chain.clone()).await.unwrap(), Swap::Swapped);
     let after = record(&*store, 1).await.unwrap();
     assert_eq!((after.chain, after.vault.cookies().len()), (chain, 1));
+}
+
+async fn a_session_is_bound_to_the_device_that_it_knows_of(store: Arc<dyn SessionStore>) {
+    let offered = Device::offered([5; 32]);
+    let with_device = Record { device: Some(Box::new(offered.clone())), ..of("alice") };
+    assert_eq!(store.create(&handle(1), with_device, IDLE).await.unwrap(), Presence::Present);
+    assert_eq!(store.create(&handle(2), of("bob"), IDLE).await.unwrap(), Presence::Present);
+    assert_eq!(store.change_vault(&handle(1), &[put("a")], at(1)).await.unwrap(), Presence::Present);
+    assert_eq!(record(&*store, 1).await.unwrap().device.as_deref(), Some(&offered));
+
+    let binding = (0..5).map(|_| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.bind(&handle(1)).await.unwrap() })
+    });
+    for bound in binding.collect::<Vec<_>>() {
+        assert_eq!(bound.await.unwrap(), Presence::Present, "again is fine");
+    }
+
+    let bound = record(&*store, 1).await.unwrap();
+    assert_eq!(bound.device.as_deref(), Some(&offered.bound()));
+    assert_eq!((bound.identity.unwrap().user.as_str(), bound.vault.cookies().len()), ("alice", 1));
+    assert_eq!(store.bind(&handle(2)).await.unwrap(), Presence::Gone, "it knows of no device");
+    assert_eq!(store.bind(&handle(3)).await.unwrap(), Presence::Gone);
+    assert!(store.remove(&key(1), true, at(2)).await.unwrap().is_some());
+    assert_eq!(store.bind(&handle(1)).await.unwrap(), Presence::Gone, "nothing revives it");
 }
 
 async fn a_tombstone_lasts_a_minute(store: Arc<dyn SessionStore>) {
@@ -336,6 +362,7 @@ contract! {
     a_touch_revives_nothing_that_has_expired
     a_chain_is_swapped_only_at_its_revision
     a_vault_that_changes_stands_in_no_rotations_way
+    a_session_is_bound_to_the_device_that_it_knows_of
     a_tombstone_lasts_a_minute
     exactly_one_caller_gets_what_was_removed
     parallel_cookies_are_never_lost

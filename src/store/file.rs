@@ -125,6 +125,17 @@ impl SessionStore for FileStore {
         })
     }
 
+    fn bind<'a>(&'a self, handle: &'a Handle) -> Reply<'a, Presence> {
+        Box::pin(async move {
+            self.wake(handle);
+            let presence = self.memory.bind(handle).await?;
+            if presence == Presence::Present {
+                self.journal.write(handle.key(), Some(handle)).await?;
+            }
+            Ok(presence)
+        })
+    }
+
     fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>> {
         Box::pin(async move {
             self.wake(handle);

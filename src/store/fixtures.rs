@@ -17,6 +17,7 @@ use crate::policy::binding::Binding;
 use crate::policy::binding::BindingRules;
 use crate::policy::binding::OnMismatch;
 use crate::policy::chain::Chain;
+use crate::policy::dbsc::DeviceBound;
 use crate::policy::session::Handle;
 use crate::policy::session::Identity;
 use crate::policy::session::Record;
@@ -47,6 +48,7 @@ pub(super) fn rules() -> SessionRules {
         rotation_grace: Duration::from_secs(30),
         max_per_user: None,
         binding: BindingRules { bind: Bind::Off, on_mismatch: OnMismatch::Log, on_user_agent_change: OnMismatch::Log },
+        device_bound: DeviceBound::Off,
     }
 }
 

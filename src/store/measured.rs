@@ -148,6 +148,10 @@ impl SessionStore for Measured {
         self.timed(Verb::Vault, self.inner.change_vault(handle, changes, now))
     }
 
+    fn bind<'a>(&'a self, handle: &'a Handle) -> Reply<'a, Presence> {
+        self.timed(Verb::Other, self.inner.bind(handle))
+    }
+
     fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>> {
         self.timed(Verb::Remove, self.inner.take(handle, now))
     }

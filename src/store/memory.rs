@@ -380,6 +380,17 @@ impl SessionStore for MemoryStore {
         Box::pin(ready(Ok(if changed.is_some() { Presence::Present } else { Presence::Gone })))
     }
 
+    fn bind<'a>(&'a self, handle: &'a Handle) -> Reply<'a, Presence> {
+        let bound = self.with(handle.key(), |record| match &mut record.device {
+            Some(device) => {
+                **device = device.bound();
+                Presence::Present
+            }
+            None => Presence::Gone,
+        });
+        Box::pin(ready(Ok(bound.unwrap_or(Presence::Gone))))
+    }
+
     fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>> {
         Box::pin(ready(Ok(self.end(handle.key(), true, now).and_then(|(_, record)| record))))
     }

@@ -139,6 +139,9 @@ pub trait SessionStore: Shelf {
         changes: &'a [VaultChange],
         now: Timestamp,
     ) -> Reply<'a, Presence>;
+    /// Says that the session is bound from now on to the device that its record knows of; `Gone` when there is
+    /// no such record, or it knows of none.
+    fn bind<'a>(&'a self, handle: &'a Handle) -> Reply<'a, Presence>;
     /// Removes a record, leaves a tombstone, and returns the record whole, to exactly one caller.
     fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>>;
     /// Removes a record; `tombstone` leaves one in its place. Exactly one caller is told what it was;

@@ -6,6 +6,8 @@
 //! part and the field's own name are its associated data, so that no field works in another record,
 //! in another place, or beside other facts.
 
+pub mod device;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -25,6 +27,7 @@ use crate::policy::binding::Binding;
 use crate::policy::chain::Chain;
 use crate::policy::chain::Turn;
 use crate::policy::cookie::SameSite;
+use crate::policy::dbsc::Device;
 use crate::policy::session::Handle;
 use crate::policy::session::Identity;
 use crate::policy::session::Outline;
@@ -35,6 +38,9 @@ use crate::policy::vault::VaultCookie;
 
 /// The first byte of every readable part. Another one is from a version that we cannot read.
 const VERSION: u8 = 1;
+/// The same where a device is sealed with the identity. Since the readable part is fixed and sealed fields
+/// are tied to it, nobody takes a device out.
+const WITH_DEVICE: u8 = 2;
 
 /// What the name of a sealed field is derived from; also keeps fields of different kinds apart.
 const IDENTITY: &[u8] = b"identity";
@@ -175,9 +181,10 @@ fn associated(readable: &[u8], field: &[u8]) -> Vec<u8> {
 /// Seals a record. `None` when the system gives no randomness.
 pub fn seal(handle: &Handle, record: &Record) -> Option<Sealed> {
     let sealer = Sealer::new(handle)?;
-    let readable = write_outline(&record.outline(handle.key()))?;
+    let version = if record.device.is_some() { WITH_DEVICE } else { VERSION };
+    let readable = write_outline(version, &record.outline(handle.key()))?;
     let identity = match &record.identity {
-        Some(identity) => Some(sealer.seal(identity.user.as_str().as_bytes(), &readable, IDENTITY)?),
+        Some(identity) => Some(seal_identity(&sealer, &identity.user, record.device.as_deref(), &readable)?),
         None => None,
     };
     let cookies = record.vault.cookies().iter().map(|cookie| seal_cookie(&sealer, cookie, &readable));
@@ -189,6 +196,17 @@ pub fn seal(handle: &Handle, record: &Record) -> Option<Sealed> {
         seen: record.seen,
         readable,
     })
+}
+
+/// Seals who it is, and what the session is bound to.
+pub fn seal_identity(sealer: &Sealer, user: &UserName, device: Option<&Device>, readable: &[u8]) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    if let Some(device) = device {
+        text.push(u8::from(device.is_bound()));
+        text.extend_from_slice(device.secret());
+    }
+    text.extend_from_slice(user.as_str().as_bytes());
+    sealer.seal(&text, readable, IDENTITY)
 }
 
 /// Seals one cookie, as a field beside the others.
@@ -219,14 +237,15 @@ pub fn seal_cookie(sealer: &Sealer, cookie: &VaultCookie, readable: &[u8]) -> Op
 pub fn open(handle: &Handle, stored: &Sealed) -> Result<Record, Unusable> {
     let outline = read_outline(&stored.readable, stored.seen)?;
     let sealer = Sealer::new(handle).ok_or(Unusable::Damaged)?;
-    let identity = match (&stored.identity, outline.authenticated) {
+    let (identity, device) = match (&stored.identity, outline.authenticated) {
         (Some(sealed), Some(authenticated)) => {
-            let user = sealer.open(sealed, &stored.readable, IDENTITY)?;
-            let user = std::str::from_utf8(&user).ok().and_then(|user| UserName::parse(user).ok());
+            let text = sealer.open(sealed, &stored.readable, IDENTITY)?;
+            let (device, user) = read_device(&stored.readable, &text)?;
+            let user = std::str::from_utf8(user).ok().and_then(|user| UserName::parse(user).ok());
             let user = user.ok_or(Unusable::Damaged)?;
-            Some(Arc::new(Identity::new(user, authenticated, Arc::clone(&outline.session_ref))))
+            (Some(Arc::new(Identity::new(user, authenticated, Arc::clone(&outline.session_ref)))), device)
         }
-        (None, None) => None,
+        (None, None) => (None, None),
         // A user without proof, or proof without the time it is about.
         (Some(_), None) | (None, Some(_)) => return Err(Unusable::Forged),
     };
@@ -244,8 +263,19 @@ pub fn open(handle: &Handle, stored: &Sealed) -> Result<Record, Unusable> {
         chain: read_chain(&stored.chain)?,
         binding: outline.binding,
         vault: Arc::new(Vault::of(cookies)),
+        device,
         revision: stored.revision,
     })
+}
+
+/// What is in front of the user's name.
+fn read_device<'t>(readable: &[u8], text: &'t [u8]) -> Result<(Option<Box<Device>>, &'t [u8]), Unusable> {
+    if readable.first() != Some(&WITH_DEVICE) {
+        return Ok((None, text));
+    }
+    let ([is_bound], text) = text.split_first_chunk().ok_or(Unusable::Damaged)?;
+    let (secret, user) = text.split_first_chunk().ok_or(Unusable::Damaged)?;
+    Ok((Some(Box::new(Device::kept(*secret, *is_bound != 0))), user))
 }
 
 fn open_cookie(sealer: &Sealer, cookie: &SealedCookie, readable: &[u8]) -> Result<VaultCookie, Unusable> {
@@ -268,7 +298,7 @@ fn open_cookie(sealer: &Sealer, cookie: &SealedCookie, readable: &[u8]) -> Resul
     })
 }
 
-fn write_outline(outline: &Outline) -> Option<Vec<u8>> {
+fn write_outline(version: u8, outline: &Outline) -> Option<Vec<u8>> {
     let form = ReadableForm {
         site: &outline.site,
         user: outline.user.as_ref().map(UserName::as_str),
@@ -279,7 +309,7 @@ fn write_outline(outline: &Outline) -> Option<Vec<u8>> {
         address: outline.binding.address,
         user_agent: outline.binding.user_agent.as_deref(),
     };
-    postcard::to_extend(&form, vec![VERSION]).ok()
+    postcard::to_extend(&form, vec![version]).ok()
 }
 
 /// Reads the part that needs no secret.
@@ -288,7 +318,7 @@ fn write_outline(outline: &Outline) -> Option<Vec<u8>> {
 /// When it is not one of ours.
 pub fn read_outline(readable: &[u8], seen: Timestamp) -> Result<Outline, Unusable> {
     let (version, form) = readable.split_first().ok_or(Unusable::Damaged)?;
-    if *version != VERSION {
+    if ![VERSION, WITH_DEVICE].contains(version) {
         return Err(Unusable::Version);
     }
     let form: ReadableForm<'_> = postcard::from_bytes(form).map_err(|_| Unusable::Damaged)?;

@@ -53,7 +53,7 @@ pub const LAYERS: &[Layer] = &[
     Layer { module: "proxy", may: &["clock", "config", "metrics", "policy", "store", "telemetry"], never: &[] },
     Layer { module: "telemetry", may: &["config", "policy", "store"], never: &["tokio", "hyper"] },
     Layer { module: "config", may: &["policy", "store::StoreSettings", "store::redis::settings"], never: &["tokio", "hyper", "rustls"] },
-    Layer { module: "store", may: &["clock", "metrics", "policy::session", "policy::binding", "policy::chain", "policy::cookie::SameSite", "policy::vault"], never: NO_HTTP },
+    Layer { module: "store", may: &["clock", "metrics", "policy::session", "policy::binding", "policy::chain", "policy::cookie::SameSite", "policy::dbsc", "policy::vault"], never: NO_HTTP },
     Layer { module: "policy", may: &["clock::Timestamp"], never: NO_IO },
     Layer { module: "cert", may: &[], never: &["tokio", "hyper"] },
     Layer { module: "metrics", may: &[], never: NO_HTTP },

@@ -12,11 +12,15 @@ mod possession;
 mod proof;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::clock::Timestamp;
+use crate::policy::session::SessionKey;
 
 pub use self::bound::BOUND_LIFETIME;
 pub use self::bound::BoundKey;
@@ -129,6 +133,24 @@ pub struct Offer {
     pub challenge: String,
     /// Says which login it comes from.
     pub authorization: String,
+}
+
+/// What is kept beside the sessions of a browser that has registered: found and opened by the identifier
+/// alone, since browsers refresh without any cookie when another site asks for the page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// The session that is bound. Without it this is worth nothing.
+    pub session: SessionKey,
+    /// Which site it is of: valid only there.
+    pub site: Arc<str>,
+    /// What the browser signs with.
+    pub key: PublicKey,
+    /// What bound cookies are made with.
+    pub bound: BoundKey,
+    /// What it has to sign.
+    pub challenges: Challenges,
+    /// When the session ends in any case.
+    pub absolute_end: Timestamp,
 }
 
 /// What the browser calls a bound session by. The record of the device is kept under its hash, and sealed

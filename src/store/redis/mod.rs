@@ -225,6 +225,10 @@ impl SessionStore for RedisStore {
         Box::pin(self.shared.change_vault(handle, changes, now))
     }
 
+    fn bind<'a>(&'a self, handle: &'a Handle) -> Reply<'a, Presence> {
+        Box::pin(self.shared.bind(handle))
+    }
+
     fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>> {
         Box::pin(self.shared.take(handle, now))
     }

@@ -1,6 +1,6 @@
 //! What changes a record does so in one step on the server, on that one key: a cluster runs it as well.
 //!
-//! A record is a hash: `k` its key, `o` the readable part, `i` the identity, `c` the chain, `r` its
+//! A record is a hash: `k` its key, `o` the readable part, `i` the identity and its device, `c` the chain, `r` its
 //! revision, `w` the version of the vault, `v` and 16 bytes for each cookie, `s` last activity, `e` the
 //! absolute end, `d` how long it may idle, `n` who made it. A tombstone has only `x`: since when.
 
@@ -81,6 +81,15 @@ script!(
      return 1"
 );
 
+// ARGV: the sealed identity that is expected, the one that takes its place.
+script!(
+    BIND,
+    "#!lua flags=allow-oom
+     if redis.call('HGET', KEYS[1], 'i') ~= ARGV[1] then return 0 end
+     redis.call('HSET', KEYS[1], 'i', ARGV[2])
+     return 1"
+);
+
 // ARGV: the version of the vault that is expected, how many fields go, those, then fields and values.
 script!(
     VAULT,
@@ -155,4 +164,5 @@ script!(
 );
 
 /// All of them, for a connection to announce.
-pub(super) static ALL: [&Script; 10] = [&CREATE, &TOUCH, &SWAP, &VAULT, &END, &REAP, &INDEX, &LATER, &SHELVE, &REPLACE];
+pub(super) static ALL: [&Script; 11] =
+    [&CREATE, &TOUCH, &SWAP, &BIND, &VAULT, &END, &REAP, &INDEX, &LATER, &SHELVE, &REPLACE];

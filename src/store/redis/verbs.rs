@@ -36,6 +36,7 @@ use crate::store::redis::script::Script;
 use crate::store::redis::touches::Touch;
 use crate::store::redis::touches::Touches;
 use crate::store::sealed;
+use crate::store::sealed::Sealer;
 use crate::store::sealed::Unusable;
 
 /// How often it is looked whether activity is to be written.
@@ -294,6 +295,41 @@ impl Shared {
             }
         }
         Err(StoreError::Unavailable("the vault of a session is changed all the time".into()))
+    }
+
+    /// Compare-and-swap on the sealed identity, which nothing else changes.
+    pub(super) async fn bind(&self, handle: &Handle) -> Result<Presence, StoreError> {
+        let name = ref_of(handle.key());
+        let key = self.names.record(&name);
+        for _ in 0..ATTEMPTS {
+            let answer = self.nodes.call(&key, redis::cmd("HGETALL").arg(&key)).await?;
+            let opened = match record::read(answer) {
+                Ok(Stored::Session { sealed, .. }) => sealed::open(handle, &sealed).map(|record| (sealed, record)),
+                Ok(Stored::Tombstone(_) | Stored::Absent) => return Ok(Presence::Gone),
+                Err(error) => Err(error),
+            };
+            let (sealed, record) = match opened {
+                Ok(opened) => opened,
+                Err(error) => {
+                    unusable(&name, error);
+                    return Ok(Presence::Gone);
+                }
+            };
+            let Some((identity, device)) = record.identity.zip(record.device) else { return Ok(Presence::Gone) };
+            if device.is_bound() {
+                return Ok(Presence::Present);
+            }
+            let sealer = Sealer::new(handle).ok_or_else(no_randomness)?;
+            let bound = sealed::seal_identity(&sealer, &identity.user, Some(&device.bound()), &sealed.readable);
+            let bound = bound.ok_or_else(no_randomness)?;
+            let answer = self.run(&script::BIND, name, |command| {
+                command.arg(sealed.identity).arg(bound);
+            });
+            if presence(&answer.await?)? == Presence::Present {
+                return Ok(Presence::Present);
+            }
+        }
+        Err(StoreError::Unavailable("the identity of a session is changed all the time".into()))
     }
 
     /// Ends a record; exactly one caller is told what it was.

@@ -55,6 +55,32 @@ fn what_was_sealed_is_opened() {
 }
 
 #[test]
+fn a_device_is_sealed_with_the_user() {
+    let offered = Device::offered([0x5d; 32]);
+    for device in [offered.clone(), offered.bound()] {
+        let before = Record { device: Some(Box::new(device)), ..record(Some("alice"), vec![cookie("sid", "v")]) };
+        let stored = seal(&handle(1), &before).unwrap();
+        let after = open(&handle(1), &stored).unwrap();
+        assert_eq!((&after.identity, &after.device), (&before.identity, &before.device));
+        assert_eq!(stored.readable[0], WITH_DEVICE, "an earlier version of the program refuses it");
+        assert!(!stored.identity.unwrap().windows(4).any(|window| window == [0x5d; 4]));
+    }
+}
+
+#[test]
+fn nobody_takes_a_session_off_its_device() {
+    // S184: the same user's session without a device, and the same record without the mark.
+    let bound = Some(Box::new(Device::offered([0x5d; 32]).bound()));
+    let bound = seal(&handle(1), &Record { device: bound, ..record(Some("alice"), Vec::new()) }).unwrap();
+    let free = seal(&handle(1), &record(Some("alice"), Vec::new())).unwrap();
+    assert_eq!(refused(&Sealed { identity: free.identity.clone(), ..bound.clone() }), Unusable::Forged);
+    assert_eq!(refused(&Sealed { readable: free.readable, ..bound.clone() }), Unusable::Forged);
+    let mut unmarked = bound;
+    unmarked.readable[0] = VERSION;
+    assert_eq!(refused(&unmarked), Unusable::Forged);
+}
+
+#[test]
 fn nothing_secret_can_be_read() {
     // S18, S25
     let sealed = stored(Some("alice"));
@@ -101,7 +127,7 @@ fn cookies_stay_in_their_place() {
 fn another_version_is_told_from_damage() {
     // VR-28
     let mut newer = stored(Some("alice"));
-    newer.readable[0] = VERSION + 1;
+    newer.readable[0] = WITH_DEVICE + 1;
     assert_eq!(refused(&newer), Unusable::Version);
     assert_eq!(read_outline(&[], at(0)), Err(Unusable::Damaged));
 }

@@ -105,6 +105,10 @@ impl SessionStore for BrokenStore {
         self.answer(|| self.inner.change_vault(handle, changes, now))
     }
 
+    fn bind<'a>(&'a self, handle: &'a Handle) -> Reply<'a, Presence> {
+        self.answer(|| self.inner.bind(handle))
+    }
+
     fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>> {
         self.answer(|| self.inner.take(handle, now))
     }
