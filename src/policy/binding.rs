@@ -2,7 +2,16 @@
 //! (S53-S58, VR-62).
 
 use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
+
+/// Another network, as the log calls it.
+const ADDRESS: &str = "address";
+/// IPv4 instead of IPv6, or the other way round.
+const FAMILY: &str = "address-family";
+/// Another browser.
+const USER_AGENT: &str = "user-agent";
 
 /// How much of the address must stay the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +68,17 @@ pub enum Mismatch {
     UserAgent(OnMismatch),
 }
 
+impl Mismatch {
+    /// What differs, as the log calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Address(_) => ADDRESS,
+            Self::UserAgent(_) => USER_AGENT,
+            Self::Signal(what) => what,
+        }
+    }
+}
+
 impl Binding {
     /// Bound to this client from now on.
     pub fn new(address: IpAddr, user_agent: Option<&str>) -> Self {
@@ -74,26 +94,45 @@ impl Binding {
         let same_agent = self.user_agent.as_deref() == user_agent.map(cut);
         match rules.on_user_agent_change {
             _ if same_agent => place,
-            OnMismatch::Log => place.or(Some(Mismatch::Signal("user-agent"))),
+            OnMismatch::Log => place.or(Some(Mismatch::Signal(USER_AGENT))),
             action @ (OnMismatch::Reauthenticate | OnMismatch::Revoke) => Some(Mismatch::UserAgent(action)),
         }
     }
 
     fn compare_address(&self, rules: BindingRules, address: IpAddr) -> Option<Mismatch> {
-        let same = match (rules.bind, self.address, address) {
-            (Bind::Off, _, _) => true,
-            (Bind::Exact, bound, shown) => bound == shown,
-            (Bind::Subnet, IpAddr::V4(bound), IpAddr::V4(shown)) => bound.octets()[..3] == shown.octets()[..3],
-            (Bind::Subnet, IpAddr::V6(bound), IpAddr::V6(shown)) => bound.segments()[..4] == shown.segments()[..4],
-            // Browsers change the family within a page load (Happy Eyeballs): only a signal.
-            (Bind::Subnet, IpAddr::V4(_) | IpAddr::V6(_), _) => return Some(Mismatch::Signal("address-family")),
+        let difference = match rules.bind {
+            Bind::Off => None,
+            Bind::Exact => (self.address != address).then_some(ADDRESS),
+            Bind::Subnet => apart(self.address, address),
         };
-        match rules.on_mismatch {
-            _ if same => None,
-            OnMismatch::Log => Some(Mismatch::Signal("address")),
-            action @ (OnMismatch::Reauthenticate | OnMismatch::Revoke) => Some(Mismatch::Address(action)),
+        match (difference?, rules.on_mismatch) {
+            // Browsers change the family within a page load (Happy Eyeballs): only a signal.
+            (signal @ FAMILY, _) | (signal, OnMismatch::Log) => Some(Mismatch::Signal(signal)),
+            (_, action @ (OnMismatch::Reauthenticate | OnMismatch::Revoke)) => Some(Mismatch::Address(action)),
         }
     }
+
+    /// All that differs between two clients, whatever is done about it, as the log calls it.
+    pub fn changes(&self, other: &Self) -> Vec<&'static str> {
+        let agent = (self.user_agent != other.user_agent).then_some(USER_AGENT);
+        apart(self.address, other.address).into_iter().chain(agent).collect()
+    }
+}
+
+/// The /24 or /64 that an address is in: as much as one client keeps, and one attacker may have.
+pub fn prefix(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from(u32::from(address) & 0xffff_ff00)),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX))),
+    }
+}
+
+/// What is different about two addresses; nothing within a prefix.
+fn apart(one: IpAddr, other: IpAddr) -> Option<&'static str> {
+    if one.is_ipv4() != other.is_ipv4() {
+        return Some(FAMILY);
+    }
+    (prefix(one) != prefix(other)).then_some(ADDRESS)
 }
 
 /// The first 256 bytes, at a character boundary.
@@ -127,6 +166,33 @@ mod tests {
             (Bind::Off, "127.0.0.1", "203.0.113.5", None),
         ] {
             assert_eq!(compare(bind, OnMismatch::Reauthenticate, bound, shown), expected, "{bound} {shown}");
+        }
+    }
+
+    #[test]
+    fn another_family_is_only_a_signal_whatever_is_done_about_other_networks() {
+        // VR-62
+        for action in [OnMismatch::Log, OnMismatch::Reauthenticate, OnMismatch::Revoke] {
+            for (bound, shown) in [("192.0.2.1", "2001:db8::1"), ("2001:db8::1", "192.0.2.1")] {
+                assert_eq!(compare(Bind::Subnet, action, bound, shown), Some(Mismatch::Signal("address-family")));
+                assert_eq!(compare(Bind::Off, action, bound, shown), None);
+            }
+        }
+    }
+
+    #[test]
+    fn all_that_differs_between_two_clients_is_told() {
+        let client = |address: &str, agent| Binding::new(address.parse().unwrap(), Some(agent));
+        let here = client("192.0.2.1", "Firefox");
+        for (there, expected) in [
+            (client("192.0.2.200", "Firefox"), &[][..]),
+            (client("::ffff:192.0.2.200", "Firefox"), &[]),
+            (client("192.0.3.1", "Firefox"), &["address"]),
+            (client("2001:db8::1", "Firefox"), &["address-family"]),
+            (client("192.0.2.1", "curl"), &["user-agent"]),
+            (client("192.0.3.1", "curl"), &["address", "user-agent"]),
+        ] {
+            assert_eq!(here.changes(&there), expected, "{there:?}");
         }
     }
 

@@ -2,6 +2,7 @@
 //! successor that was handed out but not yet presented, or the predecessor and when it retired.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -9,6 +10,7 @@ use aws_lc_rs::hmac;
 use subtle::ConstantTimeEq;
 
 use crate::clock::Timestamp;
+use crate::policy::binding::Binding;
 
 /// SHA-256 of a verifier.
 pub type VerifierDigest = [u8; 32];
@@ -20,6 +22,9 @@ pub struct Chain {
     pub current: VerifierDigest,
     /// When `current` was minted.
     pub minted: Timestamp,
+    /// The client that was the first to be handed the newest verifier, or to present it; `None` before
+    /// there was another one than the first.
+    pub holder: Option<Arc<Binding>>,
     /// What else is valid.
     pub turn: Turn,
 }
@@ -37,6 +42,8 @@ pub enum Turn {
         sealed: [u8; 16],
         /// When it was minted.
         minted: Timestamp,
+        /// Whether it was handed to another client than the holder as well.
+        shared: bool,
     },
     /// The successor was presented and is `current` now; the predecessor is still accepted for the
     /// grace period counted from then.
@@ -98,7 +105,7 @@ impl fmt::Debug for Chain {
 impl Chain {
     /// A chain that begins with this verifier.
     pub fn begin(verifier: &[u8; 16], now: Timestamp) -> Self {
-        Self { current: digest_of(verifier), minted: now, turn: Turn::Steady }
+        Self { current: digest_of(verifier), minted: now, holder: None, turn: Turn::Steady }
     }
 
     /// What the presented verifier is at `now` (constant-time comparisons).
@@ -114,21 +121,36 @@ impl Chain {
         }
     }
 
-    /// The chain after the successor was presented; `None` when there is none to confirm.
-    pub fn confirm(&self, now: Timestamp) -> Option<Self> {
+    /// The chain after the successor was presented by this client; `None` when there is none to confirm.
+    pub fn confirm(&self, by: Binding, now: Timestamp) -> Option<Self> {
         match self.turn {
             Turn::Offered { successor, minted, .. } => {
-                Some(Self { current: successor, minted, turn: Turn::Confirmed { predecessor: self.current, at: now } })
+                let turn = Turn::Confirmed { predecessor: self.current, at: now };
+                Some(Self { current: successor, minted, holder: Some(Arc::new(by)), turn })
             }
             Turn::Steady | Turn::Confirmed { .. } => None,
         }
     }
 
-    /// The chain with `successor` offered to whoever presents `current`.
-    pub fn offer(&self, current: &[u8; 16], successor: &[u8; 16], now: Timestamp) -> Self {
+    /// The chain with `successor` offered to whoever presents `current`, of whom this client is the first.
+    pub fn offer(&self, current: &[u8; 16], successor: &[u8; 16], to: Binding, now: Timestamp) -> Self {
         let digest = digest_of(successor);
-        let turn = Turn::Offered { successor: digest, sealed: seal(current, &digest, successor), minted: now };
-        Self { current: self.current, minted: self.minted, turn }
+        let sealed = seal(current, &digest, successor);
+        let turn = Turn::Offered { successor: digest, sealed, minted: now, shared: false };
+        Self { current: self.current, minted: self.minted, holder: Some(Arc::new(to)), turn }
+    }
+
+    /// The chain after its successor was handed to this client, too; `None` when that is nothing to be
+    /// remembered: the same client, or not the first other one.
+    pub fn share(&self, with: &Binding) -> Option<Self> {
+        let mut chain = self.clone();
+        match &mut chain.turn {
+            Turn::Offered { shared: shared @ false, .. } if !self.holder.as_ref()?.changes(with).is_empty() => {
+                *shared = true;
+                Some(chain)
+            }
+            Turn::Steady | Turn::Offered { .. } | Turn::Confirmed { .. } => None,
+        }
     }
 
     /// The offered successor, opened with the current verifier; `None` when there is none, or the
@@ -192,10 +214,22 @@ mod tests {
         Timestamp::from_millis(seconds * 1000)
     }
 
+    fn client(address: [u8; 4]) -> Binding {
+        Binding::new(address.into(), Some("test"))
+    }
+
+    fn here() -> Binding {
+        client([192, 0, 2, 1])
+    }
+
+    fn offered() -> Chain {
+        Chain::begin(&A, at(0)).offer(&A, &B, here(), at(900))
+    }
+
     #[test]
     fn the_successor_is_handed_out_until_it_is_presented() {
         // S33, S34: everyone who presents the predecessor gets the same one.
-        let offered = Chain::begin(&A, at(0)).offer(&A, &B, at(900));
+        let offered = offered();
         assert_eq!(offered.standing(&A, GRACE, at(5000)), Standing::Superseded);
         assert_eq!(offered.successor(&A), Some(B));
         assert_eq!(offered.standing(&B, GRACE, at(5000)), Standing::Successor);
@@ -207,11 +241,11 @@ mod tests {
     #[test]
     fn the_predecessor_retires_a_grace_after_the_confirmation() {
         // S35
-        let confirmed = Chain::begin(&A, at(0)).offer(&A, &B, at(900)).confirm(at(1000)).unwrap();
+        let confirmed = offered().confirm(here(), at(1000)).unwrap();
         assert_eq!(confirmed.standing(&B, GRACE, at(1000)), Standing::Current);
         assert_eq!(confirmed.standing(&A, GRACE, Timestamp::from_millis(1_029_999)), Standing::InGrace);
         assert_eq!(confirmed.standing(&A, GRACE, at(1030)), Standing::Reused);
-        assert_eq!(confirmed.confirm(at(1000)), None);
+        assert_eq!(confirmed.confirm(here(), at(1000)), None);
         assert_eq!(confirmed.owes(&B, EVERY, GRACE, at(1799)), Owed::Nothing);
         assert_eq!(confirmed.owes(&B, EVERY, GRACE, at(1800)), Owed::New);
         assert_eq!(confirmed.owes(&A, EVERY, GRACE, at(1010)), Owed::Nothing);
@@ -220,17 +254,29 @@ mod tests {
     #[test]
     fn a_grace_is_never_cut_short() {
         // Presented for the first time when it is nearly due itself.
-        let confirmed = Chain::begin(&A, at(0)).offer(&A, &B, at(900)).confirm(at(1790)).unwrap();
+        let confirmed = offered().confirm(here(), at(1790)).unwrap();
         assert_eq!(confirmed.owes(&B, EVERY, GRACE, at(1819)), Owed::Nothing);
         assert_eq!(confirmed.owes(&B, EVERY, GRACE, at(1820)), Owed::New);
     }
 
     #[test]
     fn only_the_current_verifier_opens_the_successor() {
-        let offered = Chain::begin(&A, at(0)).offer(&A, &B, at(900));
+        let offered = offered();
         assert_eq!(offered.successor(&C), None);
         let Turn::Offered { sealed, .. } = &offered.turn else { panic!("offered") };
         assert_ne!(*sealed, B);
+    }
+
+    #[test]
+    fn a_successor_that_two_clients_were_handed_is_remembered_once() {
+        let offered = offered();
+        assert_eq!(offered.share(&client([192, 0, 2, 99])), None, "the same network");
+        let shared = offered.share(&client([198, 51, 100, 1])).unwrap();
+        assert_eq!(shared.share(&client([203, 0, 113, 1])), None);
+        assert_eq!((shared.successor(&A), shared.holder.as_ref()), (Some(B), offered.holder.as_ref()));
+        let confirmed = shared.confirm(client([203, 0, 113, 1]), at(1000)).unwrap();
+        assert_eq!(confirmed.share(&here()), None);
+        assert_eq!(*confirmed.holder.unwrap(), client([203, 0, 113, 1]), "who presented it first");
     }
 
     #[test]
@@ -251,13 +297,13 @@ mod tests {
                 now = now.plus(Duration::from_secs(pause));
                 let mut standing = chain.standing(&held, GRACE, now);
                 if standing == Standing::Successor {
-                    chain = chain.confirm(now).unwrap();
+                    chain = chain.confirm(here(), now).unwrap();
                     standing = chain.standing(&held, GRACE, now);
                 }
                 prop_assert!(matches!(standing, Standing::Current | Standing::Superseded));
                 if chain.owes(&held, EVERY, GRACE, now) == Owed::New {
                     counter += 1;
-                    chain = chain.offer(&held, &[counter; 16], now);
+                    chain = chain.offer(&held, &[counter; 16], here(), now);
                 }
                 for (old, since) in &retired {
                     if now.since(*since) >= GRACE * 2 + EVERY {

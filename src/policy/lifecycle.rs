@@ -48,7 +48,9 @@ pub enum Verdict {
     Foreign,
 }
 
-/// Expiry first (VR-57): absolute, then idle; then site, verifier, binding. `>=` ends it.
+/// Expiry first (VR-57): absolute, then idle; then site, verifier, binding. `>=` ends it. Of a verifier that
+/// has retired it does not matter where it comes from; of a valid one it does, and a replay of that from
+/// elsewhere ends nothing by default (S56).
 pub fn judge(
     record: &Record,
     id: &SessionId,
@@ -195,9 +197,12 @@ mod tests {
 
     #[test]
     fn another_verifier_is_reuse() {
-        let presenter = Presenter { site: "https://a", address: [127, 0, 0, 1].into(), user_agent: Some("test") };
+        // S35: also from elsewhere.
         let forged = id().with_verifier([9; 16]);
-        assert_eq!(judge(&record(), &forged, presenter, &rules(), at(1)), Verdict::Reused);
+        for address in [[127, 0, 0, 1], [127, 0, 9, 1]] {
+            let presenter = Presenter { site: "https://a", address: address.into(), user_agent: Some("test") };
+            assert_eq!(judge(&record(), &forged, presenter, &rules(), at(1)), Verdict::Reused);
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod cookie;
 pub mod csrf;
 pub mod dbsc;
 pub mod glob;
+pub mod guess;
 pub mod headers;
 pub mod health;
 pub mod hint;

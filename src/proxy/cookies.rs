@@ -1,14 +1,12 @@
 //! The application's cookies on their way back: to the vault, to the browser, or nowhere (product 3.3);
 //! and the anonymous sessions that exist only to keep them.
 
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header;
 
+use crate::policy::binding::prefix;
 use crate::policy::chain::Chain;
 use crate::policy::cookie::SetCookie;
 use crate::policy::csrf::RequestKind;
@@ -210,13 +208,5 @@ impl Exchange<'_> {
         self.owe_cookie(&id, &record);
         self.session = Session::Live(Box::new(Live { handle, id, record }));
         Ok(())
-    }
-}
-
-/// The /24 or /64 that an address is in.
-fn prefix(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from(u32::from(address) & 0xffff_ff00)),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX))),
     }
 }

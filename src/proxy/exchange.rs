@@ -205,6 +205,8 @@ pub(super) struct Exchange<'a> {
     pub(super) cookies: Vec<CookiePair>,
     pub(super) presented: Presented,
     pub(super) session: Session,
+    /// For how long no more IDs like the presented one are taken from where it comes from.
+    pub(super) throttled: Option<Duration>,
     /// Whether it is a login attempt or a logout.
     pub(super) watched: bool,
 }
@@ -289,6 +291,7 @@ impl<'a> Exchange<'a> {
             ahead: None,
             cross_site,
             session: Session::None { tombstone: false },
+            throttled: None,
             watched: false,
             worker,
             trace,
@@ -352,10 +355,28 @@ impl<'a> Exchange<'a> {
         if refusal == Refusal::Denied {
             telemetry::audit(&self.trace.context, &Audit::AccessDenied { path: self.target.path() });
         }
+        if let Some(wait) = self.throttled.filter(|_| refusal != Refusal::Denied) {
+            return self.too_many(wait);
+        }
         if refusal != Refusal::Denied && hint::is_from_login_page(&self.site.site, &self.headers) {
             self.hint_login_page();
         }
         super::refusal(refusal)
+    }
+
+    /// The answer to who needs a session and presents one more of many that are none (S59). A browser gets
+    /// to the login page from there: it may be one of many whose sessions were lost.
+    pub(super) fn too_many(&self, wait: Duration) -> Response<Body> {
+        let mut response = if self.kind == RequestKind::Navigation && !self.site.site.login.is_empty() {
+            let says = "Too many sessions that are unknown here came from your network. Log in, or try again later.";
+            let link = Some((self.site.site.login_page(), "Log in"));
+            reply::page(StatusCode::TOO_MANY_REQUESTS, "Please wait", &[says.to_owned()], link)
+        } else {
+            reply::problem(StatusCode::TOO_MANY_REQUESTS, "Too many unknown sessions. Try again later.")
+        };
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        response
     }
 
     /// Says once which line a login page lacks: `public` for its assets, `path` for its login.

@@ -335,7 +335,7 @@ impl Exchange<'_> {
                 }
             },
         ];
-        Ok(reply::page(StatusCode::BAD_GATEWAY, "The login page cannot be reached", &paragraphs))
+        Ok(reply::page(StatusCode::BAD_GATEWAY, "The login page cannot be reached", &paragraphs, None))
     }
 }
 

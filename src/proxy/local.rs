@@ -33,7 +33,7 @@ impl Exchange<'_> {
     /// For a countdown in a page; asking is no activity.
     fn describe_session(&self) -> Response<Body> {
         let Some((live, identity)) = self.session.live().zip(self.session.identity()) else {
-            return reply::unauthorized();
+            return self.throttled.map_or_else(reply::unauthorized, |wait| self.too_many(wait));
         };
         let idle_end = live.record.seen.plus(self.site.rules.idle);
         let body = json!({

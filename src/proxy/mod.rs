@@ -30,6 +30,7 @@ mod snapshot;
 mod source;
 mod stall;
 mod streams;
+mod suspicion;
 mod tally;
 mod tunnel;
 mod upstream;
@@ -75,6 +76,7 @@ use crate::policy::session::Life;
 use crate::policy::session::Outline;
 use crate::policy::session::Record;
 use crate::policy::session::SessionKey;
+use crate::store::Removal;
 use crate::store::SessionStore;
 use crate::store::StoreError;
 use crate::telemetry;
@@ -92,12 +94,11 @@ use self::pool::Pools;
 use self::snapshot::Lasting;
 use self::snapshot::Snapshot;
 use self::streams::Streams;
+use self::suspicion::Suspicions;
 use self::tally::Tally;
 
 /// How often open streams are checked against their sessions: ends are seen within a second (S46).
 const WATCH_EVERY: Duration = Duration::from_millis(500);
-/// How many changed clients are remembered; when there are more, some things are said again.
-const CHANGED_CLIENTS: usize = 16 * 1024;
 /// How often expired records are freed.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
@@ -156,8 +157,7 @@ pub struct Gate {
     tally: Tally,
     /// What was said once and need not be said again.
     said: DashSet<String>,
-    /// Which clients were seen with sessions that began elsewhere.
-    changed_clients: DashSet<(SessionKey, u64)>,
+    suspicions: Suspicions,
     /// Anonymous sessions begun in the current minute, by address prefix.
     begun: DashMap<(Arc<str>, IpAddr), (u64, u32)>,
     request_ids: telemetry::RequestIds,
@@ -183,7 +183,7 @@ impl Gate {
             lasting,
             tally: Tally::default(),
             said: DashSet::new(),
-            changed_clients: DashSet::new(),
+            suspicions: Suspicions::default(),
             begun: DashMap::new(),
             request_ids: telemetry::RequestIds::default(),
             stopping: CancellationToken::new(),
@@ -262,9 +262,7 @@ impl Gate {
             }
             Err(error) => telemetry::audit(&Context::default(), &Audit::StoreFailed { error: &error }),
         }
-        if self.changed_clients.len() > CHANGED_CLIENTS {
-            self.changed_clients.clear();
-        }
+        self.suspicions.tidy(now);
         let minute = now.as_secs() / 60;
         self.begun.retain(|_, (started, _)| *started == minute);
     }
@@ -285,6 +283,17 @@ impl Gate {
             self.ended(key, session, reason, by);
         }
         Ok(ended.is_some())
+    }
+
+    /// The same for one that was copied, if its chain is still as it was judged; otherwise it is to be judged
+    /// again, and this says no.
+    async fn end_copied(&self, key: &SessionKey, revision: u64, by: &Context) -> Result<bool, StoreError> {
+        match self.store.remove_at(key, revision).await? {
+            Removal::Removed(session) => self.ended(key, &session, EndReason::Reuse, by),
+            Removal::Gone => self.streams.end(key),
+            Removal::Stale => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// The same for a session that a login replaces: whoever gets the record gets its cookies.

@@ -85,8 +85,13 @@ pub(super) fn leave_out_content(response: &mut Response<Body>) {
     }
 }
 
-/// A small page; `paragraphs` are escaped.
-pub(super) fn page(status: StatusCode, heading: &str, paragraphs: &[String]) -> Response<Body> {
+/// A small page, perhaps with a link, address and text, below; all is escaped.
+pub(super) fn page(
+    status: StatusCode,
+    heading: &str,
+    paragraphs: &[String],
+    link: Option<(&str, &str)>,
+) -> Response<Body> {
     let mut html = format!(
         "<!doctype html><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <title>{0}</title><body style=\"font:16px/1.5 sans-serif;max-width:40em;margin:4em auto;padding:0 1em\"><h1>{0}</h1>",
@@ -96,6 +101,9 @@ pub(super) fn page(status: StatusCode, heading: &str, paragraphs: &[String]) -> 
         html.push_str("<p>");
         html.push_str(&escape(paragraph));
         html.push_str("</p>");
+    }
+    if let Some((address, text)) = link {
+        html.push_str(&format!("<p><a href=\"{}\">{}</a></p>", escape(address), escape(text)));
     }
     answer(status, "text/html; charset=utf-8", html)
 }

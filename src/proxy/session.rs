@@ -1,14 +1,10 @@
 //! Carries the session decisions out: look up, confirm, create, rotate, end, keep cookies.
 
 use std::future::Future;
-use std::hash::DefaultHasher;
-use std::hash::Hash;
-use std::hash::Hasher;
 use std::sync::Arc;
 
-use http::HeaderValue;
-
 use crate::policy::binding::Binding;
+use crate::policy::binding::Mismatch;
 use crate::policy::chain::Chain;
 use crate::policy::chain::Owed;
 use crate::policy::chain::Standing;
@@ -91,7 +87,8 @@ impl Exchange<'_> {
         let id = match std::mem::replace(&mut self.presented, Presented::None) {
             Presented::None => return Ok(()),
             Presented::Malformed => {
-                self.session_refused(&self.trace.context, RefusedSession::Malformed);
+                let reason = RefusedSession::Malformed;
+                telemetry::audit(&self.trace.context, &Audit::SessionRefused { reason });
                 return Ok(());
             }
             Presented::Id(id) => id,
@@ -105,11 +102,11 @@ impl Exchange<'_> {
                 Found::Record(record) => *record,
                 Found::Tombstone => {
                     self.session = Session::None { tombstone: true };
-                    self.session_refused(&self.context_of(handle.key(), None), RefusedSession::Ended);
+                    self.refuse_session(handle.key(), None, RefusedSession::Ended);
                     return Ok(());
                 }
                 Found::Absent => {
-                    self.session_refused(&self.context_of(handle.key(), None), RefusedSession::Unknown);
+                    self.refuse_session(handle.key(), None, RefusedSession::Unknown);
                     return Ok(());
                 }
             };
@@ -117,16 +114,19 @@ impl Exchange<'_> {
             match verdict {
                 Verdict::Live { standing: Standing::Successor, .. } => {
                     // Presented for the first time: from now on the predecessor is on its way out.
-                    if let Some(chain) = record.chain.confirm(self.now) {
+                    if let Some(chain) = record.chain.confirm(self.binding(), self.now) {
                         // Whatever the swap says, the record is read and judged again.
                         let _judged_again = store.swap_chain(handle.key(), record.revision, chain).await?;
                     }
                 }
-                Verdict::Live { .. } => return self.adopt(handle, id, record, verdict).await,
+                Verdict::Live { signal, .. } => {
+                    self.adopt(handle, id, record, signal);
+                    return Ok(());
+                }
                 // Nobody is turned away on what was known before: another node may know better.
                 Verdict::Expired(_) | Verdict::WrongClient { .. } | Verdict::Reused | Verdict::Foreign => {
-                    if is_fresh {
-                        return self.adopt(handle, id, record, verdict).await;
+                    if is_fresh && self.dismiss(handle.key(), &record, verdict).await? {
+                        return Ok(());
                     }
                 }
             }
@@ -142,59 +142,53 @@ impl Exchange<'_> {
         lifecycle::judge(record, id, presenter, &self.site.rules, self.now)
     }
 
-    /// Whether this client presents the session for the first time: what differs is said once, not with
-    /// every request.
-    fn is_news(&self, key: &SessionKey) -> bool {
-        let mut hasher = DefaultHasher::new();
-        self.client.address.hash(&mut hasher);
-        self.user_agent.as_ref().map(HeaderValue::as_bytes).hash(&mut hasher);
-        self.worker.gate.changed_clients.insert((*key, hasher.finish()))
+    fn adopt(&mut self, handle: Handle, id: SessionId, record: Record, signal: Option<Mismatch>) {
+        let key = handle.key();
+        self.trace.context.session_ref = Some(session_ref(key, &record));
+        self.trace.context.user = record.identity.as_ref().map(|identity| identity.user.clone());
+        self.trace.authenticated = record.identity.is_some();
+        if let Some(mismatch) = signal {
+            self.say_changed(key, &self.trace.context, mismatch);
+        }
+        self.session = Session::Live(Box::new(Live { handle, id, record }));
     }
 
-    async fn adopt(&mut self, handle: Handle, id: SessionId, record: Record, verdict: Verdict) -> Result<(), Failure> {
-        let key = *handle.key();
+    fn say_changed(&self, key: &SessionKey, context: &Context, mismatch: Mismatch) {
+        if self.is_news(key, mismatch.as_str()) {
+            telemetry::audit(context, &Audit::BindingSignal { mismatch });
+        }
+    }
+
+    /// Turns away who presents an ID that does not let them in, and ends the session if that is the answer.
+    /// No: the session has changed since it was judged.
+    async fn dismiss(&mut self, key: &SessionKey, record: &Record, verdict: Verdict) -> Result<bool, Failure> {
+        let context = self.context_of(key, Some(record));
         match verdict {
-            Verdict::Live { signal, .. } => {
-                self.trace.context.session_ref = Some(session_ref(&key, &record));
-                self.trace.context.user = record.identity.as_ref().map(|identity| identity.user.clone());
-                self.trace.authenticated = record.identity.is_some();
-                if let Some(mismatch) = signal
-                    && self.is_news(&key)
-                {
-                    telemetry::audit(&self.trace.context, &Audit::BindingSignal { mismatch });
-                }
-                self.session = Session::Live(Box::new(Live { handle, id, record }));
-            }
             Verdict::Expired(reason) => {
-                self.worker.gate.end(&key, reason, false, self.now, &self.trace.context).await?;
-                self.session_refused(&self.context_of(&key, Some(&record)), RefusedSession::Expired(reason));
+                self.worker.gate.end(key, reason, false, self.now, &self.trace.context).await?;
+                self.refuse_session(key, Some(record), RefusedSession::Expired(reason));
             }
             Verdict::WrongClient { revoke, mismatch } => {
-                let context = self.context_of(&key, Some(&record));
                 if revoke {
-                    self.worker.gate.end(&key, EndReason::Binding, false, self.now, &context).await?;
+                    self.worker.gate.end(key, EndReason::Binding, false, self.now, &context).await?;
                 }
-                telemetry::audit(&context, &Audit::BindingSignal { mismatch });
-                self.session_refused(&context, RefusedSession::Binding);
+                self.say_changed(key, &context, mismatch);
+                self.refuse_session(key, Some(record), RefusedSession::Binding);
             }
-            Verdict::Reused => self.session_refused(&self.context_of(&key, Some(&record)), RefusedSession::Reuse),
-            Verdict::Foreign => self.session_refused(&self.context_of(&key, Some(&record)), RefusedSession::Foreign),
+            Verdict::Reused => {
+                let (gate, key, revision, by) = (Arc::clone(&self.worker.gate), *key, record.revision, context.clone());
+                if !self.must_finish(async move { gate.end_copied(&key, revision, &by).await }).await?? {
+                    return Ok(false);
+                }
+                let holder = record.chain.holder.as_deref().unwrap_or(&record.binding);
+                let changed = holder.changes(&self.binding());
+                telemetry::audit(&context, &Audit::SessionReused { holder: holder.address, changed: &changed });
+                self.suspect(&key, &context);
+            }
+            Verdict::Foreign => self.refuse_session(key, Some(record), RefusedSession::Foreign),
+            Verdict::Live { .. } => {}
         }
-        Ok(())
-    }
-
-    fn session_refused(&self, context: &Context, reason: RefusedSession) {
-        telemetry::audit(context, &Audit::SessionRefused { reason });
-    }
-
-    /// The line names the session also when it is gone, so that a replay is found in the log (S60).
-    fn context_of(&self, key: &SessionKey, record: Option<&Record>) -> Context {
-        let identity = record.and_then(|record| record.identity.as_ref());
-        Context {
-            session_ref: Some(Arc::from(key.session_ref())),
-            user: identity.map(|identity| identity.user.clone()),
-            ..self.trace.context.clone()
-        }
+        Ok(true)
     }
 
     /// Ends the session for good and clears the cookie (product 3.6). Durable when this returns.
@@ -281,10 +275,19 @@ impl Exchange<'_> {
             }
             let successor = match owes(&record) {
                 Owed::Nothing => return Ok(()),
-                Owed::Successor(successor) => successor,
+                Owed::Successor(successor) => {
+                    if let Some(chain) = record.chain.share(&self.binding()) {
+                        match store.swap_chain(live.handle.key(), record.revision, chain).await? {
+                            Swap::Swapped => self.say_shared(&record),
+                            Swap::Stale => continue,
+                            Swap::Gone => return Ok(()),
+                        }
+                    }
+                    successor
+                }
                 Owed::New => {
                     let successor = *new_id()?.verifier();
-                    let chain = record.chain.offer(live.id.verifier(), &successor, now);
+                    let chain = record.chain.offer(live.id.verifier(), &successor, self.binding(), now);
                     match store.swap_chain(live.handle.key(), record.revision, chain).await? {
                         Swap::Swapped => telemetry::audit(&self.trace.context, &Audit::SessionRotated),
                         Swap::Stale => continue,
@@ -298,6 +301,12 @@ impl Exchange<'_> {
             return Ok(());
         }
         Err(Failure::Unfinished)
+    }
+
+    fn say_shared(&self, record: &Record) {
+        let holder = record.chain.holder.as_deref().unwrap_or(&record.binding);
+        let changed = holder.changes(&self.binding());
+        telemetry::audit(&self.trace.context, &Audit::SessionShared { holder: holder.address, changed: &changed });
     }
 
     pub(super) fn owe_cookie(&mut self, id: &SessionId, record: &Record) {

@@ -92,7 +92,7 @@ async fn a_chain_is_swapped_only_at_its_revision(store: Arc<dyn SessionStore>) {
     // VR-44
     assert_eq!(store.create(&handle(1), of("alice"), IDLE).await.unwrap(), Presence::Present);
     let before = record(&*store, 1).await.unwrap();
-    let chain = before.chain.offer(&[0; 16], &[1; 16], at(1));
+    let chain = before.chain.offer(&[0; 16], &[1; 16], before.binding.clone(), at(1));
     assert_eq!(store.swap_chain(&key(1), before.revision, chain.clone()).await.unwrap(), Swap::Swapped);
     assert_eq!(store.swap_chain(&key(1), before.revision, before.chain).await.unwrap(), Swap::Stale);
     assert_eq!(record(&*store, 1).await.unwrap().chain, chain);
@@ -103,7 +103,7 @@ async fn a_vault_that_changes_stands_in_no_rotations_way(store: Arc<dyn SessionS
     assert_eq!(store.create(&handle(1), of("alice"), IDLE).await.unwrap(), Presence::Present);
     let before = record(&*store, 1).await.unwrap();
     assert_eq!(store.change_vault(&handle(1), &[put("a")], at(1)).await.unwrap(), Presence::Present);
-    let chain = before.chain.offer(&[0; 16], &[1; 16], at(1));
+    let chain = before.chain.offer(&[0; 16], &[1; 16], before.binding.clone(), at(1));
     assert_eq!(store.swap_chain(&key(1), before.revision, chain.clone()).await.unwrap(), Swap::Swapped);
     let after = record(&*store, 1).await.unwrap();
     assert_eq!((after.chain, after.vault.cookies().len()), (chain, 1));
@@ -157,6 +157,43 @@ async fn exactly_one_caller_gets_what_was_removed(store: Arc<dyn SessionStore>) 
         takers += usize::from(removal.await.unwrap());
     }
     assert_eq!(takers, 1);
+}
+
+async fn what_was_judged_by_an_older_chain_is_not_removed(store: Arc<dyn SessionStore>) {
+    // S35: an owner whose rotation raced is nobody's thief.
+    assert_eq!(store.create(&handle(1), of("alice"), IDLE).await.unwrap(), Presence::Present);
+    let judged = record(&*store, 1).await.unwrap();
+    let chain = judged.chain.offer(&[0; 16], &[1; 16], judged.binding.clone(), at(1));
+    assert_eq!(store.swap_chain(&key(1), judged.revision, chain).await.unwrap(), Swap::Swapped);
+    assert_eq!(store.remove_at(&key(1), judged.revision).await.unwrap(), Removal::Stale);
+    assert_eq!(store.change_vault(&handle(1), &[put("a")], at(1)).await.unwrap(), Presence::Present);
+    assert_eq!(store.touch(&key(1), at(2), IDLE).await.unwrap(), Presence::Present);
+
+    let judged = record(&*store, 1).await.unwrap();
+    let removed = store.remove_at(&key(1), judged.revision).await.unwrap();
+
+    assert_eq!(removed, Removal::Removed(Box::new(judged.outline(&key(1)))), "cookies and activity change no verdict");
+    assert!(matches!(store.load(&handle(1), at(2)).await.unwrap(), Found::Absent), "and no tombstone");
+    assert_eq!(store.by_user("alice", Some(SITE)).await.unwrap(), []);
+    assert_eq!(store.remove_at(&key(1), judged.revision).await.unwrap(), Removal::Gone);
+    assert_eq!(store.touch(&key(1), at(3), IDLE).await.unwrap(), Presence::Gone);
+}
+
+async fn exactly_one_caller_gets_what_was_removed_as_judged(store: Arc<dyn SessionStore>) {
+    assert_eq!(store.create(&handle(1), of("alice"), IDLE).await.unwrap(), Presence::Present);
+    let removals: Vec<_> = (0..100)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.remove_at(&key(1), 0).await.unwrap() })
+        })
+        .collect();
+    let mut removed = 0;
+    for removal in removals {
+        let removal = removal.await.unwrap();
+        assert_ne!(removal, Removal::Stale);
+        removed += usize::from(removal != Removal::Gone);
+    }
+    assert_eq!(removed, 1);
 }
 
 async fn parallel_cookies_are_never_lost(store: Arc<dyn SessionStore>) {
@@ -365,6 +402,8 @@ contract! {
     a_session_is_bound_to_the_device_that_it_knows_of
     a_tombstone_lasts_a_minute
     exactly_one_caller_gets_what_was_removed
+    what_was_judged_by_an_older_chain_is_not_removed
+    exactly_one_caller_gets_what_was_removed_as_judged
     parallel_cookies_are_never_lost
     the_sessions_of_a_user_are_known
     a_list_has_every_session_and_nothing_else

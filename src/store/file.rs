@@ -22,6 +22,7 @@ use crate::store::Judge;
 use crate::store::Page;
 use crate::store::Population;
 use crate::store::Presence;
+use crate::store::Removal;
 use crate::store::Reply;
 use crate::store::SessionStore;
 use crate::store::StoreError;
@@ -156,6 +157,17 @@ impl SessionStore for FileStore {
         })
     }
 
+    fn remove_at<'a>(&'a self, key: &'a SessionKey, revision: u64) -> Reply<'a, Removal> {
+        Box::pin(async move {
+            let removal = self.memory.remove_at(key, revision).await?;
+            // Also when it was gone already, as above.
+            if removal != Removal::Stale {
+                self.journal.write(key, None).await?;
+            }
+            Ok(removal)
+        })
+    }
+
     fn by_user<'a>(&'a self, user: &'a str, site: Option<&'a str>) -> Reply<'a, Vec<SessionKey>> {
         self.memory.by_user(user, site)
     }
@@ -276,7 +288,7 @@ mod tests {
         }
         assert_eq!(store.change_vault(&handle(1), &[put("one")], at(1)).await.unwrap(), Presence::Present);
         let offered = record(&store, 1).await.unwrap();
-        let chain = offered.chain.offer(&[0; 16], &[9; 16], at(2));
+        let chain = offered.chain.offer(&[0; 16], &[9; 16], offered.binding.clone(), at(2));
         assert_eq!(store.swap_chain(handle(1).key(), offered.revision, chain.clone()).await.unwrap(), Swap::Swapped);
         assert_eq!(store.touch(handle(1).key(), at(50), HALF_HOUR).await.unwrap(), Presence::Present);
         assert!(store.remove(handle(2).key(), true, at(3)).await.unwrap().is_some());

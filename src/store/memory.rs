@@ -29,6 +29,7 @@ use crate::store::Judge;
 use crate::store::Page;
 use crate::store::Population;
 use crate::store::Presence;
+use crate::store::Removal;
 use crate::store::Reply;
 use crate::store::SessionStore;
 use crate::store::Swap;
@@ -99,6 +100,13 @@ impl Entered {
             Kept::Sealed(outline, _) => outline.life(),
         };
         Life { seen: self.seen(), ..life }
+    }
+
+    fn revision(&self) -> u64 {
+        match &self.kept {
+            Kept::Open(record) => record.revision,
+            Kept::Sealed(_, stored) => stored.revision,
+        }
     }
 
     fn outline(&self, key: &SessionKey) -> Outline {
@@ -227,6 +235,18 @@ impl MemoryStore {
             slot.remove();
         }
         Some((outline, record))
+    }
+
+    fn end_at(&self, key: &SessionKey, revision: u64) -> Removal {
+        let Entry::Occupied(slot) = self.slots.entry(*key) else { return Removal::Gone };
+        let Slot::Session(session) = slot.get() else { return Removal::Gone };
+        if session.revision() != revision {
+            return Removal::Stale;
+        }
+        let outline = session.outline(key);
+        self.index.leave(key, &outline);
+        slot.remove();
+        Removal::Removed(Box::new(outline))
     }
 
     /// Applies a change to the session of this key, if there is one.
@@ -397,6 +417,10 @@ impl SessionStore for MemoryStore {
 
     fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Outline>> {
         Box::pin(ready(Ok(self.end(key, tombstone, now).map(|(outline, _)| outline))))
+    }
+
+    fn remove_at<'a>(&'a self, key: &'a SessionKey, revision: u64) -> Reply<'a, Removal> {
+        Box::pin(ready(Ok(self.end_at(key, revision))))
     }
 
     fn by_user<'a>(&'a self, user: &'a str, site: Option<&'a str>) -> Reply<'a, Vec<SessionKey>> {

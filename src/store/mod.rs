@@ -86,6 +86,18 @@ pub enum Swap {
     Gone,
 }
 
+/// How a removal went that was to take a record only as it was judged.
+#[must_use]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// Done; what it was.
+    Removed(Box<Outline>),
+    /// The record has changed since: load again and judge again.
+    Stale,
+    /// There is no such record.
+    Gone,
+}
+
 /// A part of a list of sessions.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
@@ -147,6 +159,9 @@ pub trait SessionStore: Shelf {
     /// Removes a record; `tombstone` leaves one in its place. Exactly one caller is told what it was;
     /// removing what is not there is fine.
     fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Outline>>;
+    /// Removes a record if its chain still has this revision, and leaves no tombstone: who is taken for a
+    /// thief is taken for one by the chain as it is. Exactly one caller is told what it was.
+    fn remove_at<'a>(&'a self, key: &'a SessionKey, revision: u64) -> Reply<'a, Removal>;
     /// The keys of all sessions of a user, on one site or on all, the oldest first.
     fn by_user<'a>(&'a self, user: &'a str, site: Option<&'a str>) -> Reply<'a, Vec<SessionKey>>;
     /// About `limit` sessions of a user, or of everybody, on all sites, in an order that means nothing; from

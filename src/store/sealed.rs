@@ -98,16 +98,18 @@ struct ReadableForm<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct ChainForm {
+struct ChainForm<'a> {
     current: [u8; 32],
     minted: u64,
     turn: TurnForm,
+    #[serde(borrow)]
+    holder: Option<(IpAddr, Option<&'a str>)>,
 }
 
 #[derive(Serialize, Deserialize)]
 enum TurnForm {
     Steady,
-    Offered { successor: [u8; 32], sealed: [u8; 16], minted: u64 },
+    Offered { successor: [u8; 32], sealed: [u8; 16], minted: u64, shared: bool },
     Confirmed { predecessor: [u8; 32], at: u64 },
 }
 
@@ -338,12 +340,13 @@ pub fn read_outline(readable: &[u8], seen: Timestamp) -> Result<Outline, Unusabl
 pub fn write_chain(chain: &Chain) -> Option<Vec<u8>> {
     let turn = match &chain.turn {
         Turn::Steady => TurnForm::Steady,
-        Turn::Offered { successor, sealed, minted } => {
-            TurnForm::Offered { successor: *successor, sealed: *sealed, minted: minted.as_millis() }
+        Turn::Offered { successor, sealed, minted, shared } => {
+            TurnForm::Offered { successor: *successor, sealed: *sealed, minted: minted.as_millis(), shared: *shared }
         }
         Turn::Confirmed { predecessor, at } => TurnForm::Confirmed { predecessor: *predecessor, at: at.as_millis() },
     };
-    postcard::to_allocvec(&ChainForm { current: chain.current, minted: chain.minted.as_millis(), turn }).ok()
+    let holder = chain.holder.as_ref().map(|holder| (holder.address, holder.user_agent.as_deref()));
+    postcard::to_allocvec(&ChainForm { current: chain.current, minted: chain.minted.as_millis(), turn, holder }).ok()
 }
 
 /// Reads a chain.
@@ -351,15 +354,16 @@ pub fn write_chain(chain: &Chain) -> Option<Vec<u8>> {
 /// # Errors
 /// When the bytes are none.
 pub fn read_chain(bytes: &[u8]) -> Result<Chain, Unusable> {
-    let form: ChainForm = postcard::from_bytes(bytes).map_err(|_| Unusable::Damaged)?;
+    let form: ChainForm<'_> = postcard::from_bytes(bytes).map_err(|_| Unusable::Damaged)?;
     let turn = match form.turn {
         TurnForm::Steady => Turn::Steady,
-        TurnForm::Offered { successor, sealed, minted } => {
-            Turn::Offered { successor, sealed, minted: Timestamp::from_millis(minted) }
+        TurnForm::Offered { successor, sealed, minted, shared } => {
+            Turn::Offered { successor, sealed, minted: Timestamp::from_millis(minted), shared }
         }
         TurnForm::Confirmed { predecessor, at } => Turn::Confirmed { predecessor, at: Timestamp::from_millis(at) },
     };
-    Ok(Chain { current: form.current, minted: Timestamp::from_millis(form.minted), turn })
+    let holder = form.holder.map(|(address, user_agent)| Arc::new(Binding::new(address, user_agent)));
+    Ok(Chain { current: form.current, minted: Timestamp::from_millis(form.minted), holder, turn })
 }
 
 #[cfg(test)]

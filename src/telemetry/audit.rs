@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 
 use http::Method;
@@ -46,8 +47,6 @@ pub enum RefusedSession {
     Expired(EndReason),
     /// Another client.
     Binding,
-    /// A verifier that has retired.
-    Reuse,
     /// Issued by another site.
     Foreign,
 }
@@ -61,7 +60,6 @@ impl RefusedSession {
             Self::Unknown => "unknown",
             Self::Expired(reason) => reason.as_str(),
             Self::Binding => "binding",
-            Self::Reuse => "reuse",
             Self::Foreign => "foreign",
         }
     }
@@ -121,6 +119,25 @@ pub enum Audit<'a> {
     SessionRefused {
         /// Why.
         reason: RefusedSession,
+    },
+    /// An ID was presented that had retired: somebody has a copy of it.
+    SessionReused {
+        /// The client that was handed the newest one, or presented it.
+        holder: IpAddr,
+        /// What differs between the two clients.
+        changed: &'a [&'static str],
+    },
+    /// The same new ID was handed to two clients.
+    SessionShared {
+        /// The first of them.
+        holder: IpAddr,
+        /// What differs between them.
+        changed: &'a [&'static str],
+    },
+    /// Many presented IDs are no sessions.
+    SessionGuessing {
+        /// How many were taken for bad luck.
+        count: usize,
     },
     /// Something about the client differs from when the session began.
     BindingSignal {
@@ -311,6 +328,9 @@ pub fn audit(context: &Context, event: &Audit<'_>) {
         | Audit::SessionRotated
         | Audit::SessionEnded { .. }
         | Audit::SessionRefused { .. }
+        | Audit::SessionReused { .. }
+        | Audit::SessionShared { .. }
+        | Audit::SessionGuessing { .. }
         | Audit::BindingSignal { .. } => session_event(context, event),
         Audit::LoginAttempt { rule, outcome, criteria, user } => {
             login_attempt(context, *rule, *outcome, criteria, *user)
@@ -335,15 +355,7 @@ pub fn audit(context: &Context, event: &Audit<'_>) {
             path = path
         ),
         Audit::AccessDenied { path } => emit!(info, context, "access.denied", path = path),
-        Audit::LoginElsewhere { path } => emit!(
-            warn,
-            context,
-            "login.unwatched",
-            path = path,
-            help = format!(
-                "the login page posts to this path: if that is the login, it needs a [[site.login]] with path = {path:?}"
-            )
-        ),
+        Audit::LoginElsewhere { path } => login_elsewhere(context, path),
         Audit::PublicHint { path, pattern, hint } => public_hint(context, path, pattern, *hint),
         Audit::CookieDropped { name, reason } => {
             emit!(warn, context, "cookie.dropped", cookie = name, help = reason.help());
@@ -374,20 +386,38 @@ fn session_event(context: &Context, event: &Audit<'_>) {
         Audit::SessionAuthenticated => emit!(info, context, "session.authenticated"),
         Audit::SessionRotated => emit!(info, context, "session.rotated"),
         Audit::SessionEnded { reason } => emit!(info, context, "session.ended", reason = reason.as_str()),
-        Audit::SessionRefused { reason: reason @ (RefusedSession::Reuse | RefusedSession::Binding) } => {
+        Audit::SessionRefused { reason: reason @ (RefusedSession::Ended | RefusedSession::Binding) } => {
             emit!(warn, context, "session.refused", reason = reason.as_str());
         }
         Audit::SessionRefused { reason } => emit!(info, context, "session.refused", reason = reason.as_str()),
+        Audit::SessionReused { holder, changed } => emit!(
+            warn,
+            context,
+            "session.refused",
+            reason = "reuse",
+            holder = tracing::field::display(holder),
+            changed = listed(changed)
+        ),
+        Audit::SessionShared { holder, changed } => {
+            emit!(warn, context, "session.shared", holder = tracing::field::display(holder), changed = listed(changed))
+        }
+        Audit::SessionGuessing { count } => emit!(
+            warn,
+            context,
+            "session.guessing",
+            count = count,
+            help = "more IDs than this that are no sessions came from one network within a minute: guesses, or the sessions were lost"
+        ),
         Audit::BindingSignal { mismatch } => {
-            let what = match mismatch {
-                Mismatch::Address(_) => "address",
-                Mismatch::UserAgent(_) => "user-agent",
-                Mismatch::Signal(what) => what,
-            };
-            emit!(warn, context, "session.client_changed", changed = what);
+            emit!(warn, context, "session.client_changed", changed = mismatch.as_str());
         }
         _ => {}
     }
+}
+
+/// Left out when there is nothing.
+fn listed(words: &[&str]) -> Option<String> {
+    (!words.is_empty()).then(|| words.join(" "))
 }
 
 /// What an operator can do about a broken rule, if it is a site's.
@@ -470,6 +500,13 @@ fn operator_event(context: &Context, event: &Audit<'_>) {
         ),
         _ => {}
     }
+}
+
+fn login_elsewhere(context: &Context, path: &str) {
+    let help = format!(
+        "the login page posts to this path: if that is the login, it needs a [[site.login]] with path = {path:?}"
+    );
+    emit!(warn, context, "login.unwatched", path = path, help = help);
 }
 
 fn public_hint(context: &Context, path: &str, pattern: &str, hint: Hint) {

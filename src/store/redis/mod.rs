@@ -47,6 +47,7 @@ use crate::store::Judge;
 use crate::store::Page;
 use crate::store::Population;
 use crate::store::Presence;
+use crate::store::Removal;
 use crate::store::Reply;
 use crate::store::SessionStore;
 use crate::store::StoreError;
@@ -235,6 +236,10 @@ impl SessionStore for RedisStore {
 
     fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Outline>> {
         Box::pin(self.shared.remove(key, tombstone, now))
+    }
+
+    fn remove_at<'a>(&'a self, key: &'a SessionKey, revision: u64) -> Reply<'a, Removal> {
+        Box::pin(self.shared.remove_at(key, revision))
     }
 
     fn by_user<'a>(&'a self, user: &'a str, site: Option<&'a str>) -> Reply<'a, Vec<SessionKey>> {

@@ -103,11 +103,14 @@ script!(
      return 1"
 );
 
-// ARGV: since when there is a tombstone, empty for none; its time to live.
+// ARGV: since when there is a tombstone, empty for none; its time to live; the revision that is expected,
+// empty for any.
 script!(
     END,
-    "local kept = redis.call('HGETALL', KEYS[1])
-     if redis.call('HEXISTS', KEYS[1], 'r') == 0 then return {} end
+    "local revision = redis.call('HGET', KEYS[1], 'r')
+     if not revision then return {} end
+     if ARGV[3] ~= '' and revision ~= ARGV[3] then return 0 end
+     local kept = redis.call('HGETALL', KEYS[1])
      redis.call('DEL', KEYS[1])
      if ARGV[1] ~= '' then
        redis.call('HSET', KEYS[1], 'x', ARGV[1])

@@ -16,6 +16,7 @@ use crate::policy::session::SessionKey;
 use crate::policy::vault::VaultChange;
 use crate::store::Found;
 use crate::store::Presence;
+use crate::store::Removal;
 use crate::store::StoreError;
 use crate::store::Swap;
 use crate::store::TOMBSTONE;
@@ -36,6 +37,7 @@ use crate::store::redis::script::Script;
 use crate::store::redis::touches::Touch;
 use crate::store::redis::touches::Touches;
 use crate::store::sealed;
+use crate::store::sealed::Sealed;
 use crate::store::sealed::Sealer;
 use crate::store::sealed::Unusable;
 
@@ -333,20 +335,13 @@ impl Shared {
     }
 
     /// Ends a record; exactly one caller is told what it was.
-    async fn end(&self, name: &Ref, tombstone: Option<Timestamp>) -> Result<Option<sealed::Sealed>, StoreError> {
+    async fn end(&self, name: &Ref, tombstone: Option<Timestamp>) -> Result<Option<Sealed>, StoreError> {
         self.touches.drop(name);
         let answer = self.run(&script::END, *name, |command| {
             command.arg(tombstone.map(|since| since.as_millis().to_string()).unwrap_or_default());
-            command.arg(millis(TOMBSTONE));
+            command.arg(millis(TOMBSTONE)).arg("");
         });
-        match record::read(answer.await?) {
-            Ok(Stored::Session { sealed, .. }) => Ok(Some(sealed)),
-            Ok(Stored::Tombstone(_) | Stored::Absent) => Ok(None),
-            Err(error) => {
-                unusable(name, error);
-                Ok(None)
-            }
-        }
+        Ok(ended(name, answer.await?))
     }
 
     pub(super) async fn take(&self, handle: &Handle, now: Timestamp) -> Result<Option<Record>, StoreError> {
@@ -372,15 +367,46 @@ impl Shared {
     ) -> Result<Option<Outline>, StoreError> {
         let name = ref_of(key);
         let Some(stored) = self.end(&name, tombstone.then_some(now)).await? else { return Ok(None) };
+        Ok(self.left(key, &stored).await)
+    }
+
+    pub(super) async fn remove_at(&self, key: &SessionKey, revision: u64) -> Result<Removal, StoreError> {
+        let name = ref_of(key);
+        let answer = self.run(&script::END, name, |command| {
+            command.arg("").arg(0).arg(revision);
+        });
+        let answer = answer.await?;
+        if answer == Value::Int(0) {
+            return Ok(Removal::Stale);
+        }
+        self.touches.drop(&name);
+        let Some(stored) = ended(&name, answer) else { return Ok(Removal::Gone) };
+        Ok(self.left(key, &stored).await.map_or(Removal::Gone, |outline| Removal::Removed(Box::new(outline))))
+    }
+
+    /// What a record was that has been removed; the indexes no longer name it.
+    async fn left(&self, key: &SessionKey, stored: &Sealed) -> Option<Outline> {
         match sealed::read_outline(&stored.readable, stored.seen) {
             Ok(outline) => {
                 self.leave(key, &outline).await;
-                Ok(Some(outline))
+                Some(outline)
             }
             Err(error) => {
-                unusable(&name, error);
-                Ok(None)
+                unusable(&ref_of(key), error);
+                None
             }
+        }
+    }
+}
+
+/// The record that `END` has removed, if there was one.
+fn ended(name: &Ref, answer: Value) -> Option<Sealed> {
+    match record::read(answer) {
+        Ok(Stored::Session { sealed, .. }) => Some(sealed),
+        Ok(Stored::Tombstone(_) | Stored::Absent) => None,
+        Err(error) => {
+            unusable(name, error);
+            None
         }
     }
 }

@@ -22,8 +22,9 @@ fn cookie(name: &str, value: &str) -> VaultCookie {
 }
 
 fn record(user: Option<&str>, cookies: Vec<VaultCookie>) -> Record {
-    let chain = Chain::begin(&[1; 16], at(0)).offer(&[1; 16], &[2; 16], at(1));
-    let (binding, vault) = (Binding::new([192, 0, 2, 1].into(), Some("Test/1.0")), Arc::new(Vault::of(cookies)));
+    let binding = Binding::new([192, 0, 2, 1].into(), Some("Test/1.0"));
+    let chain = Chain::begin(&[1; 16], at(0)).offer(&[1; 16], &[2; 16], binding.clone(), at(1));
+    let vault = Arc::new(Vault::of(cookies));
     let site = Arc::from(SITE);
     match user {
         Some(user) => {

@@ -19,6 +19,7 @@ use vestibule::store::Judge;
 use vestibule::store::Page;
 use vestibule::store::Population;
 use vestibule::store::Presence;
+use vestibule::store::Removal;
 use vestibule::store::Reply;
 use vestibule::store::SessionStore;
 use vestibule::store::StoreError;
@@ -33,6 +34,7 @@ const WORKS: u8 = 0;
 const FAILS: u8 = 1;
 const PANICS: u8 = 2;
 const SWEEPS: u8 = 3;
+const KEEPS: u8 = 4;
 
 /// A memory store with a switch.
 #[derive(Default)]
@@ -61,6 +63,11 @@ impl BrokenStore {
         self.state.store(PANICS, Ordering::Relaxed);
     }
 
+    /// Works, but fails to remove anything.
+    pub fn keeps_everything(&self) {
+        self.state.store(KEEPS, Ordering::Relaxed);
+    }
+
     /// Works, but ends no sweep.
     pub fn sweeps_forever(&self) {
         self.state.store(SWEEPS, Ordering::Relaxed);
@@ -68,11 +75,19 @@ impl BrokenStore {
 
     fn answer<'a, T>(&'a self, reply: impl FnOnce() -> Reply<'a, T>) -> Reply<'a, T> {
         match self.state.load(Ordering::Relaxed) {
-            WORKS | SWEEPS => reply(),
+            WORKS | SWEEPS | KEEPS => reply(),
             PANICS => panic!("the store was told to panic"),
-            _ => Box::pin(async { Err(StoreError::Unavailable("the store was told to fail".into())) }),
+            _ => failed(),
         }
     }
+
+    fn removal<'a, T>(&'a self, reply: impl FnOnce() -> Reply<'a, T>) -> Reply<'a, T> {
+        if self.state.load(Ordering::Relaxed) == KEEPS { failed() } else { self.answer(reply) }
+    }
+}
+
+fn failed<'a, T>() -> Reply<'a, T> {
+    Box::pin(async { Err(StoreError::Unavailable("the store was told to fail".into())) })
 }
 
 impl SessionStore for BrokenStore {
@@ -110,11 +125,15 @@ impl SessionStore for BrokenStore {
     }
 
     fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>> {
-        self.answer(|| self.inner.take(handle, now))
+        self.removal(|| self.inner.take(handle, now))
     }
 
     fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Outline>> {
-        self.answer(|| self.inner.remove(key, tombstone, now))
+        self.removal(|| self.inner.remove(key, tombstone, now))
+    }
+
+    fn remove_at<'a>(&'a self, key: &'a SessionKey, revision: u64) -> Reply<'a, Removal> {
+        self.removal(|| self.inner.remove_at(key, revision))
     }
 
     fn by_user<'a>(&'a self, user: &'a str, site: Option<&'a str>) -> Reply<'a, Vec<SessionKey>> {
