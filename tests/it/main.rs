@@ -58,6 +58,7 @@ mod redirects;
 mod redis;
 mod redis_faults;
 mod redis_forms;
+mod redis_masters;
 mod relaxing;
 mod reuse;
 mod rotation;

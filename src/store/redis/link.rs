@@ -1,5 +1,6 @@
 //! One connection to one server: commands from all threads go over it, and the server says on it which
-//! records have changed. What is kept of records is exact as long as the connection is heard from.
+//! records have changed. What is kept of records is exact as long as the connection is heard from, and the
+//! server is a master that may change them.
 
 use std::io;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::Instant;
 
 use redis::AsyncConnectionConfig;
 use redis::Cmd;
+use redis::ErrorKind;
 use redis::ProtocolVersion;
 use redis::PushInfo;
 use redis::PushKind;
@@ -39,11 +41,11 @@ use crate::store::redis::settings::ServerAddress;
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long a command may take.
 const ANSWER: Duration = Duration::from_secs(2);
-/// How often the server is asked whether it is there, and still a master.
+/// How often the server is asked whether it is there, and still a master that is followed.
 const BEAT_EVERY: Duration = Duration::from_millis(250);
 /// After that long without a word a connection is given up.
 const SILENCE: Duration = Duration::from_secs(5);
-/// What is known of records holds that long after the server was last heard from.
+/// What is known of records holds that long after the server has last proven that it is master (S185).
 const TRUST: Duration = Duration::from_secs(1);
 
 /// Why there is no answer.
@@ -90,6 +92,22 @@ pub(super) enum LinkError {
     /// The server said something that the program does not understand.
     #[error("{0}")]
     Odd(&'static str),
+}
+
+impl LinkError {
+    /// The first word of what the server said.
+    #[allow(clippy::wildcard_enum_match_arm)] // All others say nothing of a server's.
+    fn code(&self) -> Option<&str> {
+        match self {
+            Self::Redis { error, .. } => error.code(),
+            _ => None,
+        }
+    }
+
+    /// Whether there is something else in the place of what we keep under a key.
+    pub(super) fn is_wrong_type(&self) -> bool {
+        self.code() == Some("WRONGTYPE")
+    }
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -192,6 +210,11 @@ impl Asked {
     pub(super) async fn ask(&self, command: &Cmd) -> Result<Value, LinkError> {
         answered(&self.address, self.connection.clone().send_packed_command(command).await)
     }
+
+    /// Whether it may speak for its cluster.
+    pub(super) async fn prove(&self, names: &Names) -> Result<(), LinkError> {
+        proven(self.ask(&proof(names)).await)
+    }
 }
 
 impl Drop for Asked {
@@ -212,6 +235,7 @@ pub(super) struct Link {
     is_stalled: AtomicBool,
     /// The connection has ended.
     lost: CancellationToken,
+    proof: Cmd,
     cache: Arc<Cache>,
     clock: Arc<ServerClock>,
 }
@@ -222,6 +246,7 @@ impl Link {
         let lost = CancellationToken::new();
         let pushes = (Arc::clone(cache), lost.clone());
         let (connection, driver) = dialer.connect(&address, Some(pushes), true).await?;
+        let names = Names::new(&dialer.settings.prefix);
         let link = Self {
             connection,
             driver,
@@ -230,12 +255,12 @@ impl Link {
             trusted_until: AtomicU64::new(0),
             is_stalled: AtomicBool::new(false),
             lost,
+            proof: proof(&names),
             cache: Arc::clone(cache),
             clock: Arc::clone(&dialer.clock),
         };
         let mut track = redis::cmd("CLIENT");
-        let prefix = Names::new(&dialer.settings.prefix).records();
-        track.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(prefix);
+        track.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(names.records());
         link.send(&track).await?;
         link.announce().await?;
         link.beat().await?;
@@ -251,14 +276,24 @@ impl Link {
     }
 
     pub(super) async fn send(&self, command: &Cmd) -> Result<Value, LinkError> {
-        answered(&self.address, self.connection.clone().send_packed_command(command).await)
+        self.noted(answered(&self.address, self.connection.clone().send_packed_command(command).await))
     }
 
     /// Several commands in one go; one that fails fails all.
     pub(super) async fn send_all(&self, commands: &redis::Pipeline, skip: usize) -> Result<Vec<Value>, LinkError> {
         let count = commands.len() - skip;
         let answers = self.connection.clone().send_packed_commands(commands, skip, count).await;
-        answers.map_err(|source| failed(&self.address, source))
+        self.noted(answers.map_err(|source| failed(&self.address, source)))
+    }
+
+    /// Who asks again is not to be given the connection that has just failed.
+    fn noted<T>(&self, answer: Result<T, LinkError>) -> Result<T, LinkError> {
+        if let Err(LinkError::Redis { error, .. }) = &answer
+            && error.kind() == ErrorKind::Io
+        {
+            self.lost.cancel();
+        }
+        answer
     }
 
     /// Whether the connection has ended.
@@ -288,11 +323,13 @@ impl Link {
         let (asked, asked_at) = (self.born.elapsed(), self.clock.own());
         let mut questions = redis::pipe();
         questions.cmd("ROLE").cmd("TIME");
-        let mut answers = self.send_all(&questions, 0).await?.into_iter().filter_map(answer::members);
+        let (answers, standing) = tokio::join!(self.send_all(&questions, 0), self.send(&self.proof));
+        let mut answers = answers?.into_iter().filter_map(answer::members);
         let role = answers.next().and_then(|parts| answer::bytes(parts.into_iter().next()?));
         if role.as_deref() != Some(b"master") {
             return Err(LinkError::Replica { address: self.address.clone() });
         }
+        proven(standing)?;
         let time = answers.next().and_then(|parts| answer::millis(&parts));
         self.clock.heard(time.ok_or(LinkError::Odd("there should be a time"))?, asked_at);
         // All that changed before the question was asked has been heard by now: it is the same stream.
@@ -323,6 +360,24 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// A change that changes nothing.
+fn proof(names: &Names) -> Cmd {
+    let mut command = redis::cmd("DEL");
+    command.arg(names.proof());
+    command
+}
+
+/// Whether a server may change something: one that a majority of its cluster has left, or that has fewer
+/// replicas than its `min-replicas-to-write`, may not, and does not know what others have changed. One that
+/// is full, or whose disk is, is master all the same; and who sends us elsewhere knows its cluster.
+fn proven(standing: Result<Value, LinkError>) -> Result<(), LinkError> {
+    match standing {
+        Ok(_) => Ok(()),
+        Err(error) if error.code().is_some_and(|code| ["OOM", "MISCONF", "MOVED", "ASK"].contains(&code)) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -62,6 +62,11 @@ impl Names {
         [self.prefix.as_bytes(), b":s:", name].concat()
     }
 
+    /// Nothing: what a server must be allowed to change.
+    pub(super) fn proof(&self) -> Vec<u8> {
+        format!("{}:proof", self.prefix).into_bytes()
+    }
+
     /// The names of all sites: a set.
     pub(super) fn sites(&self) -> Vec<u8> {
         format!("{}:sites", self.prefix).into_bytes()

@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use redis::Value;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::sync::DropGuard;
 
+use crate::store::redis::answer;
 use crate::store::redis::cache::Cache;
 use crate::store::redis::link::Dialer;
 use crate::store::redis::link::Link;
@@ -18,9 +20,11 @@ use crate::store::redis::settings::ServerAddress;
 /// How long a request waits for a connection that has just been lost; later ones fail at once.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Pauses between attempts to connect: from, to.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// How often the sentinels are asked whether it is still the same.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// A master that no sentinel has named for so long may be a former one.
+const UNVOUCHED: Duration = Duration::from_secs(5);
 
 /// Who is in that place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,45 +166,65 @@ impl Keeper {
         error
     }
 
-    /// Completes when the sentinels name another master: the old one may know nothing of that, and still
-    /// answer. Sentinels that do not answer depose nobody.
+    /// Completes when the sentinels name another master, or none of them says anything any more: the old one
+    /// may know nothing of that, and still answer (S185).
     async fn replaced(&self, address: &ServerAddress) -> LinkError {
         let Place::Master(name) = &self.place else { return std::future::pending().await };
+        let mut vouched = Instant::now();
         loop {
             tokio::time::sleep(ASK_EVERY).await;
-            if let Ok(by) = self.master(name).await
-                && by != *address
-            {
-                return LinkError::Replaced { address: address.clone(), by };
+            match self.master(name).await {
+                Ok(by) if by == *address => vouched = Instant::now(),
+                Ok(by) => return LinkError::Replaced { address: address.clone(), by },
+                Err(error) if vouched.elapsed() >= UNVOUCHED => return error,
+                Err(_) => {}
             }
         }
     }
 
-    /// Asks the sentinels, one after the other.
+    /// Asks the sentinels, all at once, until more than half of them have answered: one that was cut off from
+    /// the others still names the former master, and its word is the older one.
     async fn master(&self, name: &str) -> Result<ServerAddress, LinkError> {
-        let mut command = redis::cmd("SENTINEL");
-        command.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-        let mut failure = None;
-        for sentinel in &self.dialer.settings.servers {
-            let answer = match self.dialer.ask(sentinel, true).await {
-                Ok(asked) => asked.ask(&command).await,
-                Err(error) => Err(error),
-            };
+        let sentinels = &self.dialer.settings.servers;
+        let mut asking = JoinSet::new();
+        for sentinel in sentinels {
+            let (dialer, sentinel, name) = (Arc::clone(&self.dialer), sentinel.clone(), name.to_owned());
+            asking.spawn(async move { named_by(&dialer, &sentinel, &name).await });
+        }
+        let (mut latest, mut answers, mut failure) = (None, 0, None);
+        while answers <= sentinels.len() / 2
+            && let Some(answer) = asking.join_next().await
+        {
             match answer {
-                Ok(Value::Array(place)) => {
-                    if let [Value::BulkString(host), Value::BulkString(port)] = &place[..]
-                        && let (Ok(host), Ok(port)) = (std::str::from_utf8(host), std::str::from_utf8(port))
-                        && let Ok(port) = port.parse()
-                    {
-                        return Ok(ServerAddress::Tcp { host: host.to_owned(), port });
-                    }
+                Ok(Ok(found)) => {
+                    answers += 1;
+                    latest = latest.max(found);
                 }
-                Ok(_) => {}
-                Err(error) => failure = Some(Box::new(error)),
+                Ok(Err(error)) => failure = Some(Box::new(error)),
+                // It panicked: it has not answered.
+                Err(_) => {}
             }
         }
-        Err(LinkError::NoMaster { master: name.to_owned(), source: failure })
+        let unknown = || LinkError::NoMaster { master: name.to_owned(), source: failure };
+        latest.map(|(_, address)| address).ok_or_else(unknown)
     }
+}
+
+/// Who is master according to a sentinel, and since which change of masters.
+async fn named_by(
+    dialer: &Dialer,
+    sentinel: &ServerAddress,
+    name: &str,
+) -> Result<Option<(u64, ServerAddress)>, LinkError> {
+    let asked = dialer.ask(sentinel, true).await?;
+    let known = asked.ask(redis::cmd("SENTINEL").arg("MASTER").arg(name)).await;
+    let epoch = known.ok().and_then(answer::pairs).into_iter().flatten().find(|[field, _]| field == b"config-epoch");
+    let epoch = epoch.and_then(|[_, epoch]| std::str::from_utf8(&epoch).ok()?.parse().ok()).unwrap_or_default();
+    let place = asked.ask(redis::cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name)).await?;
+    let Value::Array(place) = place else { return Ok(None) };
+    let mut words = place.into_iter().map(|word| String::from_utf8(answer::bytes(word)?).ok());
+    let (Some(Some(host)), Some(Some(port))) = (words.next(), words.next()) else { return Ok(None) };
+    Ok(port.parse().ok().map(|port| (epoch, ServerAddress::Tcp { host, port })))
 }
 
 /// An error with all its causes.

@@ -16,6 +16,7 @@ use crate::store::redis::cache::Cache;
 use crate::store::redis::link::Dialer;
 use crate::store::redis::link::LinkError;
 use crate::store::redis::names;
+use crate::store::redis::names::Names;
 use crate::store::redis::node::Node;
 use crate::store::redis::node::Place;
 use crate::store::redis::node::chain;
@@ -221,6 +222,8 @@ impl Nodes {
 
     async fn division_by(&self, address: &ServerAddress) -> Result<Vec<(u16, u16, ServerAddress)>, LinkError> {
         let asked = self.dialer.ask(address, false).await?;
+        // One that the others have left knows only how it was before.
+        asked.prove(&Names::new(&self.dialer.settings.prefix)).await?;
         let answer = asked.ask(redis::cmd("CLUSTER").arg("SLOTS")).await?;
         ranges(&answer, address).ok_or(LinkError::Odd("CLUSTER SLOTS is answered with something odd"))
     }

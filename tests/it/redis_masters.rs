@@ -1,0 +1,96 @@
+//! Masters that others have left, and that still answer: what they know is not believed, since it may have
+//! ended elsewhere.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::support::Browser;
+use crate::support::SITE;
+use crate::support::Upstream;
+use crate::support::Vestibule;
+use crate::support::eventually;
+use crate::support::redis::Redis;
+use crate::support::redis::cluster;
+use crate::support::redis::sentinel;
+use crate::support::redis::vestibule_at;
+
+/// An application, and a browser that has logged in to it.
+async fn logged_in(url: &str) -> (Upstream, Vestibule, Browser) {
+    let app = Upstream::legacy().await;
+    let proxy = vestibule_at(url, "", &app, SITE).await;
+    let mut browser = proxy.browser();
+    browser.log_in("alice").await;
+    assert_eq!(browser.fetch("/").await.status, 200);
+    (app, proxy, browser)
+}
+
+/// Waits for this status; what is answered until then is a 200 or a 503.
+async fn becomes(browser: &Browser, status: u16) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let found = browser.clone().fetch("/").await.status.as_u16();
+        if found == status {
+            return;
+        }
+        assert!([200, 503].contains(&found), "{found}");
+        assert!(Instant::now() < deadline, "never {status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_master_that_its_cluster_has_left_is_not_believed() {
+    // S185: also where it may go on reading.
+    let nodes = cluster().await;
+    for node in &nodes {
+        node.say(&["CONFIG", "SET", "cluster-allow-reads-when-down", "yes"]);
+    }
+    let urls: Vec<_> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+    let (_app, _proxy, browser) = logged_in(&format!("redis+cluster://{}", urls.join(","))).await;
+    let (home, others): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| !node.records().is_empty());
+    let record = home[0].records().remove(0);
+
+    others.iter().for_each(|node| node.signal("STOP"));
+
+    eventually("it has noticed", || home[0].say(&["CLUSTER", "INFO"]).contains("cluster_state:fail")).await;
+    becomes(&browser, 503).await;
+    assert_ne!(home[0].say(&["HGET", &record, "s"]), "", "it would have answered");
+
+    others.iter().for_each(|node| node.signal("CONT"));
+    becomes(&browser, 200).await;
+}
+
+#[tokio::test]
+async fn a_master_that_its_replicas_have_left_is_not_believed() {
+    // S185
+    let master = Redis::with(&["--min-replicas-to-write", "1"]);
+    let mut replica = Redis::with(&["--replicaof", "127.0.0.1", &master.port.to_string()]);
+    let follows = || master.say(&["INFO", "replication"]).contains("min_slaves_good_slaves:1");
+    eventually("the replica follows", follows).await;
+    let (_app, _proxy, browser) = logged_in(&master.url()).await;
+
+    replica.kill();
+
+    becomes(&browser, 503).await;
+    assert_eq!(master.records().len(), 1, "it would have answered");
+
+    replica.again();
+    becomes(&browser, 200).await;
+}
+
+#[tokio::test]
+async fn a_master_that_no_sentinel_names_any_more_is_not_believed() {
+    // S185
+    let master = Redis::start();
+    let mut watcher = sentinel(&master);
+    let url = format!("redis+sentinel://127.0.0.1:{}/main", watcher.port);
+    let (_app, _proxy, browser) = logged_in(&url).await;
+
+    watcher.kill();
+
+    becomes(&browser, 503).await;
+    assert_eq!(master.records().len(), 1, "it would have answered");
+
+    watcher.again();
+    becomes(&browser, 200).await;
+}
