@@ -57,6 +57,9 @@ pub enum Unusable {
     /// Somebody changed it, or put it where it does not belong (S184).
     #[error("the record was changed by somebody else")]
     Forged,
+    /// It is no record at all: somebody put it there by mistake.
+    #[error("there is something else in the place of the record")]
+    Foreign,
 }
 
 /// One cookie of the vault, sealed, under a name that tells nothing.

@@ -169,6 +169,30 @@ async fn a_flushed_redis_means_logging_in_again_and_nothing_worse() {
 }
 
 #[tokio::test]
+async fn something_else_in_the_place_of_a_session_means_logging_in_again() {
+    // S186, VR-34
+    let (app, redis) = (Upstream::legacy().await, Redis::start());
+    let program = Program::start(&stored_at(&redis.url(), "", &app, SITE)).await;
+    let mut browser = program.browser();
+    browser.log_in("alice").await;
+    assert_eq!(redis.say(&["SET", &redis.records()[0], "a mistake"]), "OK");
+
+    // The server's word that it has changed is on its way.
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while browser.clone().fetch("/").await.status == 200 {
+        assert!(Instant::now() < deadline, "what was there before is believed");
+    }
+    for _ in 0..3 {
+        assert_eq!(browser.clone().fetch("/").await.status, 401);
+    }
+    browser.log_in("alice").await;
+    assert_eq!(browser.fetch("/").await.status, 200);
+    let said = program.events("store.record_unusable");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0]["error"].as_str().unwrap().contains("something else"), "{said:?}");
+}
+
+#[tokio::test]
 async fn a_start_needs_no_redis() {
     let app = Upstream::legacy().await;
     let port = free_port();

@@ -24,8 +24,6 @@ use crate::store::redis::record;
 use crate::store::redis::script;
 use crate::store::redis::verbs::Shared;
 use crate::store::redis::verbs::millis;
-use crate::store::redis::verbs::presence;
-use crate::store::redis::verbs::unusable;
 
 /// Sessions that are looked at together.
 const BATCH: usize = 256;
@@ -95,8 +93,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Has the indexes no longer name a session. Best effort: what they name is looked up.
-    pub(super) async fn leave(&self, key: &SessionKey, outline: &Outline) {
+    /// Has the indexes no longer name a session that has ended, and what is left of it no longer say by whom.
+    /// Best effort: what they name is looked up.
+    pub(super) async fn leave(&self, key: &SessionKey, outline: &Outline, by: [u8; 8]) {
         let mut indexes = vec![self.names.site(&outline.site, kind(outline))];
         indexes.extend(outline.user.as_ref().map(|user| self.names.user(user.as_str())));
         let call = |index: Vec<u8>| {
@@ -104,7 +103,11 @@ impl Shared {
             command.arg(&index).arg(&key.0[..]);
             (index, command)
         };
-        let calls: Vec<_> = indexes.into_iter().map(call).collect();
+        let mut calls: Vec<_> = indexes.into_iter().map(call).collect();
+        let record = self.names.record(&ref_of(key));
+        let mut told = script::TOLD.on(&record);
+        told.arg(&by[..]);
+        calls.push((record, told));
         let _swept_later = self.nodes.call_all(&calls).await;
     }
 
@@ -116,11 +119,22 @@ impl Shared {
             (record, command)
         };
         let calls: Vec<_> = keys.iter().map(call).collect();
-        let answers = self.nodes.call_all(&calls).await?;
+        let answers = match self.nodes.call_all(&calls).await {
+            Ok(answers) => answers,
+            // One of them is something else: which one is found out one by one.
+            Err(error) if error.is_wrong_type() => {
+                let mut answers = Vec::with_capacity(keys.len());
+                for (key, (record, command)) in keys.iter().zip(&calls) {
+                    answers.push(self.ask(&ref_of(key), record, command).await?);
+                }
+                answers
+            }
+            Err(error) => return Err(error.into()),
+        };
         let read = |(key, answer): (&SessionKey, Value)| {
             let name = ref_of(key);
             let found = record::outline(answer).unwrap_or_else(|error| {
-                unusable(&name, error);
+                self.unusable(&name, error);
                 None
             });
             let latest = |seen| self.touches.latest(&name, seen);
@@ -198,7 +212,7 @@ impl Shared {
     pub(super) async fn find(&self, session_ref: &str) -> Result<Option<SessionKey>, StoreError> {
         let Ok(name) = session_ref.as_bytes().try_into() else { return Ok(None) };
         let record = self.names.record(&name);
-        let answer = self.nodes.call(&record, redis::cmd("HGET").arg(&record).arg("k")).await?;
+        let answer = self.ask(&name, &record, redis::cmd("HGET").arg(&record).arg("k")).await?;
         let key = answer::bytes(answer).and_then(|key| key.try_into().ok()).map(SessionKey);
         Ok(key.filter(|key| key.is_called(session_ref)))
     }
@@ -268,12 +282,7 @@ impl Shared {
             };
             match judge(&outline.site, outline.life()) {
                 Some(reason) => {
-                    // Only if it has not been used since.
-                    let answer = self.run(&script::REAP, ref_of(&key), |command| {
-                        command.arg(outline.seen.as_millis());
-                    });
-                    if presence(&answer.await?)? == Presence::Present {
-                        self.leave(&key, &outline).await;
+                    if self.reap(&key, &outline).await? == Presence::Present {
                         ended.push((key, outline, reason));
                     }
                 }

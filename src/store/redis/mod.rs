@@ -6,6 +6,7 @@
 mod answer;
 mod cache;
 mod clock;
+mod ends;
 mod index;
 mod link;
 mod names;
@@ -15,6 +16,8 @@ mod record;
 mod script;
 pub mod settings;
 mod shelf;
+#[cfg(test)]
+mod tests;
 mod touches;
 mod verbs;
 
@@ -59,7 +62,6 @@ use crate::store::redis::link::LinkError;
 use crate::store::redis::names::Names;
 use crate::store::redis::nodes::Nodes;
 use crate::store::redis::settings::RedisSettings;
-use crate::store::redis::touches::Touches;
 use crate::store::redis::verbs::Shared;
 use crate::store::shelf::Name;
 use crate::store::shelf::Shelf;
@@ -138,7 +140,7 @@ impl RedisStore {
             runtime.block_on(async {
                 let cache = Arc::<Cache>::default();
                 let nodes = Nodes::start(dialer, &cache);
-                let shared = Arc::new(Shared { nodes, names, cache, touches: Touches::default() });
+                let shared = Arc::new(Shared::new(nodes, names, cache));
                 let _slow = tokio::time::timeout(START, shared.nodes.connected()).await;
                 // Who opened it is waiting.
                 let _gone = started.send(Arc::clone(&shared));

@@ -9,6 +9,7 @@ use crate::policy::session::Outline;
 use crate::policy::session::SessionKey;
 use crate::policy::vault::Vault;
 use crate::store::redis::answer;
+use crate::store::redis::script;
 use crate::store::sealed;
 use crate::store::sealed::Sealed;
 use crate::store::sealed::SealedCookie;
@@ -41,6 +42,10 @@ pub(super) fn read(answer: Value) -> Result<Stored, Unusable> {
         seen: Timestamp::default(),
     };
     let (mut version, mut tombstone, mut is_empty) = (None, None, true);
+    if answer == Value::Int(script::GONE) {
+        return Ok(Stored::Absent);
+    }
+    let mut is_ended = false;
     for [name, value] in answer::pairs(answer).ok_or(Unusable::Damaged)? {
         is_empty = false;
         match &name[..] {
@@ -50,6 +55,7 @@ pub(super) fn read(answer: Value) -> Result<Stored, Unusable> {
             b"r" => sealed.revision = number(&value).ok_or(Unusable::Damaged)?,
             b"w" => version = Some(number(&value).ok_or(Unusable::Damaged)?),
             b"s" => sealed.seen = Timestamp::from_millis(number(&value).ok_or(Unusable::Damaged)?),
+            b"q" => is_ended = true,
             b"x" => tombstone = number(&value).map(Timestamp::from_millis),
             [b'v', field @ ..] => {
                 let field = field.try_into().map_err(|_| Unusable::Damaged)?;
@@ -61,7 +67,7 @@ pub(super) fn read(answer: Value) -> Result<Stored, Unusable> {
     match (tombstone, version) {
         (Some(since), _) => Ok(Stored::Tombstone(since)),
         (None, Some(version)) => Ok(Stored::Session { sealed, version }),
-        (None, None) if is_empty => Ok(Stored::Absent),
+        (None, None) if is_empty || is_ended => Ok(Stored::Absent),
         (None, None) => Err(Unusable::Damaged),
     }
 }
@@ -109,6 +115,9 @@ pub(super) fn difference(handle: &Handle, readable: &[u8], old: &Vault, new: &Va
 /// # Errors
 /// When it is not one of ours.
 pub(super) fn outline(answer: Value) -> Result<Option<(Outline, u64)>, Unusable> {
+    if answer == Value::Int(script::GONE) {
+        return Ok(None);
+    }
     let mut fields = answer::members(answer).ok_or(Unusable::Damaged)?.into_iter();
     if fields.as_slice().first() == Some(&Value::Nil) {
         return Ok(None);

@@ -2,7 +2,7 @@
 //!
 //! A record is a hash: `k` its key, `o` the readable part, `i` the identity and its device, `c` the chain, `r` its
 //! revision, `w` the version of the vault, `v` and 16 bytes for each cookie, `s` last activity, `e` the
-//! absolute end, `d` how long it may idle, `n` who made it. A tombstone has only `x`: since when.
+//! absolute end, `d` how long it may idle, `n` who made it. A tombstone has `x`: since when.
 
 use std::sync::LazyLock;
 
@@ -10,6 +10,9 @@ use redis::Cmd;
 
 /// How long a record outlives its limits, for the sweep to say that it has ended (milliseconds).
 pub(super) const MARGIN: u64 = 60_000;
+
+/// What is answered in place of a number when there is no record.
+pub(super) const GONE: i64 = -1;
 
 /// A script, and what the server knows it by.
 pub(super) struct Script {
@@ -29,10 +32,15 @@ fn digest(text: &str) -> String {
 }
 
 impl Script {
+    /// What the server knows it by.
+    pub(super) fn digest(&self) -> &str {
+        &self.digest
+    }
+
     /// Calls it by its digest.
     pub(super) fn on(&self, key: &[u8]) -> Cmd {
         let mut command = redis::cmd("EVALSHA");
-        command.arg(self.digest.as_str()).arg(1).arg(key);
+        command.arg(self.digest()).arg(1).arg(key);
         command
     }
 }
@@ -103,27 +111,44 @@ script!(
      return 1"
 );
 
-// ARGV: since when there is a tombstone, empty for none; its time to live; the revision that is expected,
-// empty for any.
+// What ends a record leaves for a minute who has ended it (`q`) and what it was (`z`): whoever has not heard
+// the answer, and asks again, is told again.
+
+// ARGV: who ends it, since when there is a tombstone, empty for none; how long that stands; the revision that is
+// expected, empty for any.
 script!(
     END,
-    "local revision = redis.call('HGET', KEYS[1], 'r')
+    "#!lua flags=allow-oom
+     if redis.call('HGET', KEYS[1], 'q') == ARGV[1] then return cmsgpack.unpack(redis.call('HGET', KEYS[1], 'z')) end
+     local revision = redis.call('HGET', KEYS[1], 'r')
      if not revision then return {} end
-     if ARGV[3] ~= '' and revision ~= ARGV[3] then return 0 end
+     if ARGV[4] ~= '' and revision ~= ARGV[4] then return 0 end
      local kept = redis.call('HGETALL', KEYS[1])
      redis.call('DEL', KEYS[1])
-     if ARGV[1] ~= '' then
-       redis.call('HSET', KEYS[1], 'x', ARGV[1])
-       redis.call('PEXPIRE', KEYS[1], ARGV[2])
-     end
+     redis.call('HSET', KEYS[1], 'q', ARGV[1], 'z', cmsgpack.pack(kept))
+     if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'x', ARGV[2]) end
+     redis.call('PEXPIRE', KEYS[1], ARGV[3])
      return kept"
 );
 
-// ARGV: the last activity that was judged.
+// ARGV: who ends it, how long that is known, the last activity that was judged.
 script!(
     REAP,
-    "if redis.call('HGET', KEYS[1], 's') ~= ARGV[1] then return 0 end
-     return redis.call('DEL', KEYS[1])"
+    "#!lua flags=allow-oom
+     if redis.call('HGET', KEYS[1], 'q') == ARGV[1] then return 1 end
+     if redis.call('HGET', KEYS[1], 's') ~= ARGV[3] then return 0 end
+     redis.call('DEL', KEYS[1])
+     redis.call('HSET', KEYS[1], 'q', ARGV[1])
+     redis.call('PEXPIRE', KEYS[1], ARGV[2])
+     return 1"
+);
+
+// ARGV: who has ended it, and been told.
+script!(
+    TOLD,
+    "if redis.call('HGET', KEYS[1], 'q') ~= ARGV[1] then return 0 end
+     if redis.call('HEXISTS', KEYS[1], 'x') == 0 then return redis.call('DEL', KEYS[1]) end
+     return redis.call('HDEL', KEYS[1], 'q', 'z')"
 );
 
 // On the index of a user. ARGV: the key of a session, its absolute end, now, milliseconds between them.
@@ -167,5 +192,5 @@ script!(
 );
 
 /// All of them, for a connection to announce.
-pub(super) static ALL: [&Script; 11] =
-    [&CREATE, &TOUCH, &SWAP, &BIND, &VAULT, &END, &REAP, &INDEX, &LATER, &SHELVE, &REPLACE];
+pub(super) static ALL: [&Script; 12] =
+    [&CREATE, &TOUCH, &SWAP, &BIND, &VAULT, &END, &REAP, &TOLD, &INDEX, &LATER, &SHELVE, &REPLACE];

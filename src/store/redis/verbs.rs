@@ -1,6 +1,9 @@
 //! What is done with one record, for requests and for the store's own thread.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use redis::Cmd;
@@ -16,7 +19,6 @@ use crate::policy::session::SessionKey;
 use crate::policy::vault::VaultChange;
 use crate::store::Found;
 use crate::store::Presence;
-use crate::store::Removal;
 use crate::store::StoreError;
 use crate::store::Swap;
 use crate::store::TOMBSTONE;
@@ -37,7 +39,6 @@ use crate::store::redis::script::Script;
 use crate::store::redis::touches::Touch;
 use crate::store::redis::touches::Touches;
 use crate::store::sealed;
-use crate::store::sealed::Sealed;
 use crate::store::sealed::Sealer;
 use crate::store::sealed::Unusable;
 
@@ -49,6 +50,8 @@ const TIDY_AFTER: u64 = 300;
 const AT_ONCE: usize = 64;
 /// How often a change of a vault is made again because another one came first.
 const ATTEMPTS: usize = 200;
+/// Records that it is remembered of that they were complained of.
+const SAID: usize = 1024;
 
 /// What requests and the store's own thread share.
 pub(super) struct Shared {
@@ -56,19 +59,31 @@ pub(super) struct Shared {
     pub(super) names: Names,
     pub(super) cache: Arc<Cache>,
     pub(super) touches: Touches,
+    /// Records of which it was said that they cannot be used: once is enough (S186).
+    said: Mutex<HashSet<Ref>>,
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Says that a record cannot be used: for whoever asked, it is not there.
-pub(super) fn unusable(name: &Ref, error: Unusable) {
-    let session = String::from_utf8_lossy(name).into_owned();
-    tracing::error!(event = "store.record_unusable", session, error = %error);
-}
-
 impl Shared {
+    pub(super) fn new(nodes: Arc<Nodes>, names: Names, cache: Arc<Cache>) -> Self {
+        Self { nodes, names, cache, touches: Touches::default(), said: Mutex::default() }
+    }
+
+    /// Says that a record cannot be used: for whoever asked, it is not there.
+    pub(super) fn unusable(&self, name: &Ref, error: Unusable) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() >= SAID {
+            said.clear();
+        }
+        if said.insert(*name) {
+            let session = String::from_utf8_lossy(name).into_owned();
+            tracing::error!(event = "store.record_unusable", session, error = %error);
+        }
+    }
+
     /// Runs forever, on the store's own thread.
     pub(super) async fn keep(self: &Arc<Self>) {
         let mut rounds = 0u64;
@@ -132,9 +147,20 @@ impl Shared {
         let key = self.names.record(&name);
         let mut command = script.on(&key);
         arguments(&mut command);
-        let answer = self.nodes.call(&key, &command).await;
+        let answer = self.ask(&name, &key, &command).await;
         self.cache.forget(&name);
         answer
+    }
+
+    /// Sends a command about a record. What is of another type is none of ours: it is not there (S186).
+    pub(super) async fn ask(&self, name: &Ref, key: &[u8], command: &Cmd) -> Result<Value, LinkError> {
+        match self.nodes.call(key, command).await {
+            Err(error) if error.is_wrong_type() => {
+                self.unusable(name, Unusable::Foreign);
+                Ok(Value::Int(script::GONE))
+            }
+            answer => answer,
+        }
     }
 
     /// What is known of a record for sure.
@@ -155,7 +181,7 @@ impl Shared {
         let name = ref_of(handle.key());
         let key = self.names.record(&name);
         let reading = self.cache.reads(name);
-        let answer = self.nodes.call(&key, redis::cmd("HGETALL").arg(&key)).await?;
+        let answer = self.ask(&name, &key, redis::cmd("HGETALL").arg(&key)).await?;
         let loaded = match record::read(answer) {
             Ok(Stored::Absent) => return Ok(Read::Nothing(Found::Absent)),
             Ok(Stored::Tombstone(since)) if now.since(since) < TOMBSTONE => return Ok(Read::Nothing(Found::Tombstone)),
@@ -172,7 +198,7 @@ impl Shared {
                 Ok(Read::Session(loaded))
             }
             Err(error) => {
-                unusable(&name, error);
+                self.unusable(&name, error);
                 Ok(Read::Nothing(Found::Absent))
             }
         }
@@ -203,7 +229,7 @@ impl Shared {
         }
         let reading = self.cache.reads(name);
         let record = self.names.record(&name);
-        let answer = self.nodes.call(&record, &index::outline_of(&record)).await?;
+        let answer = self.ask(&name, &record, &index::outline_of(&record)).await?;
         match record::outline(answer) {
             Ok(Some((outline, _))) => {
                 reading.found(Known::Outline(Arc::new(outline.clone())));
@@ -211,7 +237,7 @@ impl Shared {
             }
             Ok(None) => Ok(None),
             Err(error) => {
-                unusable(&name, error);
+                self.unusable(&name, error);
                 Ok(None)
             }
         }
@@ -225,8 +251,7 @@ impl Shared {
         idle: Duration,
     ) -> Result<Presence, StoreError> {
         let stored = sealed::seal(handle, record).ok_or_else(no_randomness)?;
-        let mut maker = [0; 8];
-        aws_lc_rs::rand::fill(&mut maker).map_err(|_| no_randomness())?;
+        let maker = caller()?;
         self.enter(handle.key(), &record.outline(handle.key()), idle).await?;
         let left = idle.min(record.absolute_end.since(record.seen));
         let answer = self.run(&script::CREATE, ref_of(handle.key()), |command| {
@@ -304,7 +329,7 @@ impl Shared {
         let name = ref_of(handle.key());
         let key = self.names.record(&name);
         for _ in 0..ATTEMPTS {
-            let answer = self.nodes.call(&key, redis::cmd("HGETALL").arg(&key)).await?;
+            let answer = self.ask(&name, &key, redis::cmd("HGETALL").arg(&key)).await?;
             let opened = match record::read(answer) {
                 Ok(Stored::Session { sealed, .. }) => sealed::open(handle, &sealed).map(|record| (sealed, record)),
                 Ok(Stored::Tombstone(_) | Stored::Absent) => return Ok(Presence::Gone),
@@ -313,7 +338,7 @@ impl Shared {
             let (sealed, record) = match opened {
                 Ok(opened) => opened,
                 Err(error) => {
-                    unusable(&name, error);
+                    self.unusable(&name, error);
                     return Ok(Presence::Gone);
                 }
             };
@@ -333,87 +358,18 @@ impl Shared {
         }
         Err(StoreError::Unavailable("the identity of a session is changed all the time".into()))
     }
-
-    /// Ends a record; exactly one caller is told what it was.
-    async fn end(&self, name: &Ref, tombstone: Option<Timestamp>) -> Result<Option<Sealed>, StoreError> {
-        self.touches.drop(name);
-        let answer = self.run(&script::END, *name, |command| {
-            command.arg(tombstone.map(|since| since.as_millis().to_string()).unwrap_or_default());
-            command.arg(millis(TOMBSTONE)).arg("");
-        });
-        Ok(ended(name, answer.await?))
-    }
-
-    pub(super) async fn take(&self, handle: &Handle, now: Timestamp) -> Result<Option<Record>, StoreError> {
-        let name = ref_of(handle.key());
-        let Some(stored) = self.end(&name, Some(now)).await? else { return Ok(None) };
-        match sealed::open(handle, &stored) {
-            Ok(record) => {
-                self.leave(handle.key(), &record.outline(handle.key())).await;
-                Ok(Some(record))
-            }
-            Err(error) => {
-                unusable(&name, error);
-                Ok(None)
-            }
-        }
-    }
-
-    pub(super) async fn remove(
-        &self,
-        key: &SessionKey,
-        tombstone: bool,
-        now: Timestamp,
-    ) -> Result<Option<Outline>, StoreError> {
-        let name = ref_of(key);
-        let Some(stored) = self.end(&name, tombstone.then_some(now)).await? else { return Ok(None) };
-        Ok(self.left(key, &stored).await)
-    }
-
-    pub(super) async fn remove_at(&self, key: &SessionKey, revision: u64) -> Result<Removal, StoreError> {
-        let name = ref_of(key);
-        let answer = self.run(&script::END, name, |command| {
-            command.arg("").arg(0).arg(revision);
-        });
-        let answer = answer.await?;
-        if answer == Value::Int(0) {
-            return Ok(Removal::Stale);
-        }
-        self.touches.drop(&name);
-        let Some(stored) = ended(&name, answer) else { return Ok(Removal::Gone) };
-        Ok(self.left(key, &stored).await.map_or(Removal::Gone, |outline| Removal::Removed(Box::new(outline))))
-    }
-
-    /// What a record was that has been removed; the indexes no longer name it.
-    async fn left(&self, key: &SessionKey, stored: &Sealed) -> Option<Outline> {
-        match sealed::read_outline(&stored.readable, stored.seen) {
-            Ok(outline) => {
-                self.leave(key, &outline).await;
-                Some(outline)
-            }
-            Err(error) => {
-                unusable(&ref_of(key), error);
-                None
-            }
-        }
-    }
-}
-
-/// The record that `END` has removed, if there was one.
-fn ended(name: &Ref, answer: Value) -> Option<Sealed> {
-    match record::read(answer) {
-        Ok(Stored::Session { sealed, .. }) => Some(sealed),
-        Ok(Stored::Tombstone(_) | Stored::Absent) => None,
-        Err(error) => {
-            unusable(name, error);
-            None
-        }
-    }
 }
 
 enum Read {
     Session(Arc<Loaded>),
     Nothing(Found),
+}
+
+/// Who asks: one that has not heard the answer asks again, and is told the same.
+pub(super) fn caller() -> Result<[u8; 8], StoreError> {
+    let mut name = [0; 8];
+    aws_lc_rs::rand::fill(&mut name).map_err(|_| no_randomness())?;
+    Ok(name)
 }
 
 pub(super) fn no_randomness() -> StoreError {
