@@ -78,8 +78,8 @@ pub enum StartError {
     /// A certificate cannot be used.
     #[error("[tls]")]
     Tls(#[from] TlsError),
-    /// An upstream cannot be used.
-    #[error("[site.upstream_tls]")]
+    /// An upstream, or what signs assertions, cannot be used.
+    #[error("{}", .0.section())]
     Gate(#[from] GateError),
     /// The admin interface cannot be had as the file says.
     #[error(transparent)]
@@ -163,6 +163,7 @@ pub fn start_with_store(
         .map_err(StartError::Thread)?;
     control.spawn(Arc::clone(&gate).watch_sessions());
     control.spawn(Arc::clone(&gate).watch_upstreams());
+    control.spawn(Arc::clone(&gate).watch_keys());
     control.spawn(Arc::clone(&tls).follow_files(Arc::clone(&clock)));
     let watched = Arc::clone(&shared);
     control.spawn(async move { watched.beats.report().await });

@@ -27,5 +27,6 @@ pub mod metrics;
 pub mod policy;
 pub mod proxy;
 pub mod server;
+pub mod signing;
 pub mod store;
 pub mod telemetry;

@@ -102,4 +102,5 @@ install_packages
 install_venv django tests/it/apps/requirements.txt
 install_venv grpc tests/it/apps/grpc-requirements.txt
 install_venv websockets tests/it/apps/websockets-requirements.txt
+install_venv jwt tests/it/apps/jwt-requirements.txt
 unpack_php_apps

@@ -1,5 +1,7 @@
 //! `[site.headers]` and `[site.identity]`.
 
+use std::time::Duration;
+
 use http::HeaderName;
 use http::HeaderValue;
 use toml::Spanned;
@@ -10,12 +12,16 @@ use crate::config::section::Section;
 use crate::config::value;
 use crate::config::value::Wrong;
 use crate::config::value::wrong;
+use crate::policy::assertion;
+use crate::policy::assertion::AssertionRules;
 use crate::policy::headers::IdentityHeaders;
 use crate::policy::headers::SecurityHeaders;
 use crate::policy::site::HeaderField;
 
 const TWO_YEARS: u64 = 2 * 365 * 24 * 60 * 60;
 const ONE_YEAR: u64 = TWO_YEARS / 2;
+/// Names the user unless it is said.
+const USER_HEADER: HeaderName = HeaderName::from_static("x-forwarded-user");
 
 /// `[site.headers]`
 pub(super) fn read_headers(section: &Section<'_>, is_local: bool) -> SecurityHeaders {
@@ -35,11 +41,11 @@ fn read_hsts(section: &Section<'_>) -> Option<String> {
     }
     let is_table = section.get("hsts").is_some_and(|value| value.get_ref().is_table());
     if !is_table {
-        let age = section.duration("hsts", std::time::Duration::from_secs(TWO_YEARS), false);
+        let age = section.duration("hsts", Duration::from_secs(TWO_YEARS), false);
         return Some(format!("max-age={}", age.as_secs()));
     }
     let table = section.section("hsts", "site.headers.hsts");
-    let age = table.duration("max_age", std::time::Duration::from_secs(TWO_YEARS), true).as_secs();
+    let age = table.duration("max_age", Duration::from_secs(TWO_YEARS), true).as_secs();
     let subdomains = table.flag("include_subdomains", false);
     let preload = table.flag("preload", false);
     if preload && (!subdomains || age < ONE_YEAR) {
@@ -118,37 +124,62 @@ pub(super) fn read_identity(section: &Section<'_>, client_ca: bool) -> IdentityH
         let help = "write client_ca in [tls]: whose certificates are taken";
         section.problem("client_certificate", "site.identity.client_certificate needs tls.client_ca", help);
     }
-    // An application reads `X-User` and `X_User` as one (S65).
-    let folded = |name: &HeaderName| name.as_str().replace('_', "-");
-    let mut taken: Vec<String> = Vec::new();
-    let mut read = |key: &str, default: Option<&'static str>| -> Option<HeaderName> {
-        let (name, shown) = match section.text(key) {
-            None => (HeaderName::from_static(default?), ""),
-            Some(found) => match identity_header(found.text, key) {
-                Ok(name) => (name, found.text),
-                Err((message, help)) => {
-                    section.reader.report(found.span, format!("site.identity.{key}: {message}"), help);
-                    return None;
-                }
-            },
-        };
-        if taken.contains(&folded(&name)) {
-            let message = format!("site.identity.{key}: {shown:?} already tells something else");
-            section.problem(key, message, "write another name");
-        }
-        taken.push(folded(&name));
-        Some(name)
-    };
+    let mut taken = if section.has("user_header") { Vec::new() } else { vec![USER_HEADER] };
+    let mut read = |key| read_name(section, key, &mut taken);
+    let user = read("user_header");
+    let (session_ref, auth_time) = (read("session_ref"), read("auth_time"));
+    let client_certificate = read("client_certificate");
     IdentityHeaders {
-        user: read("user_header", Some("x-forwarded-user")).unwrap_or(HeaderName::from_static("x-forwarded-user")),
-        session_ref: read("session_ref", None),
-        auth_time: read("auth_time", None),
-        client_certificate: read("client_certificate", None),
+        user: user.unwrap_or(USER_HEADER),
+        session_ref,
+        auth_time,
+        client_certificate,
+        assertion: read_assertion(&section.section("assertion", "site.identity.assertion"), &mut taken),
     }
 }
 
+/// A header that tells the application something, and nothing that is `taken`.
+fn read_name(section: &Section<'_>, key: &str, taken: &mut Vec<HeaderName>) -> Option<HeaderName> {
+    let found = section.text(key)?;
+    let name = match identity_header(found.text, section.name(), key) {
+        Ok(name) => name,
+        Err((message, help)) => {
+            section.reader.report(found.span, format!("{}: {message}", section.full(key)), help);
+            return None;
+        }
+    };
+    // An application reads `X-User` and `X_User` as one (S65).
+    let folded = |name: &HeaderName| name.as_str().replace('_', "-");
+    if taken.iter().any(|other| folded(other) == folded(&name)) {
+        let message = format!("{}: {:?} already tells something else", section.full(key), found.text);
+        section.problem(key, message, "write another name");
+    }
+    taken.push(name.clone());
+    Some(name)
+}
+
+fn read_assertion(section: &Section<'_>, taken: &mut Vec<HeaderName>) -> Option<AssertionRules> {
+    if !section.is_present() {
+        return None;
+    }
+    section.require("header");
+    let lifetime = section.duration("lifetime", assertion::LONGEST, false);
+    if lifetime > assertion::LONGEST || lifetime < Duration::from_secs(1) {
+        let help = "nothing calls an assertion back: write \"60s\" or less, and at least \"1s\"";
+        section.problem("lifetime", "site.identity.assertion.lifetime must be from 1s to 60s", help);
+    }
+    let keys = section.text("keys").map(|found| {
+        if found.text.is_empty() {
+            let help = "write the path of a directory, or nothing";
+            section.problem("keys", "site.identity.assertion.keys is empty", help);
+        }
+        section.reader.resolve(found.text)
+    });
+    Some(AssertionRules { header: read_name(section, "header", taken)?, lifetime, keys })
+}
+
 /// A request header that means nothing else to HTTP or to us.
-fn identity_header(text: &str, key: &str) -> Result<HeaderName, Wrong> {
+fn identity_header(text: &str, table: &str, key: &str) -> Result<HeaderName, Wrong> {
     let name = value::header_name(text)?;
     let word = name.as_str().replace('_', "-");
     let word = word.as_str();
@@ -184,7 +215,7 @@ fn identity_header(text: &str, key: &str) -> Result<HeaderName, Wrong> {
     );
     let families = ["content-", "accept", "if-", "sec-", "access-control-", "secure-session-", "proxy-"];
     if means_something || families.iter().any(|family| word.starts_with(family)) {
-        let example = keys::find("site.identity", key).map_or("", keys::example);
+        let example = keys::find(table, key).map_or("", keys::example);
         return wrong(format!("{text:?} already means something else"), format!("write a name such as {example}"));
     }
     Ok(name)

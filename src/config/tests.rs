@@ -93,7 +93,12 @@ fn every_documented_default_is_what_holds_without_the_key() {
             table => format!("[{table}]"),
         };
         // A table that is nothing without its required key.
-        let base = if key.table == "site.health" { format!("{BASE}{table}\npath = \"/\"\n") } else { BASE.to_owned() };
+        let needs = match key.table {
+            "site.health" => format!("{table}\npath = \"/\"\n"),
+            "site.identity.assertion" => format!("{table}\nheader = \"X-Assertion\"\n"),
+            _ => String::new(),
+        };
+        let base = format!("{BASE}{needs}");
         let written = if base.contains(&table) {
             let lines = base.lines().filter(|line| !line.starts_with(&format!("{} ", key.key)));
             lines.collect::<Vec<_>>().join("\n").replace(&table, &format!("{table}\n{} = {}", key.key, key.default))

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::policy::access::AmbiguousPaths;
 use crate::policy::admit;
+use crate::policy::assertion::AssertionRules;
 use crate::policy::binding::Bind;
 use crate::policy::binding::OnMismatch;
 use crate::policy::csrf::CsrfMode;
@@ -39,6 +40,13 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         about_messages(site, &mut warn);
         about_headers(site, &mut warn);
         about_upstream(site, &mut warn);
+        if let (StoreSettings::Redis(_), Some(AssertionRules { keys: None, .. })) =
+            (&config.store, &site.identity.assertion)
+        {
+            warn(
+                "identity.assertion has no keys, and sessions are in Redis: another Vestibule on another machine signs with keys of its own; name a directory that all of them share.",
+            );
+        }
     }
     all
 }

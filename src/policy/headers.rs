@@ -14,6 +14,7 @@ use http::Version;
 use http::header;
 use http::header::HeaderName;
 
+use crate::policy::assertion::AssertionRules;
 use crate::policy::certificate::Certificate;
 use crate::policy::client::Client;
 use crate::policy::relax::Relaxed;
@@ -42,12 +43,15 @@ pub struct IdentityHeaders {
     pub auth_time: Option<HeaderName>,
     /// Header with the client's certificate, or the name in it.
     pub client_certificate: Option<HeaderName>,
+    /// The signed statement about the user.
+    pub assertion: Option<AssertionRules>,
 }
 
 impl IdentityHeaders {
     fn names(&self) -> impl Iterator<Item = &HeaderName> {
         let optional = [&self.session_ref, &self.auth_time, &self.client_certificate];
-        std::iter::once(&self.user).chain(optional.into_iter().flatten())
+        let assertion = self.assertion.as_ref().map(|rules| &rules.header);
+        std::iter::once(&self.user).chain(optional.into_iter().flatten()).chain(assertion)
     }
 
     fn is_one(&self, name: &str) -> bool {
@@ -106,6 +110,8 @@ pub struct Forwarding<'a> {
     pub certificate: Option<&'a Certificate>,
     /// The user, if any, with session ref and authentication time.
     pub identity: Option<&'a Identity>,
+    /// What was signed about the user.
+    pub assertion: Option<&'a HeaderValue>,
 }
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -284,6 +290,9 @@ pub fn forward_request(headers: &mut HeaderMap, identity: &IdentityHeaders, forw
         }
         if let Some(name) = &identity.auth_time {
             headers.insert(name.clone(), value(&mut text, format_args!("{}", who.authenticated.as_secs())));
+        }
+        if let Some((rules, assertion)) = identity.assertion.as_ref().zip(forwarding.assertion) {
+            headers.insert(rules.header.clone(), assertion.clone());
         }
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod admit;
+pub mod assertion;
 pub mod binding;
 pub mod certificate;
 pub mod chain;
@@ -15,6 +16,7 @@ pub mod guess;
 pub mod headers;
 pub mod health;
 pub mod hint;
+pub mod keys;
 pub mod lifecycle;
 pub mod location;
 pub mod login;

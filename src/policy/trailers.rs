@@ -99,6 +99,7 @@ mod tests {
             session_ref: Some(HeaderName::from_static("session-handle")),
             auth_time: None,
             client_certificate: None,
+            assertion: None,
         };
         let mut trailers = HeaderMap::new();
         trailers.append(name, HeaderValue::from_static("value"));

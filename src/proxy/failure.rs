@@ -63,6 +63,9 @@ pub(super) enum Failure {
     /// No randomness for a new ID or a key, or the ID was taken.
     #[error("no new session ID could be made")]
     NoId,
+    /// No randomness to sign, or no key yet.
+    #[error("what the application is told of the user could not be signed")]
+    Unsigned,
     /// A write that had to finish did not.
     #[error("a session change was not carried out")]
     Unfinished,
@@ -100,7 +103,7 @@ impl Failure {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::SessionEnded => StatusCode::UNAUTHORIZED,
             Self::TooLarge | Self::Truncated(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Store(_) | Self::NoId | Self::Unfinished => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store(_) | Self::NoId | Self::Unsigned | Self::Unfinished => StatusCode::SERVICE_UNAVAILABLE,
             Self::Paused => StatusCode::REQUEST_TIMEOUT,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Upstream(failure) => match failure.cause {
@@ -137,7 +140,7 @@ impl Failure {
             | Self::Body(_)
             | Self::Paused => Blame::Client,
             Self::Upstream(_) | Self::NoUser(_) => Blame::Upstream,
-            Self::Store(_) | Self::NoId | Self::Unfinished | Self::Panicked => Blame::Us,
+            Self::Store(_) | Self::NoId | Self::Unsigned | Self::Unfinished | Self::Panicked => Blame::Us,
         }
     }
 
@@ -158,6 +161,7 @@ impl Failure {
             | Self::SessionEnded
             | Self::Store(_)
             | Self::NoId
+            | Self::Unsigned
             | Self::Unfinished
             | Self::Panicked
             | Self::NoUser(_) => None,

@@ -126,7 +126,7 @@ impl Exchange<'_> {
 
     /// Sends the request with this body and waits for the head of the answer.
     pub(super) async fn ask(&mut self, body: Body, identity_coding: bool) -> Result<Answer, Failure> {
-        let headers = self.outgoing_headers(identity_coding, true);
+        let headers = self.outgoing_headers(identity_coding, true)?;
         let request = self.request(self.method.clone(), headers, body);
         let answer = self.send(request).await.map_err(Failure::of_exchange)?;
         Ok(self.answer(answer))
@@ -180,7 +180,8 @@ impl Exchange<'_> {
 
     /// The client's headers as the application gets them: hop-by-hop, identity and forwarding fields
     /// taken out first, ours put in last (S66).
-    pub(super) fn outgoing_headers(&mut self, identity_coding: bool, with_cookies: bool) -> HeaderMap {
+    pub(super) fn outgoing_headers(&mut self, identity_coding: bool, with_cookies: bool) -> Result<HeaderMap, Failure> {
+        let assertion = self.assertion()?;
         let mut headers = std::mem::take(&mut self.headers);
         let cookies = std::mem::take(&mut self.cookies);
         let site = Arc::clone(&self.site);
@@ -214,12 +215,18 @@ impl Exchange<'_> {
         if identity_coding {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
-        self.put_forwarding(&mut headers, self.session.identity().map(|identity| &**identity));
-        headers
+        let identity = self.session.identity().map(|identity| &**identity);
+        self.put_forwarding(&mut headers, identity, assertion.as_ref());
+        Ok(headers)
     }
 
     /// Forwarding and identity headers, last.
-    pub(super) fn put_forwarding(&self, headers: &mut HeaderMap, identity: Option<&Identity>) {
+    pub(super) fn put_forwarding(
+        &self,
+        headers: &mut HeaderMap,
+        identity: Option<&Identity>,
+        assertion: Option<&HeaderValue>,
+    ) {
         headers::forward_request(
             headers,
             &self.site.site.identity,
@@ -230,6 +237,7 @@ impl Exchange<'_> {
                 version: self.version,
                 certificate: self.certificate.as_deref(),
                 identity,
+                assertion,
             },
         );
     }
@@ -263,7 +271,7 @@ impl Exchange<'_> {
 
     /// A WebSocket: asked for like any page, then bytes both ways.
     async fn tunnel(&mut self, client: Asking) -> Result<Response<Body>, Failure> {
-        let mut headers = self.outgoing_headers(false, true);
+        let mut headers = self.outgoing_headers(false, true)?;
         switch_to_websocket(&mut headers);
         // Over HTTP/2 there is no key: the application gets one of ours (RFC 8441 5).
         let key = match client.handshake {
@@ -313,7 +321,7 @@ impl Exchange<'_> {
         let names: Vec<_> = cookie::pairs(&headers).into_iter().map(|pair| pair.name).collect();
         let names: Vec<_> = names.into_iter().filter(|name| !self.site.site.cookie.is_called(name)).collect();
         self.headers = headers;
-        let mut headers = self.outgoing_headers(false, false);
+        let mut headers = self.outgoing_headers(false, false)?;
         // Whatever body the request had was sent the first time.
         headers.remove(header::CONTENT_LENGTH);
         let request = self.request(self.method.clone(), headers, Body::empty());

@@ -24,6 +24,7 @@ impl Exchange<'_> {
         match (name.as_str(), &self.method) {
             ("session", &Method::GET | &Method::HEAD) => Ok(self.describe_session()),
             ("session", _) => Ok(method_not_allowed("GET, HEAD")),
+            ("jwks.json", method) if self.site.assertions.is_some() => Ok(self.publish_keys(method)),
             ("logout", &Method::POST) => self.own_logout().await,
             ("logout", _) => Ok(method_not_allowed("POST")),
             _ => Ok(reply::problem(StatusCode::NOT_FOUND, "There is no such endpoint.")),
@@ -42,6 +43,19 @@ impl Exchange<'_> {
             "absolute_expires_in": live.record.absolute_end.since(self.now).as_secs(),
         });
         reply::json(StatusCode::OK, &body)
+    }
+
+    /// For whoever verifies what is signed. The next key is in it a day before it signs.
+    fn publish_keys(&self, method: &Method) -> Response<Body> {
+        let Some(assertions) = self.site.assertions.as_ref().filter(|_| matches!(*method, Method::GET | Method::HEAD))
+        else {
+            return method_not_allowed("GET, HEAD");
+        };
+        let mut response = reply::json(StatusCode::OK, &assertions.keys.published(self.now));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+        response
     }
 
     /// Ends the session, or with `?everywhere` all of the user's.

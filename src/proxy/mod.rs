@@ -4,6 +4,7 @@
 //! the request, failures to answers, cookies owed, security headers, the access log.
 //! `Worker::exchange` is the pipeline; its order is the security argument.
 
+mod assertion;
 mod balance;
 mod body;
 mod checks;
@@ -76,6 +77,8 @@ use crate::policy::session::Life;
 use crate::policy::session::Outline;
 use crate::policy::session::Record;
 use crate::policy::session::SessionKey;
+use crate::signing::Keys;
+use crate::signing::Rings;
 use crate::store::Removal;
 use crate::store::SessionStore;
 use crate::store::StoreError;
@@ -101,6 +104,8 @@ use self::tally::Tally;
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// How often expired records are freed.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// How often the keys for assertions are looked after: others may share them.
+const TEND_EVERY: Duration = Duration::from_secs(30);
 
 /// True of every request on one connection.
 #[derive(Clone, Debug)]
@@ -154,6 +159,7 @@ pub struct Gate {
     /// Writes that must finish although the client has left.
     writes: TaskTracker,
     lasting: DashMap<String, Lasting>,
+    rings: Rings,
     tally: Tally,
     /// What was said once and need not be said again.
     said: DashSet<String>,
@@ -169,10 +175,11 @@ impl Gate {
     /// A gate for this configuration.
     ///
     /// # Errors
-    /// When an upstream's TLS files cannot be used.
+    /// When an upstream's TLS files or the keys for assertions cannot be used.
     pub fn new(config: &Config, store: Arc<dyn SessionStore>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, GateError> {
-        let lasting = DashMap::new();
-        let snapshot = Snapshot::build(config, &|site| lasting_of(&lasting, site))?;
+        let (lasting, rings) = (DashMap::new(), Rings::default());
+        let now = clock.now();
+        let snapshot = Snapshot::build(config, &|site| lasting_of(&lasting, site), &|place| rings.open(place, now))?;
         Ok(Arc::new(Self {
             current: ArcSwap::from_pointee(snapshot),
             store,
@@ -181,6 +188,7 @@ impl Gate {
             pools: Arc::default(),
             writes: TaskTracker::new(),
             lasting,
+            rings,
             tally: Tally::default(),
             said: DashSet::new(),
             suspicions: Suspicions::default(),
@@ -195,15 +203,18 @@ impl Gate {
     /// # Errors
     /// When one of them cannot be used.
     pub fn check(config: &Config) -> Result<(), GateError> {
-        Snapshot::build(config, &|_| Lasting::default()).map(drop)
+        let keys = |place| Keys::existing(place).map(Arc::new);
+        Snapshot::build(config, &|_| Lasting::default(), &keys).map(drop)
     }
 
     /// Swaps the settings; requests under way finish under the old ones. All or nothing.
     ///
     /// # Errors
-    /// When an upstream's TLS files cannot be used; nothing was changed then.
+    /// When an upstream's TLS files or the keys for assertions cannot be used; nothing was changed then.
     pub fn reload(&self, config: &Config) -> Result<(), GateError> {
-        let snapshot = Snapshot::build(config, &|site| lasting_of(&self.lasting, site))?;
+        let now = self.clock.now();
+        let keys = |place| self.rings.open(place, now);
+        let snapshot = Snapshot::build(config, &|site| lasting_of(&self.lasting, site), &keys)?;
         let before = self.current.swap(Arc::new(snapshot));
         self.pools.forget(before.upstreams());
         Ok(())
@@ -229,6 +240,18 @@ impl Gate {
             }
         };
         tokio::join!(watched, swept);
+    }
+
+    /// Runs forever: replaces the keys that sign assertions in time. On the control runtime.
+    pub async fn watch_keys(self: Arc<Self>) {
+        let mut now = self.clock.now();
+        loop {
+            now = self.wait(now, TEND_EVERY).await;
+            for assertions in self.current.load_full().sites().filter_map(|site| site.assertions.as_ref()) {
+                assertions.keys.keep(now);
+                assertions.forget(now);
+            }
+        }
     }
 
     /// Counted from the last round, so that a clock that moved during it is seen at once.

@@ -41,9 +41,14 @@ use crate::policy::site::UpstreamHost;
 use crate::policy::site::UpstreamProtocol;
 use crate::policy::site::UpstreamTls;
 use crate::policy::trailers::TrailerRules;
+use crate::proxy::assertion::Assertions;
 use crate::proxy::tally::Traffic;
 use crate::proxy::upstream::Tls;
 use crate::proxy::upstream::Upstream;
+use crate::signing::KeyPlace;
+use crate::signing::Keys;
+use crate::signing::KeysError;
+use crate::store::StoreSettings;
 
 /// One configuration at work.
 pub(super) struct Snapshot {
@@ -83,6 +88,8 @@ pub(super) struct LiveSite {
     pub(super) markers: Vec<HeaderName>,
     /// What passes of trailers; `None` where the application's protocol has no use for them.
     pub(super) trailers: Option<Arc<TrailerRules>>,
+    /// What signs statements about its users, if the application wants them.
+    pub(super) assertions: Option<Assertions>,
     pub(super) lasting: Lasting,
 }
 
@@ -176,13 +183,39 @@ pub enum GateError {
     /// No authorities at all.
     #[error("the system has no certificate authorities; name some with `ca` in [site.upstream_tls]")]
     NoAuthorities,
+    /// The keys that sign assertions.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
 }
 
+impl GateError {
+    /// The part of the file that it is about.
+    pub fn section(&self) -> &'static str {
+        match self {
+            Self::Keys(_) => "[site.identity] assertion",
+            Self::Pem { .. }
+            | Self::NoAuthority { .. }
+            | Self::Mismatch { .. }
+            | Self::Tls { .. }
+            | Self::Name { .. }
+            | Self::NoAuthorities => "[site.upstream_tls]",
+        }
+    }
+}
+
+/// Gets the keys of a place.
+type Opening<'a> = &'a dyn Fn(KeyPlace) -> Result<Arc<Keys>, KeysError>;
+
 impl Snapshot {
-    pub(super) fn build(config: &Config, lasting: &dyn Fn(&str) -> Lasting) -> Result<Self, GateError> {
+    pub(super) fn build(
+        config: &Config,
+        lasting: &dyn Fn(&str) -> Lasting,
+        keys: Opening<'_>,
+    ) -> Result<Self, GateError> {
         let mut sites = HashMap::new();
         for site in &config.sites {
-            let live = Arc::new(live(site, lasting(&site.origin.to_text()))?);
+            let assertions = assertions(site, &config.store, keys)?;
+            let live = Arc::new(live(site, assertions, lasting(&site.origin.to_text()))?);
             for alias in &site.aliases {
                 sites.insert(alias.authority(), Place::Alias(Arc::clone(&live)));
             }
@@ -251,7 +284,13 @@ impl Snapshot {
     }
 }
 
-fn live(site: &Site, lasting: Lasting) -> Result<LiveSite, GateError> {
+fn assertions(site: &Site, store: &StoreSettings, keys: Opening<'_>) -> Result<Option<Assertions>, KeysError> {
+    let Some(rules) = &site.identity.assertion else { return Ok(None) };
+    let keys = keys(KeyPlace::of(rules.keys.as_ref(), store)?)?;
+    Ok(Some(Assertions::new(&site.origin, rules, keys)))
+}
+
+fn live(site: &Site, assertions: Option<Assertions>, lasting: Lasting) -> Result<LiveSite, GateError> {
     let mut upstreams = Vec::new();
     for address in &site.upstreams {
         let tls = match address {
@@ -293,6 +332,7 @@ fn live(site: &Site, lasting: Lasting) -> Result<LiveSite, GateError> {
             }
         },
         markers,
+        assertions,
         lasting,
         site: site.clone(),
     })

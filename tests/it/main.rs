@@ -8,6 +8,7 @@ mod activity;
 mod admin;
 mod answers;
 mod apps;
+mod assertion;
 mod audit;
 mod balancing;
 mod binding;

@@ -228,6 +228,19 @@ fn headers(site: &Site) -> Vec<String> {
         .collect();
     let mut all =
         vec![format!("The application gets the user's name in {}{}.", title(&identity.user), further.concat())];
+    if let Some(rules) = &identity.assertion {
+        let place = match &rules.keys {
+            Some(directory) => format!("in {}", directory.display()),
+            None => "beside the session store".to_owned(),
+        };
+        all.push(format!(
+            "It gets a signed statement about the user in {}, which holds for {}; its keys are {place}, and published at \
+             {}/.vestibule/jwks.json.",
+            title(&rules.header),
+            time(rules.lifetime),
+            site.origin.to_text()
+        ));
+    }
     let shown = |value: &Option<http::HeaderValue>| match value {
         Some(value) => String::from_utf8_lossy(value.as_bytes()).into_owned(),
         None => "none".to_owned(),

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::policy::assertion;
 use crate::policy::session::UserName;
 
 fn names() -> IdentityHeaders {
@@ -13,6 +14,11 @@ fn names() -> IdentityHeaders {
         session_ref: Some(HeaderName::from_static("x-auth-session")),
         auth_time: Some(HeaderName::from_static("x-auth-time")),
         client_certificate: None,
+        assertion: Some(AssertionRules {
+            header: HeaderName::from_static("x-assertion"),
+            lifetime: assertion::LONGEST,
+            keys: None,
+        }),
     }
 }
 
@@ -38,6 +44,7 @@ fn forwarded(lines: &[(&str, &str)], trusted: bool, identity: Option<&Identity>)
     clean_request(&mut headers, &names(), client(trusted), &Relaxed::NONE);
     let peer = if trusted { [10, 0, 0, 1].into() } else { client(trusted).address };
     let public = PublicOrigin::of(&origin);
+    let signed = HeaderValue::from_static("a.b.c");
     let forwarding = Forwarding {
         client: client(trusted),
         peer,
@@ -45,6 +52,7 @@ fn forwarded(lines: &[(&str, &str)], trusted: bool, identity: Option<&Identity>)
         version: Version::HTTP_2,
         certificate: None,
         identity,
+        assertion: identity.map(|_| &signed),
     };
     forward_request(&mut headers, &names(), forwarding);
     headers
@@ -59,6 +67,8 @@ fn what_a_client_says_about_itself_is_gone() {
             ("x_auth_user", "admin"),
             ("X-Auth_User", "admin"),
             ("x.auth.user", "admin"),
+            ("X-Assertion", "x.y.z"),
+            ("x_assertion", "x.y.z"),
             ("X-Forwarded-User", "admin"),
             ("Remote-User", "admin"),
             ("X-Original-URL", "/admin"),
@@ -99,7 +109,9 @@ fn identity_is_set_last_and_only_for_users() {
     let lines = [("connection", "x-auth-user, close"), ("x-auth-user", "admin")];
     assert_eq!(forwarded(&lines, false, Some(&user))["x-auth-user"], "alice");
     assert_eq!(forwarded(&lines, false, Some(&user))["x-auth-time"], "5");
-    assert!(!forwarded(&lines, false, None).contains_key("x-auth-user"));
+    assert_eq!(forwarded(&lines, false, Some(&user))["x-assertion"], "a.b.c");
+    let anonymous = forwarded(&lines, false, None);
+    assert!(!anonymous.contains_key("x-auth-user") && !anonymous.contains_key("x-assertion"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod curl;
 mod django;
 mod dokuwiki;
 mod grpc;
+mod jwt;
 mod phpliteadmin;
 mod websockets;
 

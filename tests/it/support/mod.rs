@@ -133,8 +133,14 @@ impl Vestibule {
 
     /// In front of an application that knows what time it is.
     pub async fn today(upstream: &str, site: &str) -> (Self, Browser) {
+        Self::ago(Duration::ZERO, upstream, site).await
+    }
+
+    /// In front of an application that knows how late this clock is.
+    pub async fn ago(late: Duration, upstream: &str, site: &str) -> (Self, Browser) {
         let store = Arc::new(MemoryStore::default());
-        Self::starting(configure(upstream, site), store, SystemClock::start().now()).await
+        let now = Timestamp::default().plus(SystemClock::start().now().since(Timestamp::default().plus(late)));
+        Self::starting(configure(upstream, site), store, now).await
     }
 
     async fn starting(config: Config, store: Arc<dyn SessionStore>, now: Timestamp) -> (Self, Browser) {

@@ -19,8 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn apps() -> PathBuf {
     let apps = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("apps");
     assert!(
-        ["php/done", "django/requirements.txt", "grpc/requirements.txt", "websockets/requirements.txt"]
-            .iter()
+        ["php/done", "django/requirements.txt", "grpc/requirements.txt", "jwt/requirements.txt"]
+            .into_iter()
+            .chain(["websockets/requirements.txt"])
             .all(|done| apps.join(done).exists()),
         "run tests/setup.sh first"
     );
