@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 seconds=${1:-120}
 
 command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
-for target in cookies logins paths requests answers; do
+for target in cookies logins paths requests answers codec; do
     mkdir -p "fuzz/corpus/$target"
     cargo +nightly fuzz run --release --debug-assertions --sanitizer none "$target" "fuzz/corpus/$target" "tests/corpus/$target" -- \
         -max_total_time="$seconds" -dict="fuzz/dictionaries/$target.dict" -max_len=2048 -timeout=10 -rss_limit_mb=2048

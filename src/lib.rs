@@ -23,6 +23,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
+pub mod http1;
 pub mod metrics;
 pub mod policy;
 pub mod proxy;

@@ -6,6 +6,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::invariants::codec;
 use crate::invariants::connections;
 use crate::invariants::cookies;
 use crate::invariants::logins;
@@ -48,6 +49,12 @@ fn requests_of_the_corpus_hold() {
 #[test]
 fn answers_of_the_corpus_hold() {
     replay("answers", connections::check_answers);
+}
+
+#[test]
+fn codec_of_the_corpus_holds() {
+    replay("codec", codec::check);
+    replay("answers", codec::check);
 }
 
 /// Pieces in any order and number.
@@ -161,6 +168,52 @@ const JSON_NAMES: &[&str] = &["user", "USER", "u\u{17f}er", "\\u0000", "\\u017f"
 const JSON_PIECES: &[&str] =
     &["{", "}", "\"user\":", "\"User\":", "\"u\u{17f}er\":", "\"user\\u0000\":", "\"a\"", "\"b\"", ",", "[", "]", "1"];
 
+const ANSWER_PIECES: &[&str] = &[
+    "HTTP/1.1 200 OK\r\n",
+    "HTTP/1.1 200 Fine\r\n",
+    "HTTP/1.1 200\r\n",
+    "HTTP/1.0 200 OK\r\n",
+    "HTTP/1.1 100 Continue\r\n\r\n",
+    "HTTP/1.1 204 No Content\r\n",
+    "HTTP/1.1 304 Not Modified\r\n",
+    "HTTP/1.1 101 Switching Protocols\r\n",
+    "HTTP/1.1 599 \u{e9}\r\n",
+    "HTTP/1.1 099 No\r\n",
+    "Content-Length: 3\r\n",
+    "Content-Length: 003, 3\r\n",
+    "Content-Length: 10\r\n",
+    "Content-Length: +3\r\n",
+    "Content-Length: 9223372036854775808\r\n",
+    "Transfer-Encoding: Chunked\r\n",
+    "Transfer-Encoding: gzip, chunked\r\n",
+    "Transfer-Encoding: identity\r\n",
+    "Connection: close\r\n",
+    "X-Name: a\n",
+    "X-Name : a\r\n",
+    "X-Empty:\r\n",
+    "X-B\u{e9}d: a\r\n",
+    " b\r\n",
+    "\tc\r\n",
+    "\r\n",
+    "\n",
+    "\r",
+    "abc",
+    "3\r\nabc\r\n",
+    "3;x=\"y\"\r\nabc\r\n",
+    "3 \t\r\nabc\r\n",
+    "00000000000000003\r\nabc\r\n",
+    "0\r\n\r\n",
+    "0;\0\r\n\r\n",
+    "0\r\nX: y\r\n\r\n",
+    "0\r\nX: y\n\r\n\r\n",
+    "0\r\nX y\r\n\r\n",
+    "0\r\n",
+    "fffffffffffffffff\r\n",
+    ":",
+    ";",
+    "\0",
+];
+
 /// A part of a form that every reader understands, or nearly.
 fn part() -> impl Strategy<Value = String> {
     (pieces(PART_PIECES, 6), select(&["a", "b", "a\n--b\nContent-Disposition: form-data; name=\"user\"\n\nb"][..]))
@@ -197,6 +250,17 @@ proptest! {
     fn any_paths_hold(bytes in "/[ -~]{0,40}", text in pieces(PATH_PIECES, 12)) {
         paths::check(bytes.as_bytes());
         paths::check(format!("/{text}").as_bytes());
+    }
+
+    /// S98, S99, S100
+    #[test]
+    fn any_answers_hold(
+        how in 0_u8..4,
+        field in select(&["Content-Length: 6\r\n", "Transfer-Encoding: chunked\r\n", "X-Name: a\r\n", ""][..]),
+        rest in pieces(ANSWER_PIECES, 9),
+    ) {
+        codec::check(&[&[how], rest.as_bytes()].concat());
+        codec::check(&[&[how], format!("HTTP/1.1 200 OK\r\n{field}\r\n{rest}").as_bytes()].concat());
     }
 
     /// product 3.5

@@ -2,6 +2,7 @@
 //! feed them mutated bytes; `properties` feeds them generated ones and the inputs in `tests/corpus`,
 //! so that they are checked without fuzzing as well.
 
+pub mod codec;
 pub mod connections;
 pub mod cookies;
 pub mod logins;

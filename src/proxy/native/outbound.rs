@@ -1,0 +1,187 @@
+//! A request on its way out.
+
+use std::io;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+use std::task::ready;
+
+use bytes::Buf;
+use bytes::Bytes;
+use http::header;
+use http::request::Parts;
+use tokio::io::AsyncWrite;
+use tokio_util::io::poll_write_buf;
+
+use crate::http1;
+use crate::http1::Framing;
+use crate::proxy::body::Body;
+use crate::proxy::native::Fault;
+
+/// What there is still to send of a request.
+pub(super) struct Outbound {
+    pieces: Pieces,
+    /// The rest of the body; `None`: there is no more.
+    body: Option<Body>,
+    framing: Framing,
+    is_flushed: bool,
+}
+
+/// What is written next: lines, and behind them a part of the body.
+struct Pieces {
+    lines: Vec<u8>,
+    written: usize,
+    data: Bytes,
+    /// Behind the data.
+    end: &'static [u8],
+}
+
+impl Outbound {
+    /// The head goes to `lines`, and out together with the beginning of the body.
+    pub(super) fn begin(mut lines: Vec<u8>, parts: &Parts, body: Body) -> Self {
+        let framing = match http_body::Body::size_hint(&body).exact() {
+            Some(0) if !parts.headers.contains_key(header::CONTENT_LENGTH) => Framing::Absent,
+            Some(length) => Framing::Length(length),
+            None => Framing::Chunked,
+        };
+        lines.clear();
+        http1::write_head(&mut lines, &parts.method, &parts.uri, &parts.headers, framing);
+        let pieces = Pieces { lines, written: 0, data: Bytes::new(), end: b"" };
+        let body = (!matches!(framing, Framing::Absent | Framing::Length(0))).then_some(body);
+        Self { pieces, body, framing, is_flushed: false }
+    }
+
+    /// Whether all of it has been sent.
+    pub(super) fn is_done(&self) -> bool {
+        self.body.is_none() && !self.pieces.has_remaining() && self.is_flushed
+    }
+
+    /// The room that the lines had.
+    pub(super) fn into_lines(self) -> Vec<u8> {
+        self.pieces.lines
+    }
+
+    /// Sends as much as the application takes and the client has sent; ready when it was all.
+    pub(super) fn poll(
+        &mut self,
+        io: &mut (impl AsyncWrite + Unpin),
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), Fault>> {
+        while !self.is_done() {
+            let filled = self.poll_fill(context)?;
+            if self.pieces.has_remaining() {
+                self.is_flushed = false;
+                if ready!(poll_write_buf(Pin::new(&mut *io), context, &mut self.pieces))? == 0 {
+                    return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
+                }
+                continue;
+            }
+            if !self.is_flushed {
+                ready!(Pin::new(&mut *io).poll_flush(context))?;
+                self.is_flushed = true;
+            }
+            ready!(filled);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes the next part of the body, when the one before has been written.
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        while self.pieces.is_spent()
+            && let Some(body) = &mut self.body
+        {
+            match ready!(http_body::Body::poll_frame(Pin::new(body), context)) {
+                Some(Ok(frame)) => {
+                    // What is no data are trailers, which do not pass (S85).
+                    if let Ok(data) = frame.into_data() {
+                        self.take(data)?;
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Err(Fault::Upload(error))),
+                None => self.end()?,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn take(&mut self, data: Bytes) -> Result<(), Fault> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        match &mut self.framing {
+            Framing::Absent => return Err(Fault::Length),
+            Framing::Length(left) => {
+                *left = left.checked_sub(data.len() as u64).ok_or(Fault::Length)?;
+                if *left == 0 {
+                    self.body = None;
+                }
+            }
+            Framing::Chunked => {
+                self.pieces.add_line(format_args!("{:x}\r\n", data.len()));
+                self.pieces.end = b"\r\n";
+            }
+        }
+        self.pieces.data = data;
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Fault> {
+        self.body = None;
+        match self.framing {
+            Framing::Absent | Framing::Length(0) => Ok(()),
+            Framing::Length(1..) => Err(Fault::Length),
+            Framing::Chunked => {
+                self.pieces.add_line(format_args!("0\r\n\r\n"));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Pieces {
+    /// Whether nothing of the body is left in it.
+    fn is_spent(&self) -> bool {
+        self.data.is_empty() && self.end.is_empty()
+    }
+
+    fn add_line(&mut self, line: std::fmt::Arguments<'_>) {
+        if self.written == self.lines.len() {
+            (self.written, self.lines) = (0, std::mem::take(&mut self.lines));
+            self.lines.clear();
+        }
+        let written = io::Write::write_fmt(&mut self.lines, line);
+        debug_assert!(written.is_ok(), "there is always room");
+    }
+}
+
+impl Buf for Pieces {
+    fn remaining(&self) -> usize {
+        self.lines.len() - self.written + self.data.len() + self.end.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        let lines = self.lines.get(self.written..).unwrap_or_default();
+        [lines, &self.data, self.end].into_iter().find(|piece| !piece.is_empty()).unwrap_or_default()
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        let lines = count.min(self.lines.len() - self.written);
+        self.written += lines;
+        count -= lines;
+        let data = count.min(self.data.len());
+        self.data.advance(data);
+        self.end.advance(count - data);
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let lines = self.lines.get(self.written..).unwrap_or_default();
+        let pieces = [lines, &self.data, self.end].into_iter().filter(|piece| !piece.is_empty());
+        let mut used = 0;
+        for (slice, piece) in slices.iter_mut().zip(pieces) {
+            *slice = IoSlice::new(piece);
+            used += 1;
+        }
+        used
+    }
+}
