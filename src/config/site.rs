@@ -29,6 +29,7 @@ use crate::policy::site::Limits;
 use crate::policy::site::Origin;
 use crate::policy::site::Site;
 use crate::policy::site::UpstreamAddress;
+use crate::policy::site::UpstreamClient;
 use crate::policy::site::UpstreamHost;
 use crate::policy::site::UpstreamProtocol;
 use crate::policy::site::UpstreamTls;
@@ -58,8 +59,6 @@ pub(super) fn read_site(section: &Section<'_>, shared: &Shared) -> Option<Site> 
         let message = format!("site.limits.{key} cannot be set for one site");
         own_limits.problem(key, message, "connections are counted before the site is known: write it in [limits]");
     }
-    // Nothing reads this yet: there is one client.
-    section.choice("upstream_client", &[("native", ()), ("hyper", ())], ());
     let site = Site {
         aliases: aliases.into_iter().map(|(alias, _)| alias).collect(),
         upstreams,
@@ -67,6 +66,11 @@ pub(super) fn read_site(section: &Section<'_>, shared: &Shared) -> Option<Site> 
             "upstream_protocol",
             &[("http1", UpstreamProtocol::Http1), ("h2", UpstreamProtocol::Http2)],
             UpstreamProtocol::Http1,
+        ),
+        upstream_client: section.choice(
+            "upstream_client",
+            &[("native", UpstreamClient::Native), ("hyper", UpstreamClient::Hyper)],
+            UpstreamClient::Native,
         ),
         upstream_host: read_upstream_host(section),
         upstream_tls: read_upstream_tls(&section.section("upstream_tls", "site.upstream_tls")),

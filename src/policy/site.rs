@@ -90,6 +90,15 @@ pub enum UpstreamProtocol {
     Http2,
 }
 
+/// What speaks HTTP/1.1 to the application (`upstream_client`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamClient {
+    /// Our own client.
+    Native,
+    /// hyper's.
+    Hyper,
+}
+
 /// What the application gets as `Host` (`upstream_host`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamHost {
@@ -132,6 +141,8 @@ pub struct Site {
     pub upstreams: Vec<UpstreamAddress>,
     /// How they are spoken to.
     pub upstream_protocol: UpstreamProtocol,
+    /// What speaks HTTP/1.1 to them.
+    pub upstream_client: UpstreamClient,
     /// What `Host` the application gets.
     pub upstream_host: UpstreamHost,
     /// TLS towards an `https` upstream.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::Request;
 use http::Response;
 use http::StatusCode;
-use hyper::body::Incoming;
 
 use crate::clock::Timestamp;
 use crate::policy::health;
@@ -14,6 +13,7 @@ use crate::proxy::body::Body;
 use crate::proxy::pool::Attempt;
 use crate::proxy::pool::Lease;
 use crate::proxy::pool::Pool;
+use crate::proxy::source::Source;
 use crate::proxy::upstream::Load;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::upstream::UpstreamError;
@@ -33,7 +33,7 @@ impl Pool {
         request: Request<Body>,
         timeouts: &Timeouts,
         context: &telemetry::Context,
-    ) -> Result<(Response<Incoming>, Lease), UpstreamFailure> {
+    ) -> Result<(Response<Source>, Lease), UpstreamFailure> {
         let mut attempt = Attempt::first(request);
         if let [upstream] = upstreams {
             return self.send_to(upstream, attempt, timeouts).await.map_err(|(cause, _)| upstream.failure(cause));
@@ -95,6 +95,7 @@ fn failed(
         | UpstreamError::ConnectTimeout
         | UpstreamError::NotHttp2
         | UpstreamError::Exchange(_)
+        | UpstreamError::Fault(_)
         | UpstreamError::Answer(_)
         | UpstreamError::FirstByteTimeout
         | UpstreamError::UnaskedUpgrade

@@ -1,6 +1,7 @@
 //! The body of every message that passes: nothing, bytes we wrote ourselves, or a stream from the
 //! other side, polled only when there is room (back-pressure) and never collected.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
@@ -12,6 +13,7 @@ use http_body::Frame;
 use http_body::SizeHint;
 
 use crate::proxy::flow::Stream;
+use crate::proxy::native::Fault;
 use crate::proxy::sending::Sending;
 use crate::proxy::stall::Watched;
 use crate::telemetry;
@@ -32,7 +34,7 @@ enum Kind {
 pub enum BodyError {
     /// The sending side broke off.
     #[error("the sender broke off")]
-    Broken(#[source] Arc<hyper::Error>),
+    Broken(#[source] Arc<dyn Error + Send + Sync>),
     /// Nothing came for the `body_idle` timeout.
     #[error("the sender paused for longer than the body_idle timeout")]
     Idle,
@@ -53,6 +55,12 @@ pub enum BodyError {
 impl From<hyper::Error> for BodyError {
     fn from(error: hyper::Error) -> Self {
         Self::Broken(Arc::new(error))
+    }
+}
+
+impl From<Fault> for BodyError {
+    fn from(fault: Fault) -> Self {
+        Self::Broken(Arc::new(fault))
     }
 }
 

@@ -15,6 +15,7 @@ use crate::policy::site::HealthCheck;
 use crate::policy::site::UpstreamProtocol;
 use crate::proxy::Gate;
 use crate::proxy::body::Body;
+use crate::proxy::link::Link;
 use crate::proxy::snapshot::LiveSite;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::upstream::UpstreamError;
@@ -82,14 +83,11 @@ async fn ask(site: &LiveSite, upstream: &Upstream, path: &str, limit: Duration) 
     headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
     let answer = match upstream.protocol {
-        UpstreamProtocol::Http1 => {
-            let mut sender = upstream.connect_http1(None, limit).await?;
-            sender.send_request(request).await
-        }
+        UpstreamProtocol::Http1 => Link::Http1(Some(upstream.connect_http1(None, limit).await?)).send(request).await,
         UpstreamProtocol::Http2 => {
             let http2 = upstream.connect_http2(None, limit).await?;
-            http2.send(request).await.map_err(|lost| lost.error)
+            http2.send(request).await.map(|response| response.map(Into::into))
         }
     };
-    answer.map(|response| response.status()).map_err(UpstreamError::Exchange)
+    answer.map(|response| response.status()).map_err(|lost| lost.error)
 }

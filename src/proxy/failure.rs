@@ -113,6 +113,7 @@ impl Failure {
                 | UpstreamError::Tls(_)
                 | UpstreamError::NotHttp2
                 | UpstreamError::Exchange(_)
+                | UpstreamError::Fault(_)
                 | UpstreamError::Upload(_)
                 | UpstreamError::Answer(_)
                 | UpstreamError::Unwell(_)

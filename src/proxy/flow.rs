@@ -32,7 +32,8 @@ use crate::telemetry::Audit;
 pub(super) struct Stream {
     /// What was read ahead: to look at it, or for want of a reason to wait.
     ahead: Option<Result<Frame<Bytes>, BodyError>>,
-    inner: Source,
+    /// `None`: it has ended, and is where it came from.
+    inner: Option<Source>,
     idle: Option<Duration>,
     timer: Option<Pin<Box<Sleep>>>,
     pace: Option<Pace>,
@@ -52,7 +53,7 @@ impl Stream {
     pub(super) fn new(inner: impl Into<Source>, idle: Option<Duration>) -> Self {
         Self {
             ahead: None,
-            inner: inner.into(),
+            inner: Some(inner.into()),
             idle,
             timer: None,
             pace: None,
@@ -118,8 +119,12 @@ impl Stream {
     }
 
     /// Takes what is there without waiting, which is all of most answers: then the connection is free
-    /// again, however slow the client is.
+    /// again, however slow the client is. Not if it has no length: it would be time that decides whether
+    /// the client is told of one.
     pub(super) async fn begin(mut self) -> Self {
+        if self.size_hint().exact().is_none() {
+            return self;
+        }
         if let Poll::Ready(ahead) = poll_fn(|context| Poll::Ready(self.poll(context))).await {
             self.ahead = ahead;
         }
@@ -129,7 +134,7 @@ impl Stream {
     /// All of it, if nothing has to be waited for.
     pub(super) fn whole(&self) -> Option<Bytes> {
         match &self.ahead {
-            _ if !self.inner.is_end_stream() => None,
+            _ if !self.is_drained() => None,
             None => Some(Bytes::new()),
             Some(Ok(frame)) => frame.data_ref().cloned(),
             Some(Err(_)) => None,
@@ -138,7 +143,7 @@ impl Stream {
 
     /// Whether there is nothing (more) to send.
     pub(super) fn is_end(&self) -> bool {
-        self.ahead.is_none() && self.inner.is_end_stream()
+        self.ahead.is_none() && self.is_drained()
     }
 
     /// What is known of its length.
@@ -147,7 +152,7 @@ impl Stream {
             Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
             Some(Err(_)) | None => 0,
         };
-        let inner = self.inner.size_hint();
+        let inner = self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
         let mut hint = SizeHint::new();
         hint.set_lower(inner.lower().saturating_add(ahead));
         if let Some(upper) = inner.upper() {
@@ -156,11 +161,22 @@ impl Stream {
         hint
     }
 
+    /// Whether no more comes from where it comes from.
+    fn is_drained(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
     fn release_at_end(&mut self) {
-        if self.inner.is_end_stream()
-            && let Some(lease) = self.lease.take()
+        if self.is_drained() {
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some(lease) = self.lease.take()
+            && let Some(inner) = self.inner.take()
         {
-            lease.give_back();
+            lease.give_back(inner);
         }
     }
 
@@ -188,7 +204,8 @@ impl Stream {
             return Poll::Ready(Some(ahead));
         }
         loop {
-            match Pin::new(&mut self.inner).poll_frame(context) {
+            let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+            match Pin::new(inner).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.timer = None;
                     let length = frame.data_ref().map_or(0, Bytes::len);
@@ -200,11 +217,9 @@ impl Stream {
                         return Poll::Ready(Some(passes));
                     }
                 }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(self.broke_off(error.into())))),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(self.broke_off(error)))),
                 Poll::Ready(None) => {
-                    if let Some(lease) = self.lease.take() {
-                        lease.give_back();
-                    }
+                    self.release();
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {

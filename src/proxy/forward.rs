@@ -11,7 +11,6 @@ use http::Response;
 use http::StatusCode;
 use http::Version;
 use http::header;
-use hyper::body::Incoming;
 
 use crate::policy::cookie;
 use crate::policy::headers;
@@ -41,6 +40,7 @@ use crate::proxy::source::Upload;
 use crate::proxy::streams::Bound;
 use crate::proxy::tunnel::Asking;
 use crate::proxy::tunnel::Tunnel;
+use crate::proxy::tunnel::Upgrade;
 use crate::proxy::upstream::UpstreamError;
 use crate::proxy::upstream::UpstreamFailure;
 use crate::telemetry;
@@ -55,7 +55,7 @@ pub(super) struct Answer {
 /// Its body, as far as it was looked at.
 pub(super) enum AnswerBody {
     /// Nothing was.
-    Unread(Incoming, Lease),
+    Unread(Source, Lease),
     /// These bytes were; there is more.
     Begun(Bytes, Source, Lease),
     /// All of it is here, and the connection that it came on is free again.
@@ -92,9 +92,11 @@ impl Exchange<'_> {
     /// outlives that.
     pub(super) fn streamed_body(&mut self, bound: Option<Bound>) -> Result<Body, Failure> {
         if let Some(ahead) = self.ahead.take() {
-            let Some(rest) = ahead.rest else { return Ok(Body::bytes(ahead.bytes)) };
+            if ahead.is_whole {
+                return Ok(Body::bytes(ahead.bytes));
+            }
             let read = ahead.bytes.len() as u64;
-            let stream = Stream::new(rest, self.snapshot.timeouts.body_idle).with_prefix(ahead.bytes);
+            let stream = Stream::new(ahead.rest, self.snapshot.timeouts.body_idle).with_prefix(ahead.bytes);
             return self.limited(stream.with_pace(self.pace()).with_bound(bound), read);
         }
         let Some(body) = self.body.take().map(Source::from).filter(|body| !http_body::Body::is_end_stream(body)) else {
@@ -134,7 +136,7 @@ impl Exchange<'_> {
 
     /// The answer with correct framing, URLs of the application's inner address turned into what
     /// browsers see (S155).
-    pub(super) fn answer(&self, (mut response, lease): (Response<Incoming>, Lease)) -> Answer {
+    pub(super) fn answer(&self, (mut response, lease): (Response<Source>, Lease)) -> Answer {
         correct_framing(&mut response);
         let (mut head, body) = response.into_parts();
         let (inner, origin) = (&self.site.inner_hosts, &self.site.site.origin);
@@ -144,7 +146,7 @@ impl Exchange<'_> {
             }
         }
         if http_body::Body::is_end_stream(&body) {
-            lease.give_back();
+            lease.give_back(body);
             return Answer { head, body: AnswerBody::Whole(Bytes::new()) };
         }
         Answer { head, body: AnswerBody::Unread(body, lease) }
@@ -152,10 +154,7 @@ impl Exchange<'_> {
 
     /// Sends a request; what the answer changes is decided at the time when it is there. The connection of
     /// an answer that is none is closed (S98, S121).
-    pub(super) async fn send(
-        &mut self,
-        request: Request<Body>,
-    ) -> Result<(Response<Incoming>, Lease), UpstreamFailure> {
+    pub(super) async fn send(&mut self, request: Request<Body>) -> Result<(Response<Source>, Lease), UpstreamFailure> {
         let (site, pool) = (&self.site, &self.worker.pool);
         let turn = site.turn();
         let upgrades = request.headers().contains_key(header::UPGRADE);
@@ -279,7 +278,7 @@ impl Exchange<'_> {
             Handshake::Connect => Some(new_key(&mut headers)?),
         };
         let request = self.request(Method::GET, headers, Body::empty());
-        let (mut response, lease) = self.send(request).await?;
+        let (response, lease) = self.send(request).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return self.finish(self.answer((response, lease))).await;
         }
@@ -287,10 +286,13 @@ impl Exchange<'_> {
         if !(is_answer && websocket::switches(response.headers())) {
             return Err(lease.upstream.failure(UpstreamError::UnaskedUpgrade).into());
         }
-        let upstream = hyper::upgrade::on(&mut response);
+        let (mut head, body) = response.into_parts();
+        let Some(upstream) = Upgrade::of(&mut head.extensions, body) else {
+            return Err(lease.upstream.failure(UpstreamError::UnaskedUpgrade).into());
+        };
         let mut answer = Response::new(Body::empty());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        let mut headers = std::mem::take(response.headers_mut());
+        let mut headers = std::mem::take(&mut head.headers);
         self.clean(&mut headers);
         // Neither a 101 nor what answers a CONNECT has one (RFC 9110 8.6, S100).
         headers.remove(header::CONTENT_LENGTH);
@@ -353,7 +355,7 @@ fn switch_to_websocket(headers: &mut HeaderMap) {
 }
 
 /// What makes it no answer to this request, if anything.
-fn wrong_with(response: &Response<Incoming>, upgrades: bool, relaxed: &Relaxed) -> Option<UpstreamError> {
+fn wrong_with(response: &Response<Source>, upgrades: bool, relaxed: &Relaxed) -> Option<UpstreamError> {
     let status = response.status();
     if status == StatusCode::SWITCHING_PROTOCOLS && !upgrades {
         return Some(UpstreamError::UnaskedUpgrade);
@@ -389,7 +391,7 @@ fn say_length(headers: &mut HeaderMap, body: &Body) {
 
 /// A length that does not frame the message is not passed on (S98, S100), and one that does in the way
 /// that all readers take alike.
-fn correct_framing(response: &mut Response<Incoming>) {
+fn correct_framing(response: &mut Response<Source>) {
     let no_content = response.status() == StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     if no_content || headers.contains_key(header::TRANSFER_ENCODING) {

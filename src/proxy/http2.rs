@@ -90,12 +90,11 @@ impl Http2 {
     pub(super) async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, Lost> {
         self.address(&mut request);
         let sent = self.sender.clone().try_send_request(request).await;
-        sent.map_err(|mut lost| match lost.take_message() {
-            Some(unsent) => Lost { error: lost.into_error(), fate: Fate::Unsent(Box::new(unsent)) },
-            None => {
-                let error = lost.into_error();
-                Lost { fate: fate(&error), error }
-            }
+        sent.map_err(|mut lost| {
+            let request = lost.take_message().map(Box::new);
+            let error = lost.into_error();
+            let fate = if request.is_some() { Fate::Unsent } else { fate(&error) };
+            Lost { error: UpstreamError::Exchange(error), fate, request }
         })
     }
 

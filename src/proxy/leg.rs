@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
+use std::task::Waker;
 
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
@@ -50,6 +51,16 @@ impl Leg {
                 Ok(length)
             })
         })
+    }
+}
+
+/// Who speaks TLS hears that it was no accident (RFC 8446 6.1).
+impl Drop for Leg {
+    fn drop(&mut self) {
+        if let Either::Right(Either::Right(tls)) = &mut self.socket {
+            // There is nobody to wait until it has left.
+            let _left_or_not = Pin::new(tls).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        }
     }
 }
 

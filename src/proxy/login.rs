@@ -40,7 +40,6 @@ use crate::proxy::forward::Answer;
 use crate::proxy::forward::AnswerBody;
 use crate::proxy::source;
 use crate::proxy::source::Pace;
-use crate::proxy::source::ReadAhead;
 use crate::proxy::upstream::UpstreamError;
 use crate::telemetry;
 use crate::telemetry::Audit;
@@ -112,14 +111,12 @@ impl Exchange<'_> {
         let idle = self.snapshot.timeouts.body_idle;
         let ahead =
             source::read_ahead(body, BODY_LIMIT, idle, idle.map(Pace::of)).await.map_err(Failure::of_login_body)?;
-        match ahead.rest {
-            Some(_) if !authenticated => Err(Failure::TooLarge),
-            rest => {
-                let whole = rest.is_none();
-                self.ahead = Some(ReadAhead { rest, ..ahead });
-                Ok(whole)
-            }
+        if !ahead.is_whole && !authenticated {
+            return Err(Failure::TooLarge);
         }
+        let is_whole = ahead.is_whole;
+        self.ahead = Some(ahead);
+        Ok(is_whole)
     }
 
     /// An attempt: ask the application, judge its answer, and on success begin a new session before
@@ -199,12 +196,11 @@ impl Exchange<'_> {
                 let idle = self.snapshot.timeouts.body_idle;
                 let broken = |error| lease.upstream.failure(UpstreamError::Answer(error));
                 let ahead = source::read_ahead(body, BODY_LIMIT, idle, None).await.map_err(broken)?;
-                match ahead.rest {
-                    Some(rest) => AnswerBody::Begun(ahead.bytes, rest, lease),
-                    None => {
-                        lease.give_back();
-                        AnswerBody::Whole(ahead.bytes)
-                    }
+                if ahead.is_whole {
+                    lease.give_back(ahead.rest);
+                    AnswerBody::Whole(ahead.bytes)
+                } else {
+                    AnswerBody::Begun(ahead.bytes, ahead.rest, lease)
                 }
             }
             looked_at @ (AnswerBody::Begun(..) | AnswerBody::Whole(_)) => looked_at,

@@ -21,6 +21,7 @@ mod link;
 mod local;
 mod login;
 mod logout;
+mod native;
 mod oversight;
 mod pool;
 mod reply;

@@ -17,8 +17,6 @@ use http::Request;
 use http::Response;
 use http::Version;
 use http::header;
-use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -28,10 +26,12 @@ use crate::policy::site::Timeouts;
 use crate::policy::site::UpstreamProtocol;
 use crate::proxy::body::Body;
 use crate::proxy::link::Fate;
+use crate::proxy::link::Http1;
 use crate::proxy::link::Link;
 use crate::proxy::sending::Sending;
 use crate::proxy::shared::Found;
 use crate::proxy::shared::Group;
+use crate::proxy::source::Source;
 use crate::proxy::upstream::Load;
 use crate::proxy::upstream::Upstream;
 use crate::proxy::upstream::UpstreamError;
@@ -45,7 +45,7 @@ const TIDY_EVERY: Duration = Duration::from_secs(5);
 const IDLE_LIMIT: usize = 64;
 
 struct Idle {
-    sender: SendRequest<Body>,
+    connection: Http1,
     until: Timestamp,
 }
 
@@ -110,13 +110,10 @@ impl Lease {
 
     /// The response is complete: the connection can carry the next request, unless this one is still
     /// being sent. Then it is left to end by itself: nobody may have to wait for a slow upload.
-    pub(super) fn give_back(self) {
-        match self.link {
-            Link::Http1(sender) if self.sending.is_none_or(|sending| sending.is_done()) && !self.single => {
-                self.pool.put(&self.upstream, sender, self.lifetime);
-            }
-            // Of the latter there is nothing to give back but the place.
-            Link::Http1(_) | Link::Http2(_) => {}
+    pub(super) fn give_back(self, answer: Source) {
+        let is_sent = self.sending.is_none_or(|sending| sending.is_done());
+        if let Some(connection) = self.link.free(answer).filter(|_| is_sent && !self.single) {
+            self.pool.put(&self.upstream, connection, self.lifetime);
         }
     }
 }
@@ -150,7 +147,7 @@ impl Pool {
             let now = self.clock.now();
             let mut idle = self.lock();
             for connections in idle.values_mut() {
-                connections.retain(|idle| idle.is_usable(now));
+                connections.retain_mut(|idle| idle.is_usable(now));
             }
             idle.retain(|_, connections| !connections.is_empty());
             drop(idle);
@@ -160,23 +157,23 @@ impl Pool {
         }
     }
 
-    fn put(&self, upstream: &Upstream, sender: SendRequest<Body>, lifetime: Duration) {
+    fn put(&self, upstream: &Upstream, mut connection: Http1, lifetime: Duration) {
         let mut idle = self.lock();
         // Asked under the lock, so that whoever waits finds it here or is seen to wait.
-        if sender.is_closed() || !upstream.may_idle() {
+        if !connection.is_alive() || !upstream.may_idle() {
             return;
         }
         let idle = idle.entry(upstream.id).or_default();
         if idle.len() < IDLE_LIMIT {
-            idle.push(Idle { sender, until: self.clock.now().plus(lifetime) });
+            idle.push(Idle { connection, until: self.clock.now().plus(lifetime) });
         }
     }
 
-    fn take(&self, upstream: usize) -> Option<SendRequest<Body>> {
+    fn take(&self, upstream: usize) -> Option<Http1> {
         let now = self.clock.now();
         let mut idle = self.lock();
         let idle = idle.get_mut(&upstream)?;
-        std::iter::from_fn(|| idle.pop()).find(|idle| idle.is_usable(now)).map(|idle| idle.sender)
+        std::iter::from_fn(|| idle.pop()).find_map(|mut idle| idle.is_usable(now).then_some(idle.connection))
     }
 
     fn close_idle(&self, upstream: usize) -> bool {
@@ -222,7 +219,7 @@ impl Pool {
         upstream: &Arc<Upstream>,
         attempt: Attempt,
         timeouts: &Timeouts,
-    ) -> Result<(Response<Incoming>, Lease), (UpstreamError, Option<Box<Attempt>>)> {
+    ) -> Result<(Response<Source>, Lease), (UpstreamError, Option<Box<Attempt>>)> {
         let Attempt { mut request, mut repeated } = attempt;
         let personal = headers::authenticates_connection(request.headers());
         let protocol = protocol_for(upstream, &request);
@@ -234,7 +231,8 @@ impl Pool {
                 Err(error) => return Err((error, Some(Box::new(Attempt { request, repeated })))),
             };
             let may_repeat = was_used && is_idempotent || protocol == UpstreamProtocol::Http2;
-            let copy = if may_repeat && !repeated { copy_of(&request) } else { None };
+            let may_copy = may_repeat && !repeated && !link.hands_back();
+            let copy = if may_copy { copy_of(&request) } else { None };
             if was_used && !link.is_ready(timeouts.connect).await {
                 link.retire();
                 continue;
@@ -257,15 +255,20 @@ impl Pool {
             if !matches!(lost.fate, Fate::Reset) {
                 link.retire();
             }
-            request = match (lost.fate, copy) {
-                (Fate::Unsent(unsent), _) if was_used => *unsent,
-                (Fate::Refused, Some(copy)) => copy,
-                (Fate::Unknown, Some(copy)) if was_used && is_idempotent => copy,
-                (Fate::Unsent(_) | Fate::Refused | Fate::Reset | Fate::Read | Fate::Unknown, _) => {
-                    let upload = sending.and_then(|sending| sending.failure());
-                    return Err((upload.map_or(UpstreamError::Exchange(lost.error), UpstreamError::Upload), None));
+            let may_repeat = may_repeat && !repeated;
+            let again = match lost.fate {
+                Fate::Unsent if was_used => lost.request.map(|unsent| *unsent),
+                Fate::Refused => copy,
+                Fate::Unknown if was_used && is_idempotent && may_repeat => {
+                    copy.or_else(|| lost.request.map(|left| *left))
                 }
+                Fate::Unsent | Fate::Reset | Fate::Read | Fate::Unknown => None,
             };
+            let Some(again) = again else {
+                let upload = sending.and_then(|sending| sending.failure());
+                return Err((upload.map_or(lost.error, UpstreamError::Upload), None));
+            };
+            request = again;
             repeated = true;
         }
     }
@@ -281,12 +284,12 @@ impl Pool {
         let (limit, make_room) = (timeouts.connect, || self.all.make_room(upstream.id));
         match protocol {
             UpstreamProtocol::Http1 => {
-                if reuse && let Some(sender) = self.take(upstream.id) {
-                    return Ok(Hold { link: Link::Http1(sender), was_used: true });
+                if reuse && let Some(connection) = self.take(upstream.id) {
+                    return Ok(Hold { link: Link::Http1(Some(connection)), was_used: true });
                 }
                 let slot = upstream.slot(limit, make_room).await?;
-                let sender = upstream.connect_http1(Some(slot), limit).await?;
-                Ok(Hold { link: Link::Http1(sender), was_used: false })
+                let connection = upstream.connect_http1(Some(slot), limit).await?;
+                Ok(Hold { link: Link::Http1(Some(connection)), was_used: false })
             }
             UpstreamProtocol::Http2 => Ok(match self.group(upstream).seat(limit, make_room).await? {
                 Found::Seat(seat) => Hold { link: Link::Http2(seat), was_used: true },
@@ -302,8 +305,8 @@ fn protocol_for(upstream: &Upstream, request: &Request<Body>) -> UpstreamProtoco
 }
 
 impl Idle {
-    fn is_usable(&self, now: Timestamp) -> bool {
-        now < self.until && !self.sender.is_closed()
+    fn is_usable(&mut self, now: Timestamp) -> bool {
+        now < self.until && self.connection.is_alive()
     }
 }
 

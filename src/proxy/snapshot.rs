@@ -299,7 +299,8 @@ fn live(site: &Site, assertions: Option<Assertions>, lasting: Lasting) -> Result
         };
         let connections = site.limits.upstream_connections;
         let mends = site.relax.has(Rule::AnswerLines);
-        upstreams.push(Upstream::new(address.clone(), site.upstream_protocol, tls, connections, mends));
+        let (protocol, client) = (site.upstream_protocol, site.upstream_client);
+        upstreams.push(Upstream::new(address.clone(), protocol, client, tls, connections, mends));
     }
     let own: Vec<String> = site.upstreams.iter().filter_map(authority).collect();
     let scheme = if matches!(site.upstreams.first(), Some(UpstreamAddress::Https { .. })) { "https" } else { "http" };

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::proxy::body::BodyError;
+use crate::proxy::native::Answer;
 
 /// How much of a refused body is read away, and for how long.
 const DRAIN_LIMIT: usize = 10 * 1024 * 1024;
@@ -54,8 +55,10 @@ impl Pace {
 pub(super) struct ReadAhead {
     /// What was read.
     pub bytes: Bytes,
-    /// The rest, when there is more than the limit.
-    pub rest: Option<Source>,
+    /// The rest, when there is more than the limit; otherwise nothing but where it came from.
+    pub rest: Source,
+    /// Whether there is no more.
+    pub is_whole: bool,
 }
 
 /// Reads at most `limit` bytes; what is beyond stays in `rest`.
@@ -76,14 +79,16 @@ pub(super) async fn read_ahead(
             Some(idle) => tokio::time::timeout(idle, body.frame()).await.map_err(|_| BodyError::Idle)?,
             None => body.frame().await,
         };
-        let Some(frame) = frame else { return Ok(ReadAhead { bytes: bytes.freeze(), rest: None }) };
+        let Some(frame) = frame else {
+            return Ok(ReadAhead { bytes: bytes.freeze(), rest: body, is_whole: true });
+        };
         let Ok(data) = frame?.into_data() else { continue };
         bytes.extend_from_slice(&data);
         if pace.as_mut().is_some_and(|pace| !pace.keeps_up(data.len())) {
             return Err(BodyError::Idle);
         }
         if bytes.len() > limit {
-            return Ok(ReadAhead { bytes: bytes.freeze(), rest: Some(body) });
+            return Ok(ReadAhead { bytes: bytes.freeze(), rest: body, is_whole: false });
         }
     }
 }
@@ -93,6 +98,8 @@ pub(super) enum Source {
     /// A request's body.
     Client(Upload),
     /// A response's body.
+    Native(Answer),
+    /// The same, as the library reads it.
     Application(Incoming),
 }
 
@@ -108,33 +115,41 @@ impl From<Incoming> for Source {
     }
 }
 
-impl Source {
-    fn incoming(&self) -> Option<&Incoming> {
-        match self {
-            Self::Client(upload) => upload.body.as_ref(),
-            Self::Application(body) => Some(body),
-        }
+impl From<Answer> for Source {
+    fn from(body: Answer) -> Self {
+        Self::Native(body)
     }
 }
 
 impl http_body::Body for Source {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = match self.get_mut() {
             Self::Client(upload) => upload.body.as_mut(),
+            Self::Native(answer) => return answer.poll(context).map_err(Into::into),
             Self::Application(body) => Some(body),
         };
-        body.map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(context))
+        body.map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(context).map_err(Into::into))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming().is_none_or(http_body::Body::is_end_stream)
+        match self {
+            Self::Client(upload) => upload.body.as_ref().is_none_or(http_body::Body::is_end_stream),
+            Self::Native(answer) => answer.is_end(),
+            Self::Application(body) => http_body::Body::is_end_stream(body),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming().map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
+        match self {
+            Self::Client(upload) => {
+                upload.body.as_ref().map_or_else(|| SizeHint::with_exact(0), http_body::Body::size_hint)
+            }
+            Self::Native(answer) => answer.size_hint(),
+            Self::Application(body) => http_body::Body::size_hint(body),
+        }
     }
 }
 

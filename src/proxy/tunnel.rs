@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::future::poll_fn;
 use std::io;
+use std::io::Cursor;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::pin::pin;
@@ -13,13 +14,17 @@ use std::task::Poll;
 use std::task::ready;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Extensions;
 use http::Method;
 use http::header;
 use http::request::Parts;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncRead;
+use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
 use tokio::io::ReadBuf;
@@ -35,7 +40,9 @@ use crate::policy::websocket::NoWebSocket;
 use crate::proxy::Duplex;
 use crate::proxy::KeptOpen;
 use crate::proxy::Opening;
+use crate::proxy::leg::Leg;
 use crate::proxy::pool::Lease;
+use crate::proxy::source::Source;
 use crate::proxy::streams::Pulse;
 use crate::proxy::streams::StreamGuard;
 use crate::telemetry;
@@ -113,10 +120,37 @@ impl Drop for Switch {
 #[error("the client sent something before its WebSocket handshake was answered")]
 struct TooEarly;
 
+/// A connection to the application that becomes a tunnel.
+pub(super) enum Upgrade {
+    /// At once, and what has come through it already.
+    Native(Box<Leg>, Bytes),
+    /// When the library lets go of it.
+    Hyper(OnUpgrade),
+}
+
+impl Upgrade {
+    /// Takes it out of the answer that says so.
+    pub(super) fn of(extensions: &mut Extensions, answer: Source) -> Option<Self> {
+        match answer {
+            Source::Native(answer) => answer.into_tunnel().map(|(leg, ahead)| Self::Native(Box::new(leg), ahead)),
+            Source::Application(_) => extensions.remove().map(Self::Hyper),
+            Source::Client(_) => None,
+        }
+    }
+
+    /// The tunnel, and what has come through it already.
+    async fn opened(self) -> Option<(Either<Box<Leg>, TokioIo<Upgraded>>, Bytes)> {
+        match self {
+            Self::Native(leg, ahead) => Some((Either::Left(leg), ahead)),
+            Self::Hyper(upgrade) => Some((Either::Right(TokioIo::new(upgrade.await.ok()?)), Bytes::new())),
+        }
+    }
+}
+
 /// Two upgrades that are about to happen, and what they live by.
 pub(super) struct Tunnel {
     pub(super) client: Asking,
-    pub(super) upstream: OnUpgrade,
+    pub(super) upstream: Upgrade,
     /// The connection that has become the tunnel.
     pub(super) lease: Lease,
     /// The session, if it is open on behalf of one.
@@ -135,9 +169,13 @@ impl Tunnel {
     pub(super) async fn run(self) {
         let Self { client: Asking { switch, _open, .. }, upstream, lease, guard, mut pulse, idle, stopping, context } =
             self;
-        let (Some((client, is_early)), Ok(upstream)) = tokio::join!(switch.opened(), upstream) else { return };
+        let (Some((client, is_early)), Some((upstream, ahead))) = tokio::join!(switch.opened(), upstream.opened())
+        else {
+            return;
+        };
         let (mut client_read, mut client_write) = tokio::io::split(client);
-        let (mut upstream_read, mut upstream_write) = tokio::io::split(TokioIo::new(upstream));
+        let (upstream_read, mut upstream_write) = tokio::io::split(upstream);
+        let mut upstream_read = Cursor::new(ahead).chain(upstream_read);
         let (mut up, mut down) = (Progress::default(), Progress::default());
         let moved = Mutex::new(Instant::now());
         let session_ended = async {

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::uri::Scheme;
-use hyper::client::conn::http1::SendRequest;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::net::UnixStream;
@@ -24,17 +23,19 @@ use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
 use crate::clock::Timestamp;
+use crate::http1::Malformed;
 use crate::policy::health::Health;
 use crate::policy::health::News;
 use crate::policy::relax::Rule;
 use crate::policy::site::UpstreamAddress;
+use crate::policy::site::UpstreamClient;
 use crate::policy::site::UpstreamProtocol;
-use crate::proxy::body::Body;
 use crate::proxy::body::BodyError;
 use crate::proxy::http2::Http2;
 use crate::proxy::leg::Leg;
 use crate::proxy::leg::Socket;
-use crate::proxy::link;
+use crate::proxy::link::Http1;
+use crate::proxy::native::Fault;
 use crate::telemetry;
 use crate::telemetry::Audit;
 use crate::telemetry::Context;
@@ -47,6 +48,8 @@ pub(super) struct Upstream {
     pub(super) protocol: UpstreamProtocol,
     address: UpstreamAddress,
     tls: Option<Tls>,
+    /// What speaks HTTP/1.1 to it.
+    client: UpstreamClient,
     /// Whether odd lines of its answers are mended.
     mends: bool,
     /// One for each connection that there may be.
@@ -94,6 +97,7 @@ impl Upstream {
     pub(super) fn new(
         address: UpstreamAddress,
         protocol: UpstreamProtocol,
+        client: UpstreamClient,
         tls: Option<Tls>,
         connections: usize,
         mends: bool,
@@ -104,6 +108,7 @@ impl Upstream {
             address,
             protocol,
             tls,
+            client,
             mends,
             slots: Arc::new(Semaphore::new(connections)),
             waiting: AtomicUsize::new(0),
@@ -139,10 +144,10 @@ impl Upstream {
         &self,
         slot: Option<OwnedSemaphorePermit>,
         limit: Duration,
-    ) -> Result<SendRequest<Body>, UpstreamError> {
+    ) -> Result<Http1, UpstreamError> {
         let begin = async {
             let socket = self.dial(self.tls.as_ref().map(|tls| &tls.http1)).await?;
-            link::http1(Leg::new(socket, slot), self.mends).await
+            Http1::begin(Leg::new(socket, slot), self.client, self.mends).await
         };
         tokio::time::timeout(limit, begin).await.unwrap_or(Err(UpstreamError::ConnectTimeout))
     }
@@ -289,6 +294,9 @@ pub(super) enum UpstreamError {
     /// It broke off or did not speak HTTP.
     #[error("it broke off or sent no valid HTTP response")]
     Exchange(#[source] hyper::Error),
+    /// The same, as our own client tells it.
+    #[error("it broke off or sent no valid HTTP response")]
+    Fault(#[source] Fault),
     /// The request's body did not arrive.
     #[error("the request's body broke off")]
     Upload(#[source] BodyError),
@@ -318,6 +326,17 @@ pub(super) enum UpstreamError {
     Status(u16),
 }
 
+impl From<Fault> for UpstreamError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Malformed(Malformed::Coding) => Self::Coding,
+            Fault::Malformed(_) | Fault::Io(_) | Fault::Unanswered | Fault::Cut | Fault::Upload(_) | Fault::Length => {
+                Self::Fault(fault)
+            }
+        }
+    }
+}
+
 impl UpstreamError {
     /// The rule about messages that the answer broke, if that is why.
     pub(super) fn rule(&self) -> Option<Rule> {
@@ -328,11 +347,14 @@ impl UpstreamError {
                 Some(Rule::AnswerLines)
             }
             Self::Exchange(error) if error.is_parse() => Some(Rule::Syntax),
+            Self::Fault(Fault::Malformed(Malformed::Field)) => Some(Rule::AnswerLines),
+            Self::Fault(Fault::Malformed(_)) => Some(Rule::Syntax),
             Self::Connect(_)
             | Self::Tls(_)
             | Self::ConnectTimeout
             | Self::NotHttp2
             | Self::Exchange(_)
+            | Self::Fault(_)
             | Self::Upload(_)
             | Self::Answer(_)
             | Self::FirstByteTimeout

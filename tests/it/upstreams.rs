@@ -20,6 +20,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
 use vestibule::cert;
 use vestibule::clock::Timestamp;
 
@@ -78,6 +79,34 @@ async fn an_application_over_tls_is_verified() {
         assert_eq!(browser.get("/public/x").await.status, status, "{url} {tls}");
     }
     assert_eq!(app.received().len(), 3);
+}
+
+#[tokio::test]
+async fn an_application_over_tls_hears_the_end_of_an_idle_connection() {
+    // RFC 8446 6.1: otherwise it may be somebody else's doing.
+    let ours = certificates();
+    for client in ["native", "hyper"] {
+        let acceptor = TlsAcceptor::from(Arc::new(serving(&ours.certificate, &ours.key, None)));
+        let (said, mut heard) = mpsc::unbounded_channel();
+        let wire = Wire::start(move |_, stream: TcpStream| {
+            let (acceptor, said) = (acceptor.clone(), said.clone());
+            async move {
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                read_head(&mut stream).await;
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                said.send(stream.read_to_end(&mut Vec::new()).await).unwrap();
+            }
+        })
+        .await;
+        let url = wire.url().replace("http://", "https://");
+        let site = format!("upstream_client = {client:?}\n{SITE}[site.upstream_tls]\nca = {:?}\n", ours.ca);
+        let (proxy, mut browser) = Vestibule::at(&url, &site).await;
+        assert_eq!(browser.get("/public/x").await.status, 200);
+
+        proxy.clock.advance(Duration::from_secs(120));
+
+        assert_eq!(heard.recv().await.unwrap().unwrap(), 0, "{client}");
+    }
 }
 
 #[tokio::test]

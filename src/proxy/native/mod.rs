@@ -196,7 +196,7 @@ impl Intake {
         }
         let room = self.buffer.capacity() - self.buffer.len();
         let read = ready!(poll_read_buf(Pin::new(io), context, &mut self.buffer))?;
-        if read == room {
+        if read == room && room >= self.appetite {
             self.appetite = (self.appetite * 2).min(MOST_READ);
         } else if read < self.appetite / 4 {
             self.appetite = (self.appetite / 2).max(LEAST_READ);
@@ -204,9 +204,9 @@ impl Intake {
         Poll::Ready(Ok(read))
     }
 
-    /// Keeps no more than a small buffer while nothing comes.
+    /// Keeps no more than a small buffer while nothing comes. What is seen of it may be the rest of a large one.
     fn rest(&mut self) {
-        if self.buffer.capacity() > LEAST_READ {
+        if self.appetite > LEAST_READ || self.buffer.capacity() > LEAST_READ {
             self.buffer = BytesMut::new();
         }
     }

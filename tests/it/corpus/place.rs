@@ -29,12 +29,20 @@ pub struct Place {
 
 impl Place {
     pub async fn open() -> Self {
+        Self::with("native").await
+    }
+
+    /// Where this client speaks to the application (`upstream_client`).
+    pub async fn with(client: &str) -> Self {
         let legacy = Upstream::legacy().await;
         let (vestibule, mut browser) = Vestibule::with(&legacy, SITE).await;
         browser.log_in("alice").await;
         let session = browser.session().unwrap();
         let application = Application::start().await;
-        vestibule.remote.reload(&configure(&application.url(), SITE)).unwrap();
+        vestibule
+            .remote
+            .reload(&configure(&application.url(), &format!("upstream_client = \"{client}\"\n{SITE}")))
+            .unwrap();
         Self { vestibule, application, session }
     }
 
