@@ -36,6 +36,7 @@ use self::sink::Sink;
 use self::sink::Writer;
 
 pub use self::audit::Audit;
+pub use self::audit::Counting;
 pub use self::audit::Dropped;
 pub use self::audit::ErrorChain;
 pub use self::audit::Hint;

@@ -24,6 +24,8 @@ pub(super) enum Kind {
     Size,
     /// The same or `"off"`.
     SizeOrOff,
+    /// `"5 in 15m"` or `"off"`
+    Limit,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// Names of rules about messages.

@@ -21,6 +21,8 @@ use crate::policy::login::LoginRule;
 use crate::policy::login::UserSource;
 use crate::policy::login::VerifyRule;
 use crate::policy::session::UserName;
+use crate::policy::throttle::Limit;
+use crate::policy::throttle::ThrottleRules;
 
 const SOURCES: &str = "\"form:FIELD\", \"json:/POINTER\", \"query:FIELD\", \"basic\", \"response-header:NAME\", \
                        \"response-json:/POINTER\", \"set-cookie:NAME\", \"verify-header:NAME\", \
@@ -70,7 +72,30 @@ pub(super) fn read_login(section: &Section<'_>) -> Option<LoginRule> {
         failure,
         success,
         verify,
+        throttle: read_throttle(&section.section("throttle", "site.login.throttle")),
     })
+}
+
+fn read_throttle(section: &Section<'_>) -> ThrottleRules {
+    let usual = ThrottleRules::default();
+    ThrottleRules {
+        per_account: read_limit(section, "per_account", usual.per_account),
+        per_address: read_limit(section, "per_address", usual.per_address),
+    }
+}
+
+fn read_limit(section: &Section<'_>, key: &str, usual: Option<Limit>) -> Option<Limit> {
+    if section.is_off(key) {
+        return None;
+    }
+    let Some(found) = section.text(key) else { return usual };
+    match value::limit(found.text) {
+        Ok(limit) => Some(limit),
+        Err((message, help)) => {
+            section.problem(key, format!("{} {message}", section.full(key)), help);
+            usual
+        }
+    }
 }
 
 fn read_page(section: &Section<'_>, path: Option<&str>) -> Option<String> {

@@ -61,6 +61,18 @@ fn the_limits_are_as_the_reference_says() {
         assert!(parse(good).is_ok(), "{table}.{key} = {good}");
         assert!(parse(bad).is_err(), "{table}.{key} = {bad}");
     }
+    let login = format!("{file}[site.login]\npath = \"/login\"\nuser = \"form:u\"\nsuccess = {{ status = 302 }}\n");
+    for (key, good, bad) in [
+        ("per_account", "300 in 1d", "301 in 1d"),
+        ("per_account", "1 in 1s", "0 in 1s"),
+        ("per_address", "1 in 1s", "1 in 999ms"),
+        ("per_address", "off", "1 in 25h"),
+    ] {
+        let parse =
+            |value| Config::parse(Path::new("proxy.toml"), &format!("{login}[site.login.throttle]\n{key} = {value:?}"));
+        assert!(parse(good).is_ok(), "{key} = {good}");
+        assert!(parse(bad).is_err(), "{key} = {bad}");
+    }
     let workers = |count: u32| file.replace("[tls]", &format!("workers = {count}\n[tls]"));
     let parse = |count| Config::parse(Path::new("proxy.toml"), &workers(count)).is_ok();
     assert_eq!([0, 1, 1024, 1025].map(parse), [false, true, true, false]);
@@ -108,6 +120,7 @@ fn kind(kind: Kind) -> String {
         Kind::DurationOrOff => "duration, or `\"off\"`".to_owned(),
         Kind::Size => "size".to_owned(),
         Kind::SizeOrOff => "size, or `\"off\"`".to_owned(),
+        Kind::Limit => "count in duration, or `\"off\"`".to_owned(),
         Kind::Choice(words) => words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(" "),
         Kind::Rules => "rule, or list".to_owned(),
         Kind::Table | Kind::Free => "table".to_owned(),

@@ -66,6 +66,7 @@ fn of_kind(kind: Kind, inner: &str) -> Value {
         Kind::DurationOrOff => json!({ "anyOf": [duration, off] }),
         Kind::Size => size,
         Kind::SizeOrOff => json!({ "anyOf": [size, off] }),
+        Kind::Limit => json!({ "anyOf": [{ "type": "string", "pattern": "^[0-9]+ in ([0-9]+(ms|s|m|h|d))+$" }, off] }),
         Kind::Choice(words) => json!({ "enum": words }),
         Kind::Rules => one_or_more(&json!({ "enum": rules::relaxable() })),
         Kind::Table => inner_table(inner),

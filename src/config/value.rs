@@ -13,6 +13,8 @@ use url::Url;
 use crate::config::ListenAddress;
 use crate::policy::site::Origin;
 use crate::policy::site::UpstreamAddress;
+use crate::policy::throttle;
+use crate::policy::throttle::Limit;
 
 /// What is wrong, and what to write.
 pub(super) type Wrong = (String, String);
@@ -23,6 +25,7 @@ pub(super) fn wrong<T>(message: impl Into<String>, help: impl Into<String>) -> R
 
 /// Nothing is configured to take longer than a century.
 const LONGEST: u64 = 100 * 365 * 24 * 60 * 60 * 1000;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// `"15m"`, `"1h30m"`; units `ms`, `s`, `m`, `h`, `d`, `w`, `y` (365 days).
 pub(super) fn duration(text: &str) -> Option<Duration> {
@@ -70,6 +73,25 @@ pub(super) fn duration_help(text: &str) -> String {
         }
         (number, unit) => format!("did you mean \"{number}{unit}\"?"),
     }
+}
+
+/// `"5 in 15m"`
+pub(super) fn limit(text: &str) -> Result<Limit, Wrong> {
+    let example = "write how many in how long, such as \"5 in 15m\", or \"off\"";
+    let Some((count, window)) = text.split_once(" in ") else {
+        return wrong(format!("is no limit: {text:?}"), example);
+    };
+    let Ok(count) = count.trim().parse::<u32>() else { return wrong(format!("is no limit: {text:?}"), example) };
+    let Some(window) = duration(window) else {
+        return wrong(format!("has no duration behind \"in\": {text:?}"), duration_help(window));
+    };
+    if !(1..=throttle::MOST).contains(&count) {
+        return wrong("counts too few or too many", format!("from 1 to {}, or \"off\"", throttle::MOST));
+    }
+    if !(Duration::from_secs(1)..=DAY).contains(&window) {
+        return wrong("counts in too short or too long a time", "from \"1s\" to \"1d\", or \"off\"");
+    }
+    Ok(Limit { count, window })
 }
 
 /// What to write instead of something that is no size.

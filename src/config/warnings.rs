@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::config::explain::short;
 use crate::policy::access::AmbiguousPaths;
 use crate::policy::admit;
 use crate::policy::assertion::AssertionRules;
@@ -16,6 +17,8 @@ use crate::policy::path;
 use crate::policy::relax::Relaxing;
 use crate::policy::site::Site;
 use crate::policy::site::UpstreamAddress;
+use crate::policy::throttle::CEILING;
+use crate::policy::throttle::ThrottleRules;
 use crate::policy::vault::CookieMode;
 use crate::store::StoreSettings;
 use crate::store::redis::settings::Form;
@@ -135,6 +138,7 @@ fn about_rules(site: &Site, warn: &mut dyn FnMut(&str)) {
     for (index, rule) in site.login.iter().enumerate() {
         about_login(index + 1, rule, warn);
         about_verify(index + 1, rule, site, warn);
+        about_throttle(index + 1, rule, warn);
     }
     if site.logout.iter().any(|rule| rule.clear_site_data.is_empty()) {
         warn(
@@ -179,6 +183,27 @@ fn about_verify(number: usize, rule: &LoginRule, site: &Site, warn: &mut dyn FnM
             "login rule {number} verifies with {path:?}, which everyone gets, and has no criteria for it: no login will \
              be recognised; say what is different for those who are in, such as body_contains = \"Log out\"."
         ));
+    }
+}
+
+fn about_throttle(number: usize, rule: &LoginRule, warn: &mut dyn FnMut(&str)) {
+    let usual = ThrottleRules::default();
+    for (key, limit, usual) in [
+        ("per_account", rule.throttle.per_account, usual.per_account),
+        ("per_address", rule.throttle.per_address, usual.per_address),
+    ] {
+        let usual = usual.map(|usual| format!("\"{} in {}\"", usual.count, short(usual.window))).unwrap_or_default();
+        match limit {
+            None => warn(&format!(
+                "login.throttle.{key} of rule {number} is off: passwords can be guessed as fast as the application \
+                 answers; set it to {usual}."
+            )),
+            Some(limit) if limit.count > CEILING => warn(&format!(
+                "login.throttle.{key} of rule {number} is more than {CEILING}: a password that is easy to guess will be \
+                 guessed; set it to {usual}."
+            )),
+            Some(_) => {}
+        }
     }
 }
 

@@ -171,7 +171,8 @@ fn introduction(port: u16, upstream: u16, ca: &Path, configuration: &str) -> Str
   What to try
 
    1. Open the page: you are sent to the application's own login form.
-   2. Log in with a wrong password, then with the right one. The log below says how each was judged, and why.
+   2. Log in with a wrong password, then with the right one. The log below says how each was judged, and why. After five
+      wrong ones in a row the next has to wait, twice as long each time.
    3. Look at the cookies in the browser's tools: there is __Host-session, Secure and HttpOnly. The application's
       PHPSESSID is not there: it stays in the session, on the server.
    4. The page shows what the application received: X-Forwarded-User says who you are. Try to forge it:

@@ -27,6 +27,7 @@ pub mod relax;
 pub mod route;
 pub mod session;
 pub mod site;
+pub mod throttle;
 pub mod trailers;
 pub mod vault;
 pub mod websocket;

@@ -7,7 +7,6 @@ use crate::policy::access::Access;
 use crate::policy::csrf;
 use crate::policy::login::LoginRule;
 use crate::policy::login::Opening;
-use crate::policy::login::UserSource;
 use crate::policy::logout;
 use crate::policy::logout::LogoutMatch;
 use crate::policy::path::Target;
@@ -41,7 +40,7 @@ impl Route {
             access: site.access.judge(method, target),
             logout: logout::by_head(&site.logout, method, target),
             login: rules().map(|rule| rule.opens(method, target)).max(),
-            basic_login: rules().any(|rule| rule.user.contains(&UserSource::Basic)),
+            basic_login: rules().any(LoginRule::takes_basic),
             login_page: matches!(*method, Method::GET | Method::HEAD)
                 && site.login.iter().any(|rule| rule.is_page(target)),
             own: target.path().starts_with(OWN_PREFIX) || target.raw_path().starts_with(OWN_PREFIX),

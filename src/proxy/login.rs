@@ -125,6 +125,10 @@ impl Exchange<'_> {
         self.watched = true;
         self.touch().await?;
         let rule = attempt.rule;
+        let permit = match Box::pin(self.permit(&attempt)).await? {
+            Ok(permit) => permit,
+            Err(refused) => return Ok(refused),
+        };
         // Whatever happens from here on, the attempt is reported.
         let report = Report::begin(self, &attempt);
         headers::ask_for_all(&mut self.headers);
@@ -154,12 +158,14 @@ impl Exchange<'_> {
         }
         if trial.outcome != Outcome::Success {
             report.write(&trial, None);
+            self.settle(permit, attempt.number, trial.outcome).await?;
             self.hint_failure_page(rule, &answer);
             return self.finish(answer).await;
         }
         let asked = verified.as_ref().map(|verified| self.view(&verified.answer, &verified.target));
         let user = login::user(&attempt, self.view(&answer, &self.target), asked);
         report.write(&trial, user.as_ref().ok());
+        self.settle(permit, attempt.number, trial.outcome).await?;
         self.welcome(user?, answer).await
     }
 

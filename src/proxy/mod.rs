@@ -34,6 +34,7 @@ mod stall;
 mod streams;
 mod suspicion;
 mod tally;
+mod throttle;
 mod tunnel;
 mod upstream;
 
@@ -62,6 +63,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -167,6 +169,8 @@ pub struct Gate {
     suspicions: Suspicions,
     /// Anonymous sessions begun in the current minute, by address prefix.
     begun: DashMap<(Arc<str>, IpAddr), (u64, u32)>,
+    /// Told when attempts to log in have come to something: others wait for their places.
+    places: Notify,
     request_ids: telemetry::RequestIds,
     /// Ends what has no end of its own.
     stopping: CancellationToken,
@@ -194,6 +198,7 @@ impl Gate {
             said: DashSet::new(),
             suspicions: Suspicions::default(),
             begun: DashMap::new(),
+            places: Notify::new(),
             request_ids: telemetry::RequestIds::default(),
             stopping: CancellationToken::new(),
         }))

@@ -1,6 +1,8 @@
 //! Every response that Vestibule writes itself: small, uncacheable, and saying nothing about what is
 //! behind (S165).
 
+use std::time::Duration;
+
 use http::HeaderValue;
 use http::Response;
 use http::StatusCode;
@@ -31,6 +33,20 @@ pub(super) fn problem(status: StatusCode, detail: &str) -> Response<Body> {
 pub(super) fn unauthorized() -> Response<Body> {
     let mut response = problem(StatusCode::UNAUTHORIZED, "Log in first.");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Session"));
+    response
+}
+
+/// 429 for who may not try to log in yet, whoever they are (S148); `login_page` for page loads.
+pub(super) fn too_many_attempts(wait: Duration, login_page: Option<&str>) -> Response<Body> {
+    let seconds = wait.as_secs();
+    let unit = if seconds == 1 { "second" } else { "seconds" };
+    let says = format!("Wait {seconds} {unit}, then try again.");
+    let status = StatusCode::TOO_MANY_REQUESTS;
+    let mut response = match login_page {
+        Some(back) => page(status, "Too many failed logins", &[says], Some((back, "Back to the login"))),
+        None => problem(status, &format!("Too many failed logins. {says}")),
+    };
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
 

@@ -16,7 +16,7 @@ use crate::proxy::snapshot::LiveSite;
 use crate::store::StoreError;
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-const OUTCOMES: [&str; 3] = ["success", "failure", "undetermined"];
+const OUTCOMES: [&str; 4] = ["success", "failure", "undetermined", "throttled"];
 const KINDS: [&str; 2] = ["authenticated", "anonymous"];
 
 /// The requests of a site.
@@ -58,6 +58,11 @@ impl Tally {
             Outcome::Failure => 1,
             Outcome::Undetermined | Outcome::Ask => 2,
         });
+    }
+
+    /// Somebody may not try to log in yet.
+    pub(super) fn login_throttled(&self) {
+        self.logins.count(3);
     }
 
     /// A session began.

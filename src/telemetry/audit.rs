@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use http::Method;
 use http::StatusCode;
@@ -72,6 +73,27 @@ pub enum Hint {
     LoginPage,
     /// Those whose login failed, to learn why.
     FailurePage,
+}
+
+/// What attempts to log in are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counting {
+    /// An account, from one address.
+    Account,
+    /// An account, from everywhere.
+    Ceiling,
+    /// An address, whatever the account.
+    Address,
+}
+
+impl Counting {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Account => "account and address",
+            Self::Ceiling => "account",
+            Self::Address => "address",
+        }
+    }
 }
 
 /// Why a cookie of the application was not kept.
@@ -154,6 +176,24 @@ pub enum Audit<'a> {
         criteria: &'a [Criterion],
         /// Who, only on success.
         user: Option<&'a UserName>,
+    },
+    /// Somebody may not try to log in yet.
+    LoginThrottled {
+        /// Place of the rule in the file, from 1.
+        rule: usize,
+        /// What there were too many failures of.
+        per: Counting,
+        /// How long the client is told to wait.
+        wait: Duration,
+    },
+    /// So many logins failed that the next one has to wait.
+    LoginCooldown {
+        /// Place of the rule in the file, from 1.
+        rule: usize,
+        /// What there were too many failures of.
+        per: Counting,
+        /// How long.
+        wait: Duration,
     },
     /// A session cookie that a rule waits for was set where no rule watches.
     LoginUnwatched {
@@ -332,17 +372,12 @@ pub fn audit(context: &Context, event: &Audit<'_>) {
         | Audit::SessionShared { .. }
         | Audit::SessionGuessing { .. }
         | Audit::BindingSignal { .. } => session_event(context, event),
-        Audit::LoginAttempt { rule, outcome, criteria, user } => {
-            login_attempt(context, *rule, *outcome, criteria, *user)
-        }
-        Audit::LoginUnwatched { cookie } => emit!(
-            warn,
-            context,
-            "login.unwatched",
-            cookie = cookie,
-            help = "the application set this session cookie where no login rule watches: is a [[site.login]] missing?"
-        ),
-        Audit::LoginLoop { cookies, to } => emit!(warn, context, "login.loop", cookies = cookies.join(" "), to = to),
+        Audit::LoginAttempt { .. }
+        | Audit::LoginThrottled { .. }
+        | Audit::LoginCooldown { .. }
+        | Audit::LoginUnwatched { .. }
+        | Audit::LoginElsewhere { .. }
+        | Audit::LoginLoop { .. } => login_event(context, event),
         Audit::UserSwitch { from, to } => emit!(info, context, "session.user_switch", from = from, to = to),
         Audit::LogoutForwarded { status } => emit!(info, context, "logout.forwarded", status = status.as_u16()),
         Audit::CsrfRefused { reason, enforced, method, path } => emit!(
@@ -355,7 +390,6 @@ pub fn audit(context: &Context, event: &Audit<'_>) {
             path = path
         ),
         Audit::AccessDenied { path } => emit!(info, context, "access.denied", path = path),
-        Audit::LoginElsewhere { path } => login_elsewhere(context, path),
         Audit::PublicHint { path, pattern, hint } => public_hint(context, path, pattern, *hint),
         Audit::CookieDropped { name, reason } => {
             emit!(warn, context, "cookie.dropped", cookie = name, help = reason.help());
@@ -418,6 +452,37 @@ fn session_event(context: &Context, event: &Audit<'_>) {
 /// Left out when there is nothing.
 fn listed(words: &[&str]) -> Option<String> {
     (!words.is_empty()).then(|| words.join(" "))
+}
+
+#[allow(clippy::wildcard_enum_match_arm)] // The caller's match is the exhaustive one.
+fn login_event(context: &Context, event: &Audit<'_>) {
+    match event {
+        Audit::LoginAttempt { rule, outcome, criteria, user } => {
+            login_attempt(context, *rule, *outcome, criteria, *user)
+        }
+        Audit::LoginThrottled { rule, per, wait } => emit!(
+            info,
+            context,
+            "login.attempt",
+            rule = rule,
+            outcome = "throttled",
+            per = per.as_str(),
+            retry_after = wait.as_secs()
+        ),
+        Audit::LoginCooldown { rule, per, wait } => {
+            emit!(warn, context, "login.cooldown", rule = rule, per = per.as_str(), seconds = wait.as_secs())
+        }
+        Audit::LoginUnwatched { cookie } => emit!(
+            warn,
+            context,
+            "login.unwatched",
+            cookie = cookie,
+            help = "the application set this session cookie where no login rule watches: is a [[site.login]] missing?"
+        ),
+        Audit::LoginLoop { cookies, to } => emit!(warn, context, "login.loop", cookies = cookies.join(" "), to = to),
+        Audit::LoginElsewhere { path } => login_elsewhere(context, path),
+        _ => {}
+    }
 }
 
 /// What an operator can do about a broken rule, if it is a site's.

@@ -70,6 +70,7 @@ mod streaming;
 #[allow(dead_code, unused_imports)] // The harness is ahead of the tests that use it.
 mod support;
 mod switching;
+mod throttle;
 mod tls;
 mod tunnels;
 mod unread;

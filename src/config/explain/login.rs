@@ -1,5 +1,7 @@
 //! Login and logout rules as sentences.
 
+use crate::config::explain::words::count;
+use crate::config::explain::words::time;
 use crate::config::explain::words::title;
 use crate::policy::glob::Glob;
 use crate::policy::login::Criteria;
@@ -8,6 +10,9 @@ use crate::policy::login::LoginRule;
 use crate::policy::login::PathRule;
 use crate::policy::login::UserSource;
 use crate::policy::logout::LogoutRule;
+use crate::policy::throttle::CEILING;
+use crate::policy::throttle::LONGEST_WAIT;
+use crate::policy::throttle::Limit;
 
 /// The rule, a sentence a line, and what to keep in mind about it.
 pub(super) fn login(number: usize, rule: &LoginRule) -> Vec<String> {
@@ -41,12 +46,40 @@ pub(super) fn login(number: usize, rule: &LoginRule) -> Vec<String> {
                     case, aliases, e-mail addresses.)";
         all.push(note.to_owned());
     }
+    all.extend(throttle(rule));
     all.push(match &rule.return_param {
         Some(parameter) => {
             format!("  Browsers are sent to {} to log in, with the way back in {parameter}.", rule.page)
         }
         None => format!("  Browsers are sent to {} to log in.", rule.page),
     });
+    all
+}
+
+fn throttle(rule: &LoginRule) -> Vec<String> {
+    let within = |limit: Limit| format!("{} within {}", count(limit.count.into(), "failure"), time(limit.window));
+    let mut all = Vec::new();
+    match rule.throttle.per_account {
+        Some(_) if !rule.knows_account() => {
+            all.push("  Failures are counted by address only: no request says whose login it is.".to_owned());
+        }
+        Some(limit) => {
+            all.push(format!(
+                "  After {} of an account from one address the next try waits a second, then twice as long each time, \
+                 at most {}.",
+                within(limit),
+                time(LONGEST_WAIT)
+            ));
+            all.push(format!(
+                "  After {CEILING} failures within a day of an account from anywhere, each address has one try, then \
+                 waits a minute and more."
+            ));
+        }
+        None => {}
+    }
+    if let Some(limit) = rule.throttle.per_address {
+        all.push(format!("  After {} from one address its next try waits until there are fewer.", within(limit)));
+    }
     all
 }
 

@@ -37,6 +37,13 @@ fn every_weak_choice_is_warned_of() {
         ("[site.access]", "default = \"public\"", "access.default is \"public\""),
         ("[[site]]", "relax = \"encoded-slash\"", "relax has \"encoded-slash\": paths with %2F pass"),
         ("[site.access]", "protected = \"/x\"\nambiguous_paths = \"allow\"", "access.ambiguous_paths is \"allow\""),
+        ("[site.login.throttle]", "per_account = \"off\"", "login.throttle.per_account of rule 1 is off"),
+        (
+            "[site.login.throttle]",
+            "per_account = \"101 in 1d\"",
+            "login.throttle.per_account of rule 1 is more than 100",
+        ),
+        ("[site.login.throttle]", "per_address = \"off\"", "login.throttle.per_address of rule 1 is off"),
         ("[csrf]", "mode = \"report\"", "csrf.mode is not \"enforce\""),
         ("[csrf]", "mode = \"off\"", "csrf.mode is not \"enforce\""),
         ("[csrf]", "unlabelled = \"allow\"", "csrf.unlabelled is \"allow\""),

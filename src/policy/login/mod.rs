@@ -23,6 +23,7 @@ use crate::policy::login::fields::Fields;
 use crate::policy::login::fields::Place;
 use crate::policy::path::Target;
 use crate::policy::path::parameters;
+use crate::policy::throttle::ThrottleRules;
 
 pub use self::criteria::Criteria;
 pub use self::criteria::LocationRule;
@@ -35,6 +36,7 @@ pub use self::outcome::judge_verify;
 pub use self::outcome::verify_target;
 pub use self::path_rule::Opening;
 pub use self::path_rule::PathRule;
+pub use self::user::account;
 pub use self::user::user;
 
 /// At most so many bytes of a watched request body or a judged response body are looked at.
@@ -106,6 +108,8 @@ pub struct LoginRule {
     pub success: Option<Criteria>,
     /// For apps whose answer is the same either way.
     pub verify: Option<VerifyRule>,
+    /// How many may fail.
+    pub throttle: ThrottleRules,
 }
 
 impl LoginRule {
@@ -186,6 +190,27 @@ impl LoginRule {
             | UserSource::VerifyJson(_)
             | UserSource::Fixed(_) => None,
         })
+    }
+
+    /// Whether an attempt can say which account it is about.
+    pub fn knows_account(&self) -> bool {
+        self.user.iter().any(|source| match source {
+            UserSource::Form(_)
+            | UserSource::Json(_)
+            | UserSource::Query(_)
+            | UserSource::Basic
+            | UserSource::Fixed(_) => true,
+            UserSource::ResponseHeader(_)
+            | UserSource::ResponseJson(_)
+            | UserSource::SetCookie(_)
+            | UserSource::VerifyHeader(_)
+            | UserSource::VerifyJson(_) => false,
+        })
+    }
+
+    /// Whether programs send name and password with every request, many at once.
+    pub fn takes_basic(&self) -> bool {
+        self.user.contains(&UserSource::Basic)
     }
 
     /// Whether only the request can say who logs in: then its user field must be there.

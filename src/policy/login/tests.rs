@@ -20,6 +20,7 @@ fn rule(user: &[UserSource]) -> LoginRule {
         failure: None,
         success: None,
         verify: None,
+        throttle: ThrottleRules::default(),
     }
 }
 

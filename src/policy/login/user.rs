@@ -24,6 +24,7 @@ use crate::policy::login::fields::Place;
 use crate::policy::login::fields::Said;
 use crate::policy::path::parameters;
 use crate::policy::session::UserName;
+use crate::policy::throttle;
 
 /// What the request says for each source of the rule, in order.
 ///
@@ -104,6 +105,27 @@ pub fn user(attempt: &Attempt<'_>, answer: Answer<'_>, verified: Option<Answer<'
         None => name,
     };
     Ok(UserName::parse(&name)?)
+}
+
+/// Which account an attempt is about, as far as the request says: untrusted, and one however it is typed (VR-31).
+/// `None` when only the answer will tell.
+pub fn account(attempt: &Attempt<'_>) -> Option<String> {
+    let sources = attempt.rule.user.iter().zip(&attempt.typed);
+    let mut names = sources.filter_map(|(source, typed)| match source {
+        UserSource::Fixed(name) => Some(name.as_str()),
+        UserSource::Form(_)
+        | UserSource::Json(_)
+        | UserSource::Query(_)
+        | UserSource::Basic
+        | UserSource::ResponseHeader(_)
+        | UserSource::ResponseJson(_)
+        | UserSource::SetCookie(_)
+        | UserSource::VerifyHeader(_)
+        | UserSource::VerifyJson(_) => typed.as_deref(),
+    });
+    let name = names.find(|name| !name.trim().is_empty())?;
+    let cut = attempt.rule.user_match.as_ref().and_then(|pattern| pattern.captures(name)?.get(1));
+    Some(throttle::account(cut.map_or(name, |group| group.as_str())))
 }
 
 fn found<'a>(
