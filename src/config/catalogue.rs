@@ -151,7 +151,7 @@ pub(super) const KEYS: &[Key] = &[
     key("csrf", "mode", Kind::Choice(&["enforce", "report", "off"]), "\"enforce\"", "What happens to cross-site requests."),
     key("csrf", "unlabelled", Kind::Choice(&["refuse", "allow"]), "\"refuse\"", "What happens to requests that do not say where they come from."),
     key("csrf", "exempt", Kind::Texts, "[]", "Exceptions."),
-    later("csrf", "isolation", Kind::Flag, "false", "Whether pages are isolated from other sites."),
+    key("csrf", "isolation", Kind::Flag, "false", "Whether pages of other sites may load nothing but what is public."),
     key("limits", "header_bytes", Kind::Size, "\"32KiB\"", "Header section, at least 8KiB."),
     key("limits", "header_count", Kind::Number, "100", "Header fields, at least 10."),
     key("limits", "uri", Kind::Size, "\"8KiB\"", "Request target, at least 64 bytes."),

@@ -133,7 +133,7 @@ fn read_cookie_name(section: &Section<'_>) -> Option<String> {
 
 /// What holds without `[csrf]`.
 pub(super) fn csrf_defaults() -> CsrfRules {
-    CsrfRules { mode: CsrfMode::Enforce, allow_unlabelled: false, exempt: Vec::new() }
+    CsrfRules { mode: CsrfMode::Enforce, allow_unlabelled: false, exempt: Vec::new(), isolation: false }
 }
 
 /// `[csrf]`, or `[site.csrf]` over it.
@@ -145,6 +145,7 @@ pub(super) fn read_csrf(section: &Section<'_>, default: &CsrfRules) -> CsrfRules
         allow_unlabelled: section.choice("unlabelled", &[("refuse", false), ("allow", true)], default.allow_unlabelled),
         exempt: exempt
             .map_or_else(|| default.exempt.clone(), |all| all.into_iter().map(|(pattern, _)| pattern).collect()),
+        isolation: section.flag("isolation", default.isolation),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Cross-site requests: Fetch Metadata, then `Origin`, then `Referer` (S136-S142, S119).
+//! Cross-site requests: Fetch Metadata, then `Origin`, then `Referer` (S136-S143, S119).
 
 use http::HeaderMap;
 use http::HeaderName;
@@ -31,6 +31,23 @@ pub struct CsrfRules {
     pub allow_unlabelled: bool,
     /// Exceptions, such as webhooks.
     pub exempt: Vec<PathPattern>,
+    /// Whether pages of other sites may load nothing but what is public (S143).
+    pub isolation: bool,
+}
+
+impl CsrfRules {
+    /// The fields that an answer depends on where the labels were looked at (S141).
+    pub fn vary(&self) -> &'static str {
+        match self.isolation {
+            true => "Sec-Fetch-Site, Sec-Fetch-Mode, Sec-Fetch-Dest, Origin, Referer",
+            false => "Sec-Fetch-Site, Origin, Referer",
+        }
+    }
+
+    /// Whether browsers are told that an answer is for pages of its own origin alone.
+    pub fn isolates(&self, open_on_purpose: bool) -> bool {
+        self.isolation && self.mode == CsrfMode::Enforce && !open_on_purpose
+    }
 }
 
 /// What the filter needs to know about a request.
@@ -51,6 +68,8 @@ pub struct CsrfFacts<'a> {
     pub basic_login: bool,
     /// Whether it presents a TLS client certificate.
     pub client_certificate: bool,
+    /// Whether everybody may load it, whatever page they are on.
+    pub open_on_purpose: bool,
 }
 
 /// Why a request counts as cross-site.
@@ -64,16 +83,22 @@ pub enum CrossSite {
     Referer,
     /// None of the three is there.
     Unlabelled,
+    /// A page of another site would load it into itself.
+    Isolation,
 }
 
 impl CrossSite {
-    /// The word used in logs.
+    /// All of them, in their order.
+    pub const ALL: [Self; 5] = [Self::FetchSite, Self::Origin, Self::Referer, Self::Unlabelled, Self::Isolation];
+
+    /// The word used in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::FetchSite => "sec-fetch-site",
             Self::Origin => "origin",
             Self::Referer => "referer",
             Self::Unlabelled => "unlabelled",
+            Self::Isolation => "isolation",
         }
     }
 }
@@ -99,13 +124,38 @@ pub fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// Judges a request by its labels, if it could do harm.
+/// Judges a request by its labels, if it could do harm, or if what it loads is isolated.
 pub fn judge(rules: &CsrfRules, facts: CsrfFacts<'_>) -> CsrfVerdict {
+    if rules.exempt.iter().any(|pattern| pattern.opens(facts.method, facts.target)) {
+        return CsrfVerdict::Unconcerned;
+    }
+    let verdict = judge_change(rules, facts);
+    if matches!(verdict, CsrfVerdict::Fails(_)) || !rules.isolation || facts.open_on_purpose {
+        return verdict;
+    }
+    match is_loaded_elsewhere(facts.method, facts.headers) {
+        true => CsrfVerdict::Fails(CrossSite::Isolation),
+        false => CsrfVerdict::Passes,
+    }
+}
+
+/// Whether a page of another site loads this into itself: anything but a link that is followed or a page
+/// in a frame, which is what `frame-ancestors` is about (the resource isolation policy of Fetch Metadata).
+/// What does not say where it comes from is no current browser's.
+fn is_loaded_elsewhere(method: &Method, headers: &HeaderMap) -> bool {
+    let is_ours = !headers.contains_key(FETCH_SITE)
+        || matches!(single(headers, &FETCH_SITE), Some("same-origin" | "same-site" | "none"));
+    let is_page = matches!(*method, Method::GET | Method::HEAD)
+        && single(headers, &FETCH_MODE) == Some("navigate")
+        && !matches!(single(headers, &FETCH_DEST), Some("object" | "embed"));
+    !(is_ours || is_page)
+}
+
+fn judge_change(rules: &CsrfRules, facts: CsrfFacts<'_>) -> CsrfVerdict {
     let has_credentials = facts.headers.contains_key(header::COOKIE)
         || (!facts.basic_login && carries_authorization(facts.headers))
         || facts.client_certificate;
-    let is_harmless = !facts.login_or_logout && (is_safe(facts.method) || !has_credentials);
-    if is_harmless || rules.exempt.iter().any(|pattern| pattern.opens(facts.method, facts.target)) {
+    if !facts.login_or_logout && (is_safe(facts.method) || !has_credentials) {
         return CsrfVerdict::Unconcerned;
     }
     match label(facts.headers, facts.origin) {
@@ -236,6 +286,7 @@ mod tests {
             mode: CsrfMode::Enforce,
             allow_unlabelled: false,
             exempt: vec![PathPattern::parse("POST /hook").unwrap()],
+            isolation: false,
         };
         let facts = CsrfFacts {
             method,
@@ -245,6 +296,7 @@ mod tests {
             login_or_logout: login,
             basic_login: false,
             client_certificate: false,
+            open_on_purpose: false,
         };
         judge(&rules, facts)
     }
@@ -319,9 +371,56 @@ mod tests {
     }
 
     #[test]
+    fn what_is_isolated_is_for_our_own_pages_and_links() {
+        // S143, S139
+        let isolated = |open_on_purpose: bool, method: &Method, raw: &str, lines: &[(&'static str, &str)]| {
+            let rules = CsrfRules {
+                mode: CsrfMode::Enforce,
+                allow_unlabelled: false,
+                exempt: vec![PathPattern::parse("GET /shared").unwrap()],
+                isolation: true,
+            };
+            let facts = CsrfFacts {
+                method,
+                target: &Target::parse(raw, PathCase::Exact),
+                headers: &headers(lines),
+                origin: &origin(),
+                login_or_logout: false,
+                basic_login: false,
+                client_certificate: false,
+                open_on_purpose,
+            };
+            judge(&rules, facts) == CsrfVerdict::Fails(CrossSite::Isolation)
+        };
+        let loaded = |site, mode, dest| [("sec-fetch-site", site), ("sec-fetch-mode", mode), ("sec-fetch-dest", dest)];
+        for (lines, expected) in [
+            (loaded("cross-site", "no-cors", "image"), true),
+            (loaded("cross-site", "no-cors", "script"), true),
+            (loaded("cross-site", "cors", "empty"), true),
+            (loaded("cross-site", "navigate", "document"), false),
+            (loaded("cross-site", "navigate", "iframe"), false),
+            (loaded("cross-site", "navigate", "object"), true),
+            (loaded("cross-site", "navigate", "embed"), true),
+            (loaded("same-site", "no-cors", "image"), false),
+            (loaded("same-origin", "no-cors", "image"), false),
+            (loaded("none", "no-cors", "image"), false),
+            (loaded("sideways", "no-cors", "image"), true),
+        ] {
+            assert_eq!(isolated(false, &Method::GET, "/x", &lines), expected, "{lines:?}");
+            assert!(!isolated(true, &Method::GET, "/x", &lines), "open on purpose: {lines:?}");
+            assert!(!isolated(false, &Method::GET, "/shared", &lines), "exempt: {lines:?}");
+        }
+        let image = loaded("cross-site", "no-cors", "image");
+        assert!(isolated(false, &Method::POST, "/x", &loaded("cross-site", "navigate", "document")));
+        assert!(!isolated(false, &Method::GET, "/x", &[]), "curl");
+        assert!(isolated(false, &Method::GET, "/x", &[image[0], ("sec-fetch-site", "same-origin"), image[1]]));
+    }
+
+    #[test]
     fn websockets_come_from_our_own_pages() {
         // S119, VR-06
-        let mut rules = CsrfRules { mode: CsrfMode::Off, allow_unlabelled: false, exempt: Vec::new() };
+        let mut rules =
+            CsrfRules { mode: CsrfMode::Off, allow_unlabelled: false, exempt: Vec::new(), isolation: false };
         let allowed =
             |lines: &[(&'static str, &str)]| upgrade_origin_allowed(&rules, &headers(lines), &origin(), false);
         assert!(allowed(&[COOKIE, ("origin", "https://app.test")]));

@@ -114,6 +114,7 @@ pub struct Forwarding<'a> {
     pub assertion: Option<&'a HeaderValue>,
 }
 
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Says by which scheme the client asked.
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -375,6 +376,14 @@ pub fn secure_response(headers: &mut HeaderMap, rules: &SecurityHeaders, authent
     {
         // Beside the app's own policy, not in it: browsers keep to all of them.
         headers.append(header::CONTENT_SECURITY_POLICY, policy.clone());
+    }
+}
+
+/// Tells browsers that no page of another origin may load this into itself, unless the application or the
+/// operator says otherwise (S143).
+pub fn isolate_response(headers: &mut HeaderMap, rules: &SecurityHeaders) {
+    if !rules.remove.contains(&RESOURCE_POLICY) {
+        headers.entry(RESOURCE_POLICY).or_insert(HeaderValue::from_static("same-origin"));
     }
 }
 

@@ -17,6 +17,7 @@ use http::header::HeaderName;
 use hyper::body::Incoming;
 
 use crate::clock::Timestamp;
+use crate::policy::access::Access;
 use crate::policy::access::AmbiguousPaths;
 use crate::policy::admit;
 use crate::policy::admit::Refusal;
@@ -68,8 +69,8 @@ pub(super) struct Settled {
     pub(super) expired: Vec<HeaderValue>,
     /// `Clear-Site-Data`.
     pub(super) clear: Option<HeaderValue>,
-    /// Whether the answer depends on where the request says it comes from (S141).
-    pub(super) vary: bool,
+    /// The fields that say where the request comes from, if the answer depends on them (S141).
+    pub(super) vary: Option<&'static str>,
 }
 
 impl Settled {
@@ -85,8 +86,8 @@ impl Settled {
         if let Some(value) = self.clear.take() {
             headers.insert(HeaderName::from_static("clear-site-data"), value);
         }
-        if self.vary {
-            headers.append(header::VARY, HeaderValue::from_static("Sec-Fetch-Site, Origin, Referer"));
+        if let Some(fields) = self.vary {
+            headers.append(header::VARY, HeaderValue::from_static(fields));
         }
     }
 }
@@ -97,6 +98,8 @@ pub(super) struct Trace {
     pub(super) settled: Settled,
     pub(super) site: Option<Arc<LiveSite>>,
     pub(super) authenticated: bool,
+    /// Whether the answer is for pages of its own origin alone.
+    pub(super) isolated: bool,
     snapshot: Arc<Snapshot>,
     method: Method,
     target: String,
@@ -119,6 +122,7 @@ impl Trace {
             settled: Settled::default(),
             site: None,
             authenticated: false,
+            isolated: false,
             method: request.method().clone(),
             target: logged,
             version: request.version(),
@@ -315,7 +319,11 @@ impl<'a> Exchange<'a> {
         if rules.mode == CsrfMode::Off {
             return None;
         }
-        let route = &self.route;
+        let (route, access) = (&self.route, &self.site.site.access);
+        // Our own endpoints tell nothing that a page of another site could see.
+        let is_named = route.access == Access::Public && access.names_as_public(&self.method, &self.target);
+        let open_on_purpose = route.own || is_named;
+        self.trace.isolated = rules.isolates(open_on_purpose);
         let facts = CsrfFacts {
             method: &self.method,
             target: &self.target,
@@ -324,11 +332,13 @@ impl<'a> Exchange<'a> {
             login_or_logout: route.may_log_in_or_out(&self.site.site, &self.method, &self.target, &self.headers),
             basic_login: route.basic_login,
             client_certificate,
+            open_on_purpose,
         };
         let verdict = csrf::judge(rules, facts);
         let CsrfVerdict::Fails(cross_site) = verdict else {
             // Caches keep the answers to safe methods.
-            self.trace.settled.vary = verdict == CsrfVerdict::Passes && csrf::is_safe(&self.method);
+            let depends = verdict == CsrfVerdict::Passes && csrf::is_safe(&self.method);
+            self.trace.settled.vary = depends.then(|| rules.vary());
             return None;
         };
         let is_enforced = rules.mode == CsrfMode::Enforce;
@@ -338,7 +348,8 @@ impl<'a> Exchange<'a> {
 
     /// Writes it down; the answer if it is refused.
     fn cross_site(&mut self, reason: CrossSite, enforced: bool) -> Response<Body> {
-        self.trace.settled.vary = true;
+        self.trace.settled.vary = Some(self.site.site.csrf.vary());
+        self.site.lasting.traffic.cross_site(reason, enforced);
         let (method, path) = (&self.method, self.target.path());
         telemetry::audit(&self.trace.context, &Audit::CsrfRefused { reason, enforced, method, path });
         reply::text(StatusCode::FORBIDDEN, "Cross-site request refused.")

@@ -415,6 +415,9 @@ impl Worker {
         trace.settled.apply(response.headers_mut());
         if let Some(site) = &trace.site {
             headers::secure_response(response.headers_mut(), &site.site.headers, trace.authenticated);
+            if trace.isolated {
+                headers::isolate_response(response.headers_mut(), &site.site.headers);
+            }
         }
         if is_head {
             reply::leave_out_content(&mut response);

@@ -9,10 +9,12 @@ use crate::metrics::Counters;
 use crate::metrics::Histogram;
 use crate::metrics::Kind;
 use crate::metrics::Text;
+use crate::policy::csrf::CrossSite;
 use crate::policy::login::Outcome;
 use crate::policy::session::EndReason;
 use crate::proxy::Gate;
 use crate::proxy::snapshot::LiveSite;
+use crate::proxy::snapshot::Snapshot;
 use crate::store::StoreError;
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -25,6 +27,7 @@ pub(super) struct Traffic {
     classes: Counters<{ CLASSES.len() }>,
     took: Histogram,
     unanswered: Counters<1>,
+    cross_site: [Counters<{ CrossSite::ALL.len() }>; 2],
 }
 
 impl Traffic {
@@ -32,6 +35,11 @@ impl Traffic {
     pub(super) fn answered(&self, status: StatusCode, took: Duration) {
         self.classes.count(usize::from(status.as_u16() / 100).saturating_sub(1));
         self.took.observe(took);
+    }
+
+    /// A cross-site request was refused, or would have been.
+    pub(super) fn cross_site(&self, reason: CrossSite, enforced: bool) {
+        self.cross_site[usize::from(enforced)].count(reason as usize);
     }
 
     /// The application gave no answer that could be passed on.
@@ -128,6 +136,7 @@ impl Gate {
             let [unanswered] = traffic.unanswered.read();
             text.sample(name, &[("site", site)], unanswered);
         }
+        write_cross_site(text, &snapshot);
         self.tally.write(text);
         let name = "vestibule_upstream_up";
         text.family(
@@ -154,5 +163,18 @@ impl Gate {
             }
         }
         Ok(())
+    }
+}
+
+fn write_cross_site(text: &mut Text, snapshot: &Snapshot) {
+    let name = "vestibule_csrf_refused_total";
+    text.family(name, Kind::Counter, "Cross-site requests that were refused, or with mode \"report\" only logged.");
+    for site in snapshot.sites() {
+        for (enforced, counts) in ["false", "true"].into_iter().zip(&site.lasting.traffic.cross_site) {
+            for (reason, count) in CrossSite::ALL.iter().zip(counts.read()) {
+                let labels = [("site", &*site.name), ("reason", reason.as_str()), ("enforced", enforced)];
+                text.sample(name, &labels, count);
+            }
+        }
     }
 }

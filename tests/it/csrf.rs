@@ -6,6 +6,7 @@ use http_body_util::Full;
 
 use crate::support::Answer;
 use crate::support::Browser;
+use crate::support::Reply;
 use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
@@ -312,4 +313,73 @@ async fn a_trial_run_only_reports() {
     assert_eq!((line["enforced"].as_bool(), line["reason"].as_str()), (Some(false), Some("sec-fetch-site")), "{line}");
     assert_eq!((line["method"].as_str(), line["path"].as_str()), (Some("POST"), Some("/public/x")), "{line}");
     assert_eq!(line["client"], "127.0.0.1");
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_load_only_what_is_public() {
+    // S143
+    let app = Upstream::legacy().await;
+    let site = SITE.replace("public =", "protected = \"/public/mine/*\"\npublic =");
+    let site = format!("{site}\n[csrf]\nisolation = true\nexempt = \"GET /shared\"");
+    let (_proxy, mut browser) = Vestibule::with(&app, &site).await;
+    browser.log_in("alice").await;
+    let mut browsers = [browser.clone(), browser.over_http2()];
+    let before = app.received().len();
+
+    for (path, from, mode, dest, expected) in [
+        ("/", "cross-site", "no-cors", "image", 403),
+        ("/", "cross-site", "cors", "empty", 403),
+        ("/", "cross-site", "navigate", "embed", 403),
+        ("/login", "cross-site", "no-cors", "image", 403),
+        ("/public/mine/x", "cross-site", "no-cors", "image", 403),
+    ] {
+        for browser in &mut browsers {
+            let answer = browser.send(empty(labelled("GET", path, from, mode, dest))).await;
+            assert_eq!(answer.status, expected, "{path} {mode} {dest}");
+            assert_eq!(answer.body, "Cross-site request refused.\n");
+        }
+    }
+    assert_eq!(app.received().len(), before, "the application is not asked");
+    for (path, from, mode, dest, policy) in [
+        ("/", "cross-site", "navigate", "document", Some("same-origin")),
+        ("/", "same-site", "no-cors", "image", Some("same-origin")),
+        ("/", "same-origin", "no-cors", "image", Some("same-origin")),
+        ("/shared", "cross-site", "no-cors", "image", Some("same-origin")),
+        ("/public/x", "cross-site", "no-cors", "image", None),
+    ] {
+        for browser in &mut browsers {
+            let answer = browser.send(empty(labelled("GET", path, from, mode, dest))).await;
+            assert_eq!(answer.status, 200, "{path} {from} {mode} {dest}");
+            assert_eq!(answer.header("cross-origin-resource-policy"), policy, "{path}");
+        }
+    }
+    assert_eq!(status(&browsers[0], "GET", "/", &[]).await, 200, "no browser of today");
+    let varies = browsers[0].fetch("/").await;
+    assert_eq!(varies.header("vary"), Some("Sec-Fetch-Site, Sec-Fetch-Mode, Sec-Fetch-Dest, Origin, Referer"), "S141");
+}
+
+#[tokio::test]
+async fn isolation_can_be_tried_and_leaves_what_the_application_says() {
+    // S143
+    let app = Upstream::start(|_| Reply::text("").header("cross-origin-resource-policy", "cross-origin")).await;
+    for (rules, enforced, own) in [
+        ("isolation = true", true, "cross-origin"),
+        ("isolation = true\nmode = \"report\"", false, "cross-origin"),
+        ("isolation = true\n[site.headers]\nremove = \"Cross-Origin-Resource-Policy\"", true, ""),
+    ] {
+        let site = format!(
+            "{}\n[site.csrf]\n{rules}\n[log]\nformat = \"json\"",
+            SITE.replace("public =", "default = \"public\"\npublic =")
+        );
+        let program = Program::start(&file(&app.url(), &site)).await;
+        let mut browser = program.browser();
+
+        let image = browser.send(empty(labelled("GET", "/x.png", "cross-site", "no-cors", "image"))).await;
+
+        assert_eq!(image.status, if enforced { 403 } else { 200 });
+        let line = program.event("csrf.refused").await;
+        assert_eq!((line["enforced"].as_bool(), line["reason"].as_str()), (Some(enforced), Some("isolation")));
+        let page = browser.get("/").await;
+        assert_eq!(page.header("cross-origin-resource-policy").unwrap_or(""), own, "{rules}");
+    }
 }

@@ -20,6 +20,7 @@ use crate::support::desk::Desk;
 use crate::support::empty;
 use crate::support::eventually;
 use crate::support::file;
+use crate::support::labelled;
 use crate::support::parse;
 
 /// The proxy in front of this application, and what its admin interface is asked by.
@@ -72,6 +73,8 @@ async fn what_happens_is_counted() {
     alice.log_in("alice").await;
     assert_eq!(alice.fetch("/private").await.status, 200);
     assert_eq!(proxy.browser().fetch("/private").await.status, 401);
+    let forged = labelled("POST", "/private", "cross-site", "cors", "empty");
+    assert_eq!(alice.send(empty(forged)).await.status, 403);
     let (mut bob, mut carol) = (proxy.browser().over_http2(), proxy.browser());
     bob.log_in("bob").await;
     bob.get("/logout").await;
@@ -85,10 +88,12 @@ async fn what_happens_is_counted() {
     for (name, by) in [
         ("vestibule_requests_total{site=\"https://app.test\",status=\"2xx\"}", 3.0),
         ("vestibule_requests_total{site=\"https://app.test\",status=\"3xx\"}", 4.0),
-        ("vestibule_requests_total{site=\"https://app.test\",status=\"4xx\"}", 1.0),
+        ("vestibule_requests_total{site=\"https://app.test\",status=\"4xx\"}", 2.0),
+        ("vestibule_csrf_refused_total{site=\"https://app.test\",reason=\"sec-fetch-site\",enforced=\"true\"}", 1.0),
+        ("vestibule_csrf_refused_total{site=\"https://app.test\",reason=\"sec-fetch-site\",enforced=\"false\"}", 0.0),
         ("vestibule_requests_total{site=\"https://app.test\",status=\"5xx\"}", 0.0),
-        ("vestibule_request_duration_seconds_count{site=\"https://app.test\"}", 8.0),
-        ("vestibule_request_duration_seconds_bucket{site=\"https://app.test\",le=\"+Inf\"}", 8.0),
+        ("vestibule_request_duration_seconds_count{site=\"https://app.test\"}", 9.0),
+        ("vestibule_request_duration_seconds_bucket{site=\"https://app.test\",le=\"+Inf\"}", 9.0),
         ("vestibule_logins_total{outcome=\"success\"}", 3.0),
         ("vestibule_logins_total{outcome=\"failure\"}", 1.0),
         ("vestibule_sessions_started_total{state=\"authenticated\"}", 3.0),

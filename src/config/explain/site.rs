@@ -202,6 +202,9 @@ fn csrf(site: &Site) -> String {
         CsrfMode::Off => "Cross-site requests are not looked for",
     }
     .to_owned();
+    if site.csrf.isolation && site.csrf.mode != CsrfMode::Off {
+        text.push_str("; so is what pages of other sites load that is not public");
+    }
     if site.csrf.allow_unlabelled {
         text.push_str("; those that do not say where they come from pass");
     }

@@ -215,6 +215,42 @@ async fn forms_of_other_sites_do_nothing() {
 }
 
 #[tokio::test]
+async fn pages_of_other_sites_show_no_image_that_is_not_public() {
+    // S143
+    const DOT: &str = "<svg xmlns='http://www.w3.org/2000/svg' width='1' height='1'></svg>";
+    for (rules, private) in [("", "loaded"), ("\n[site.csrf]\nisolation = true", "refused")] {
+        let app = Upstream::start(|request| match request.path().ends_with(".svg") {
+            true => Reply::text(DOT).header("content-type", "image/svg+xml"),
+            false => Reply::text("a page"),
+        })
+        .await;
+        let site = SITE.replace("public =", "default = \"public\"\npublic =") + rules;
+        let (proxy, _) = Vestibule::with(&app, &site).await;
+        let evil = Upstream::start(|_| Reply::text("")).await;
+        let chromium = Chromium::knowing(&[("app.test", proxy.https), ("evil.test", evil.address)]).await;
+
+        for (place, path, expected) in [
+            ("http://evil.test/", "/private.svg", private),
+            ("http://evil.test/", "/static/public.svg", "loaded"),
+            (ORIGIN, "/private.svg", "loaded"),
+        ] {
+            chromium.open(place).await;
+            let show = "window.seen = ''; var i = new Image(); i.onload = () => window.seen = 'loaded';
+                i.onerror = () => window.seen = 'refused'; i.src = SRC; document.body.append(i)";
+            chromium.run(&show.replace("SRC", &format!("'{ORIGIN}{path}'"))).await;
+            chromium.wait("return window.seen !== ''").await;
+
+            assert_eq!(chromium.run("return window.seen").await, expected, "{rules} {place} {path}");
+        }
+        assert_eq!(
+            app.received().iter().filter(|request| request.path() == "/private.svg").count(),
+            1 + usize::from(rules.is_empty())
+        );
+        chromium.complaints().await;
+    }
+}
+
+#[tokio::test]
 async fn back_shows_nothing_after_the_logout_whatever_the_application_says() {
     // S51: browsers keep pages with these policies, and show them again without asking.
     for policy in ["private", "no-cache", "max-age=0, private, must-revalidate"] {
