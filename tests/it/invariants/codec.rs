@@ -64,6 +64,9 @@ fn read(pieces: &[&[u8]], method: &Method, mends: bool) -> (Outcome, Option<Malf
         let Some(piece) = pieces.next() else { return (Outcome::Refused, None) };
         buffer.extend_from_slice(piece);
     };
+    if is_coded(&head.headers) {
+        return (Outcome::Refused, Some(Malformed::Coding));
+    }
     let mut decoder = match Decoder::of(&head, method) {
         Ok(decoder) => decoder,
         Err(why) => return (Outcome::Refused, Some(why)),
@@ -81,6 +84,11 @@ fn read(pieces: &[&[u8]], method: &Method, mends: bool) -> (Outcome, Option<Malf
         }
     };
     (Outcome::Answered { status: head.status.as_u16(), headers: head.headers, body, is_whole }, why)
+}
+
+/// As the proxy judges what the one client or the other has understood.
+fn is_coded(headers: &HeaderMap) -> bool {
+    !vestibule::policy::message::is_chunked_or_plain(headers)
 }
 
 /// What hyper's client takes them for.
@@ -109,8 +117,7 @@ fn of_hyper(bytes: &[u8], method: &Method, mends: bool) -> Outcome {
         let request = Request::builder().method(method).uri("/").body(Empty::<bytes::Bytes>::new()).unwrap();
         let Ok(answer) = sender.send_request(request).await else { return Outcome::Refused };
         let (head, mut incoming) = answer.into_parts();
-        // As the proxy judges it afterwards.
-        if !vestibule::policy::message::is_chunked_or_plain(&head.headers) {
+        if is_coded(&head.headers) {
             return Outcome::Refused;
         }
         let (mut body, mut is_whole) = (Vec::new(), true);
