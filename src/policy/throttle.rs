@@ -72,6 +72,8 @@ pub struct Pace {
     /// The first wait, which doubles with each failure; `None`: until the window has moved on.
     first_wait: Option<Duration>,
     company: Company,
+    /// Whether few failures are remembered for a part of the window only.
+    is_brief: bool,
 }
 
 impl Pace {
@@ -79,17 +81,20 @@ impl Pace {
     /// try and then waits a minute: that slows those who have many, and locks nobody out who has his own (S149).
     pub fn of_account(limit: Limit, is_besieged: bool, company: Company) -> Self {
         let (count, seconds) = if is_besieged { (1, 60) } else { (limit.count, 1) };
-        Self { limit: Limit { count, ..limit }, first_wait: Some(Duration::from_secs(seconds)), company }
+        let first_wait = Some(Duration::from_secs(seconds));
+        Self { limit: Limit { count, ..limit }, first_wait, company, is_brief: false }
     }
 
     /// For an address.
     pub fn of_address(limit: Limit, company: Company) -> Self {
-        Self { limit, first_wait: None, company }
+        Self { limit, first_wait: None, company, is_brief: false }
     }
 
-    /// For an account from everywhere: nothing waits for it, it only makes [`Self::of_account`] stricter.
+    /// For an account from everywhere: nothing waits for it, it only makes [`Self::of_account`] stricter. Made-up
+    /// names fail once each, and are not remembered for a day.
     pub fn of_ceiling() -> Self {
-        Self { limit: Limit { count: CEILING, window: DAY }, first_wait: None, company: Company::Session }
+        let limit = Limit { count: CEILING, window: DAY };
+        Self { limit, first_wait: None, company: Company::Session, is_brief: true }
     }
 }
 
@@ -195,7 +200,9 @@ impl Attempts {
         let window = pace.limit.window;
         let proof = self.proven.then(|| now.plus(window));
         let wait = (self.streak > 0).then(|| self.until.plus(window));
-        let failure = self.failures.last().map(|failure| failure.plus(window));
+        let failed = u32::try_from(self.failures.len()).unwrap_or(u32::MAX);
+        let memory = if pace.is_brief { window / pace.limit.count.max(1) * failed } else { window };
+        let failure = self.failures.last().map(|failure| failure.plus(memory));
         let pending = self.pending.iter().map(Place::ends).max();
         let ends = [proof, wait, failure, pending].into_iter().flatten().max();
         ends.map_or(Duration::ZERO, |ends| ends.since(now)).max(Duration::from_secs(1))

@@ -63,7 +63,6 @@ use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -102,6 +101,7 @@ use self::snapshot::Snapshot;
 use self::streams::Streams;
 use self::suspicion::Suspicions;
 use self::tally::Tally;
+use self::throttle::Waiting;
 
 /// How often open streams are checked against their sessions: ends are seen within a second (S46).
 const WATCH_EVERY: Duration = Duration::from_millis(500);
@@ -169,8 +169,8 @@ pub struct Gate {
     suspicions: Suspicions,
     /// Anonymous sessions begun in the current minute, by address prefix.
     begun: DashMap<(Arc<str>, IpAddr), (u64, u32)>,
-    /// Told when attempts to log in have come to something: others wait for their places.
-    places: Notify,
+    /// Attempts to log in that wait for others.
+    waiting: Waiting,
     request_ids: telemetry::RequestIds,
     /// Ends what has no end of its own.
     stopping: CancellationToken,
@@ -198,7 +198,7 @@ impl Gate {
             said: DashSet::new(),
             suspicions: Suspicions::default(),
             begun: DashMap::new(),
-            places: Notify::new(),
+            waiting: Waiting::default(),
             request_ids: telemetry::RequestIds::default(),
             stopping: CancellationToken::new(),
         }))

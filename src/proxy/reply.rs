@@ -37,14 +37,14 @@ pub(super) fn unauthorized() -> Response<Body> {
 }
 
 /// 429 for who may not try to log in yet, whoever they are (S148); `login_page` for page loads.
-pub(super) fn too_many_attempts(wait: Duration, login_page: Option<&str>) -> Response<Body> {
+pub(super) fn too_many_attempts(cause: &str, wait: Duration, login_page: Option<&str>) -> Response<Body> {
     let seconds = wait.as_secs();
     let unit = if seconds == 1 { "second" } else { "seconds" };
     let says = format!("Wait {seconds} {unit}, then try again.");
     let status = StatusCode::TOO_MANY_REQUESTS;
     let mut response = match login_page {
-        Some(back) => page(status, "Too many failed logins", &[says], Some((back, "Back to the login"))),
-        None => problem(status, &format!("Too many failed logins. {says}")),
+        Some(back) => page(status, cause, &[says], Some((back, "Back to the login"))),
+        None => problem(status, &format!("{cause}. {says}")),
     };
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     response

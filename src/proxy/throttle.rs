@@ -8,6 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
@@ -36,11 +38,28 @@ use crate::telemetry::Audit;
 use crate::telemetry::Counting;
 
 /// How long an attempt waits for others to come to something, when each of them might be a guess.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
 /// How often it looks: other nodes do not say when.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// And not more often.
+const LOOK_AFTER: Duration = Duration::from_millis(100);
+/// How many may wait: each of them costs the store something.
+const WAITING: usize = 500;
 /// How often a change is made again because another one came first.
 const ATTEMPTS: usize = 500;
+
+/// Where attempts wait for places.
+pub(super) struct Waiting {
+    /// Told when others have come to something.
+    freed: Notify,
+    seats: Semaphore,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self { freed: Notify::new(), seats: Semaphore::new(WAITING) }
+    }
+}
 
 /// A count that an attempt takes part in.
 #[derive(Clone, Copy)]
@@ -88,9 +107,9 @@ impl Exchange<'_> {
     /// Whether an attempt may go on, after those beside it have come to something; else the answer.
     pub(super) async fn permit(&mut self, attempt: &Attempt<'_>) -> Result<Result<Permit, Response<Body>>, Failure> {
         let gate = Arc::clone(&self.worker.gate);
-        let patience = Instant::now() + PATIENCE;
+        let (patience, mut seat) = (Instant::now() + PATIENCE, None);
         loop {
-            let mut freed = pin!(gate.places.notified());
+            let mut freed = pin!(gate.waiting.freed.notified());
             freed.as_mut().enable();
             let now = gate.clock.now();
             let NoPlace { what, until } = match self.try_permit(attempt, now).await? {
@@ -98,11 +117,14 @@ impl Exchange<'_> {
                 Err(none) => none,
             };
             if until.is_none() && Instant::now() < patience {
-                let _looks_again = tokio::time::timeout(LOOK_EVERY, freed).await;
-                continue;
+                seat = seat.or_else(|| gate.waiting.seats.try_acquire().ok());
+                if seat.is_some() {
+                    tokio::time::sleep(LOOK_AFTER).await;
+                    let _looks_again = tokio::time::timeout(LOOK_EVERY, freed).await;
+                    continue;
+                }
             }
-            let wait = until.map_or(Duration::ZERO, |until| until.since(now));
-            return Ok(Err(self.refuse_attempt(attempt, what, wait)));
+            return Ok(Err(self.refuse_attempt(attempt, what, until.map(|until| until.since(now)))));
         }
     }
 
@@ -148,12 +170,13 @@ impl Exchange<'_> {
     }
 
     /// The same for a right password, a wrong one, and an account that is not there (S148).
-    fn refuse_attempt(&self, attempt: &Attempt<'_>, per: Counting, wait: Duration) -> Response<Body> {
-        let wait = in_seconds(wait);
+    fn refuse_attempt(&self, attempt: &Attempt<'_>, per: Counting, wait: Option<Duration>) -> Response<Body> {
+        let cause = if wait.is_some() { "Too many failed logins" } else { "Too many logins at once" };
+        let wait = in_seconds(wait.unwrap_or_default());
         self.worker.gate.tally.login_throttled();
         telemetry::audit(&self.trace.context, &Audit::LoginThrottled { rule: attempt.number, per, wait });
         let page = Some(attempt.rule.page.as_str()).filter(|_| self.kind == RequestKind::Navigation);
-        reply::too_many_attempts(wait, page)
+        reply::too_many_attempts(cause, wait, page)
     }
 
     /// Notes what came of an attempt, whether its client is still there or not.
@@ -208,7 +231,7 @@ impl Permit {
         self.is_settled = true;
         let mut waits = self.note(outcome, now).await?;
         waits.retain(|(what, _)| *what != Counting::Ceiling || self.is_news());
-        self.gate.places.notify_waiters();
+        self.gate.waiting.freed.notify_waiters();
         Ok(waits)
     }
 

@@ -151,6 +151,19 @@ fn an_account_under_siege_leaves_every_address_one_try() {
 }
 
 #[test]
+fn a_name_that_was_made_up_is_soon_forgotten() {
+    // S151
+    let (mut attempts, pace) = (Attempts::default(), Pace::of_ceiling());
+    for failures in 1..=CEILING {
+        attempts.fail(pace, place(0), at(0));
+        assert_eq!(attempts.lives(pace, at(0)), DAY / CEILING * failures);
+    }
+    let mut attempts = Attempts::default();
+    attempts.fail(account_pace(), place(0), at(0));
+    assert_eq!(attempts.lives(account_pace(), at(0)), FIVE.window);
+}
+
+#[test]
 fn an_account_is_one_however_it_is_typed() {
     // S151, VR-31
     let names = ["José", "jose\u{301}", " JOSÉ\t", "JOSE\u{301}", "\u{ff2a}osé"];
