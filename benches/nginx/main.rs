@@ -5,6 +5,9 @@
 //! processor time (all threads, from the scheduler's own count), not throughput. Both speak TLS 1.3 with
 //! the same ECDSA P-256 certificate and X25519, both keep connections to the application.
 //!
+//! Below that, by the same means, what the rotation of IDs and the binding to clients cost: Vestibule with
+//! them against Vestibule without.
+//!
 //! `make bench`, or `cargo bench --bench nginx -- [ROUNDS] [WORKLOAD]`.
 
 #![allow(unreachable_pub)] // A benchmark has no public interface.
@@ -79,7 +82,7 @@ fn main() {
     let certificate = cert::make(directory.path(), &["bench.test".to_owned()]).unwrap();
     let setup = Setup::new(directory.path(), &certificate);
     let _application = setup.application();
-    let pairs = [true, false].map(|logged| (logged, setup.nginx(logged), setup.vestibule(logged)));
+    let pairs = [true, false].map(|logged| (logged, setup.nginx(logged), setup.vestibule(logged, "")));
     let client = Client::new(&certificate);
 
     println!("{}", servers::versions());
@@ -88,6 +91,19 @@ fn main() {
     for workload in WORKLOADS.iter().filter(|workload| workload.name.contains(wanted)) {
         let (_, nginx, vestibule) = pairs.iter().find(|(logged, ..)| *logged == workload.logged).unwrap();
         compare(workload, &client, nginx, vestibule, rounds);
+    }
+    drop(pairs);
+
+    // In the memory of one process other tables lie elsewhere, which costs more than what is compared: two
+    // of each, started in turn.
+    println!("\n{:<26} {:>10} {:>10}   ratio", "chains and binding", "off", "on");
+    let off = "[session]\nrotate_every = 'off'\nbind = 'off'";
+    let workloads = WORKLOADS.iter().filter(|workload| !workload.logged && workload.name.contains(wanted));
+    for workload in workloads {
+        for _ in 0..2 {
+            let (without, with) = (setup.vestibule(false, off), setup.vestibule(false, ""));
+            compare(workload, &client, &without, &with, rounds);
+        }
     }
 }
 

@@ -147,8 +147,8 @@ impl<'a> Setup<'a> {
         Server::start(name, port, core, &["nginx", "-c", &file.display().to_string(), "-p", &at.to_string()], log)
     }
 
-    /// Vestibule with every check; its log goes to a file.
-    pub fn vestibule(&self, logged: bool) -> Server {
+    /// Vestibule with every check, but for what `session` says; its log goes to a file.
+    pub fn vestibule(&self, logged: bool, session: &str) -> Server {
         let (port, application) = (free_port(), self.application);
         let (certificate, key) = (self.certificate.certificate.display(), self.certificate.key.display());
         let settings = format!(
@@ -162,6 +162,7 @@ impl<'a> Setup<'a> {
              access = {logged}
              [store]
              url = 'memory:'
+             {session}
              [[site]]
              origin = 'https://bench.test:{port}'
              upstream = 'http://127.0.0.1:{application}'

@@ -292,17 +292,20 @@ mod tests {
         assert_eq!(store.swap_chain(handle(1).key(), offered.revision, chain.clone()).await.unwrap(), Swap::Swapped);
         assert_eq!(store.touch(handle(1).key(), at(50), HALF_HOUR).await.unwrap(), Presence::Present);
         assert!(store.remove(handle(2).key(), true, at(3)).await.unwrap().is_some());
+        let copied = record(&store, 3).await.unwrap();
+        assert!(matches!(store.remove_at(handle(3).key(), copied.revision).await.unwrap(), Removal::Removed(_)));
         drop(store);
 
         let store = FileStore::open(&path).unwrap();
 
         let outline = store.peek(handle(1).key()).await.unwrap().expect("its outline is known before it is opened");
         assert_eq!((outline.user.unwrap().as_str(), outline.seen), ("alice", at(50)));
-        assert_eq!(store.by_user("alice", Some(SITE)).await.unwrap().len(), 2);
+        assert_eq!(store.by_user("alice", Some(SITE)).await.unwrap().len(), 1);
         let found = record(&store, 1).await.unwrap();
         assert_eq!(found.identity.unwrap().user.as_str(), "alice");
         assert_eq!((found.chain, found.seen, found.vault.cookies().len()), (chain, at(50), 1));
         assert!(record(&store, 2).await.is_none(), "no logout is undone");
+        assert!(record(&store, 3).await.is_none(), "and no thief let in again");
     }
 
     #[tokio::test]

@@ -1,14 +1,18 @@
 //! To whom a session belongs: the network it began in, and as a signal the browser.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::support::Answer;
 use crate::support::Browser;
+use crate::support::OURS;
 use crate::support::Reply;
 use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::file;
+use crate::support::labelled;
+use crate::support::parse;
 use crate::support::program::Program;
 
 /// What a request of this session from this address gets.
@@ -92,6 +96,85 @@ async fn whoever_is_refused_sees_what_everyone_without_a_session_sees() {
         assert_eq!(seen[0], seen[2], "{path}");
     }
     assert_eq!(browser.get("/").await.status, 200);
+}
+
+/// Sessions of all kinds that are none for whoever presents them now: what the kind is, the ID, where it is
+/// presented from, and by which browser.
+async fn refused(proxy: &Vestibule) -> Vec<(&'static str, String, [u8; 4], &'static str)> {
+    const HERE: [u8; 4] = [127, 0, 0, 1];
+    const USUAL: &str = "Test/1.0";
+    async fn logged_in(proxy: &Vestibule) -> Browser {
+        let mut browser = proxy.browser();
+        browser.log_in("alice").await;
+        browser
+    }
+    let minute = Duration::from_secs(60);
+    let idle = logged_in(proxy).await.session().unwrap();
+    proxy.advance(15 * minute);
+    let mut rotated = logged_in(proxy).await;
+    let retired = rotated.session().unwrap();
+    proxy.advance(15 * minute);
+    rotated.get("/").await;
+    rotated.get("/").await;
+    proxy.advance(minute);
+    let mut left = logged_in(proxy).await;
+    let ended = left.session().unwrap();
+    left.get("/logout").await;
+    let mut neighbour = proxy.browser();
+    let login = labelled("POST", "/login", "same-origin", "navigate", "document");
+    let login = login.header("host", "other.test").header("content-type", "application/x-www-form-urlencoded");
+    assert_eq!(neighbour.send(login.body("username=alice".into()).unwrap()).await.status, 302);
+    vec![
+        ("unknown", "A".repeat(43), HERE, USUAL),
+        ("malformed", "A".repeat(42), HERE, USUAL),
+        ("idle", idle, HERE, USUAL),
+        ("retired", retired, HERE, USUAL),
+        ("ended", ended, HERE, USUAL),
+        ("of another site", neighbour.session().unwrap(), HERE, USUAL),
+        ("of another network", logged_in(proxy).await.session().unwrap(), [127, 0, 9, 1], USUAL),
+        ("of another browser", logged_in(proxy).await.session().unwrap(), HERE, "Thief/2.0"),
+    ]
+}
+
+#[tokio::test]
+async fn every_refusal_is_that_of_no_session_to_the_byte() {
+    // S58, S169
+    let app = Upstream::start(|request| match request.path() {
+        "/login" if request.method == "POST" => Reply::redirect("/"),
+        "/logout" => Reply::redirect("/"),
+        _ => Reply::text("page"),
+    })
+    .await;
+    let session = "[site.session]\non_user_agent_change = \"reauthenticate\"\n";
+    let other = format!("[[site]]\norigin = \"https://other.test\"\nupstream = \"{}\"\n{SITE}", app.url());
+    let config = parse(&file(&app.url(), &format!("{SITE}{session}{other}")));
+    let (proxy, _) = Vestibule::of(config).await;
+    for (method, path, mode, dest) in [
+        ("GET", "/", "navigate", "document"),
+        ("GET", "/", "cors", "empty"),
+        ("POST", "/x", "navigate", "document"),
+        ("HEAD", "/x", "no-cors", "image"),
+        ("GET", "/public/x", "navigate", "document"),
+        ("GET", "/login", "navigate", "document"),
+        ("GET", "/.vestibule/session", "cors", "empty"),
+    ] {
+        let ask = async |cookie: &str, from: [u8; 4], agent: &str| {
+            let mut browser = proxy.browser();
+            browser.from = from.into();
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nhost: app.test\r\nuser-agent: {agent}\r\nsec-fetch-site: same-origin\r\n\
+                 sec-fetch-mode: {mode}\r\nsec-fetch-dest: {dest}\r\n{cookie}content-length: 0\r\nconnection: close\r\n\r\n"
+            );
+            let answer = browser.raw(request.as_bytes()).await;
+            answer.split("\r\n").filter(|line| !line.starts_with("date: ")).collect::<Vec<_>>().join("\r\n")
+        };
+        let nothing = ask("", [127, 0, 0, 1], "Test/1.0").await;
+        assert!(nothing.starts_with("HTTP/1.1 "), "{nothing}");
+        for (kind, id, address, agent) in refused(&proxy).await {
+            let refused = ask(&format!("cookie: {OURS}={id}\r\n"), address, agent).await;
+            assert_eq!(refused, nothing, "{kind}: {method} {path}");
+        }
+    }
 }
 
 #[tokio::test]

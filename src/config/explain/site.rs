@@ -144,7 +144,7 @@ fn session(site: &Site) -> Vec<String> {
     }
     all.push(match rules.rotate_every {
         Some(every) => format!(
-            "The ID changes every {}; the old one is accepted for {} more.",
+            "The ID changes every {}; the old one is accepted for {} more, and ends the session if it comes later.",
             time(every),
             time(rules.rotation_grace)
         ),
