@@ -12,6 +12,7 @@ use crate::clock::SystemClock;
 use crate::policy::binding::Binding;
 use crate::policy::dbsc::Device;
 use crate::policy::vault::VaultCookie;
+use crate::store::fixtures::IDLE;
 use crate::store::fixtures::Redis;
 use crate::store::fixtures::SITE;
 use crate::store::fixtures::at;
@@ -20,7 +21,6 @@ use crate::store::fixtures::of;
 use crate::store::fixtures::rules;
 
 const OTHER: &str = "https://other.test";
-const IDLE: Duration = Duration::from_secs(1800);
 
 fn key(number: u8) -> SessionKey {
     *handle(number).key()

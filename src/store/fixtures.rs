@@ -28,6 +28,9 @@ use crate::store::redis::settings::Form;
 use crate::store::redis::settings::RedisSettings;
 use crate::store::redis::settings::ServerAddress;
 
+/// How long all sessions may idle.
+pub(super) const IDLE: Duration = Duration::from_secs(1800);
+
 /// The site of all records.
 pub(super) const SITE: &str = "https://app.test";
 

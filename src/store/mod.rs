@@ -11,6 +11,8 @@ mod index;
 mod journal;
 pub mod measured;
 pub mod memory;
+#[cfg(test)]
+mod races;
 pub mod redis;
 pub mod sealed;
 pub mod shelf;

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
@@ -14,14 +13,13 @@ use tokio::net::UnixStream;
 use super::*;
 use crate::clock::SystemClock;
 use crate::policy::session::Life;
+use crate::store::fixtures::IDLE;
 use crate::store::fixtures::Redis;
 use crate::store::fixtures::at;
 use crate::store::fixtures::handle;
 use crate::store::fixtures::of;
 use crate::store::redis::script::Script;
 use crate::store::redis::settings::ServerAddress;
-
-const IDLE: Duration = Duration::from_secs(1800);
 
 /// What the client must have said for its connection to be cut.
 type Word = Arc<Mutex<Option<String>>>;
