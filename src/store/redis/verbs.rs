@@ -91,9 +91,7 @@ impl Shared {
             tokio::time::sleep(WRITE_EVERY).await;
             self.write_touches(false).await;
             rounds += 1;
-            if rounds.is_multiple_of(TIDY_AFTER) {
-                self.cache.tidy();
-            }
+            self.cache.tidy(rounds.is_multiple_of(TIDY_AFTER));
         }
     }
 
