@@ -63,6 +63,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -105,6 +106,8 @@ use self::throttle::Waiting;
 
 /// How often open streams are checked against their sessions: ends are seen within a second (S46).
 const WATCH_EVERY: Duration = Duration::from_millis(500);
+/// Sessions that the store is asked for at once.
+const ASKED_AT_ONCE: usize = 1024;
 /// How often expired records are freed.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How often the keys for assertions are looked after: others may share them.
@@ -233,9 +236,7 @@ impl Gate {
             let mut now = self.clock.now();
             loop {
                 now = self.wait(now, WATCH_EVERY).await;
-                for key in self.streams.sessions() {
-                    self.watch(&key, now).await;
-                }
+                self.watch_all(now).await;
             }
         };
         let swept = async {
@@ -266,17 +267,34 @@ impl Gate {
         self.clock.now()
     }
 
+    /// Looks after all that is open. A store that is elsewhere is asked for many sessions at once; what is known
+    /// here costs no task.
+    async fn watch_all(self: &Arc<Self>, now: Timestamp) {
+        let mut asking = JoinSet::new();
+        for key in self.streams.sessions() {
+            let mut watch = Box::pin(Arc::clone(self).watch(key, now));
+            let is_done = poll_fn(|context| Poll::Ready(watch.as_mut().poll(context).is_ready())).await;
+            if !is_done {
+                asking.spawn(watch);
+            }
+            if asking.len() >= ASKED_AT_ONCE {
+                asking.join_next().await;
+            }
+        }
+        asking.join_all().await;
+    }
+
     /// Closes the streams of a session that is gone, ends one whose time is up.
-    async fn watch(&self, key: &SessionKey, now: Timestamp) {
-        match self.store.peek(key).await {
+    async fn watch(self: Arc<Self>, key: SessionKey, now: Timestamp) {
+        match self.store.peek(&key).await {
             Ok(Some(session)) => {
                 if let Some(reason) = self.current.load().expiry(&session.site, session.life(), now) {
-                    self.end(key, reason, false, now, &Context::default()).await.ok();
+                    self.end(&key, reason, false, now, &Context::default()).await.ok();
                 }
             }
-            Ok(None) => self.streams.end(key),
+            Ok(None) => self.streams.end(&key),
             // It says nothing about the session: the next round asks again. But nothing outlives its time.
-            Err(_) => self.streams.expire(key, now),
+            Err(_) => self.streams.expire(&key, now),
         }
     }
 

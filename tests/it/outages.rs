@@ -12,6 +12,7 @@ use crate::support::Browser;
 use crate::support::OURS;
 use crate::support::Reply;
 use crate::support::SITE;
+use crate::support::TOGETHER;
 use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::configure;
@@ -171,6 +172,30 @@ async fn what_is_open_ends_with_its_session_while_a_sweep_takes_long() {
 
     let end = tokio::time::timeout(Duration::from_secs(10), next(&mut socket)).await;
     assert!(end.expect("still open").unwrap().is_close());
+}
+
+#[tokio::test]
+async fn what_is_open_is_looked_after_all_at_once() {
+    // S46: each question takes its time where the store is elsewhere.
+    let (app, store) = (EchoApp::start().await, BrokenStore::new());
+    let (proxy, _) = Vestibule::with_store(configure(&app.upstream.url(), SITE), store.clone()).await;
+    let mut sockets = Vec::new();
+    for _ in 0..TOGETHER {
+        let mut browser = proxy.browser();
+        browser.log_in("alice").await;
+        sockets.push(open(&browser, "/ws", &[]).await.unwrap().0);
+    }
+    for key in store.by_user("alice", None).await.unwrap() {
+        assert!(store.remove(&key, false, Timestamp::default()).await.unwrap().is_some());
+    }
+
+    store.gathers();
+    proxy.advance(Duration::from_secs(1));
+
+    for mut socket in sockets {
+        let end = tokio::time::timeout(Duration::from_secs(10), next(&mut socket)).await;
+        assert!(end.expect("still open").unwrap().is_close());
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::Browser;
+use crate::support::Line;
 use crate::support::Reply;
 use crate::support::SITE;
 use crate::support::Upstream;
@@ -106,6 +107,37 @@ async fn a_logout_closes_what_is_open_on_other_nodes() {
     // The clock of a test stands still; a node looks every half second.
     two.advance(Duration::from_millis(500));
     let end = tokio::time::timeout(Duration::from_secs(1), next(&mut socket)).await;
+    assert!(end.expect("still open").unwrap().is_close());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ended_while_a_node_was_cut_off_is_closed_there_when_it_is_back() {
+    // S46, S167, VR-06: until then it stays open, and nobody gets in.
+    let (app, redis) = (EchoApp::start().await, Redis::start());
+    let line = Line::to(redis.port).await;
+    let one = at(&redis, &app.upstream).await;
+    let two = vestibule_at(&format!("redis://127.0.0.1:{}", line.port), "", &app.upstream, SITE).await;
+    let mut here = one.browser();
+    here.log_in("alice").await;
+    let there = moved(&here, &two);
+    let (mut socket, _) = open(&there, "/ws", &[]).await.unwrap();
+    line.cut();
+    while there.clone().fetch("/").await.status != 503 {}
+    here.get("/logout").await;
+    two.advance(Duration::from_secs(1));
+    assert!(echoed(&mut socket, "hello").await);
+
+    line.mend();
+
+    let end = async {
+        loop {
+            two.advance(Duration::from_millis(500));
+            if let Ok(end) = tokio::time::timeout(Duration::from_millis(50), next(&mut socket)).await {
+                return end;
+            }
+        }
+    };
+    let end = tokio::time::timeout(Duration::from_secs(15), end).await;
     assert!(end.expect("still open").unwrap().is_close());
 }
 

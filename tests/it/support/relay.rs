@@ -1,4 +1,5 @@
-//! What an application that cannot be asked received: a relay in front of it that remembers.
+//! Ways to a server that are not straight: a relay in front of an application that remembers what it received,
+//! a line that can be cut.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 type Log = Arc<Mutex<Vec<Vec<u8>>>>;
 
@@ -73,4 +75,40 @@ async fn pass(client: TcpStream, port: u16, log: Log) -> std::io::Result<()> {
         to_client.shutdown().await
     };
     tokio::try_join!(there, back).map(|_| ())
+}
+
+/// A line to a port. While it is cut, nobody is let through, and nothing that was said on it is answered.
+pub struct Line {
+    pub port: u16,
+    is_cut: watch::Sender<bool>,
+}
+
+impl Line {
+    pub async fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (here, is_cut) = (listener.local_addr().unwrap().port(), watch::Sender::new(false));
+        let cuts = is_cut.subscribe();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut cuts = cuts.clone();
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
+                    tokio::select! {
+                        ended = tokio::io::copy_bidirectional(&mut stream, &mut server) => ended.map(drop),
+                        // The sender is gone with the test.
+                        _ = cuts.wait_for(|is_cut| *is_cut) => Ok(()),
+                    }
+                });
+            }
+        });
+        Self { port: here, is_cut }
+    }
+
+    pub fn cut(&self) {
+        self.is_cut.send_replace(true);
+    }
+
+    pub fn mend(&self) {
+        self.is_cut.send_replace(false);
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Barrier;
 use vestibule::clock::Timestamp;
 use vestibule::policy::chain::Chain;
 use vestibule::policy::session::EndReason;
@@ -35,12 +36,22 @@ const FAILS: u8 = 1;
 const PANICS: u8 = 2;
 const SWEEPS: u8 = 3;
 const KEEPS: u8 = 4;
+const GATHERS: u8 = 5;
+
+/// So many questions are asked together.
+pub const TOGETHER: usize = 8;
 
 /// A memory store with a switch.
-#[derive(Default)]
 pub struct BrokenStore {
     inner: MemoryStore,
     state: AtomicU8,
+    together: Barrier,
+}
+
+impl Default for BrokenStore {
+    fn default() -> Self {
+        Self { inner: MemoryStore::default(), state: AtomicU8::default(), together: Barrier::new(TOGETHER) }
+    }
 }
 
 impl BrokenStore {
@@ -73,9 +84,14 @@ impl BrokenStore {
         self.state.store(SWEEPS, Ordering::Relaxed);
     }
 
+    /// Works, but says nothing of a session by its key before it is asked for so many at once.
+    pub fn gathers(&self) {
+        self.state.store(GATHERS, Ordering::Relaxed);
+    }
+
     fn answer<'a, T>(&'a self, reply: impl FnOnce() -> Reply<'a, T>) -> Reply<'a, T> {
         match self.state.load(Ordering::Relaxed) {
-            WORKS | SWEEPS | KEEPS => reply(),
+            WORKS | SWEEPS | KEEPS | GATHERS => reply(),
             PANICS => panic!("the store was told to panic"),
             _ => failed(),
         }
@@ -96,6 +112,12 @@ impl SessionStore for BrokenStore {
     }
 
     fn peek<'a>(&'a self, key: &'a SessionKey) -> Reply<'a, Option<Outline>> {
+        if self.state.load(Ordering::Relaxed) == GATHERS {
+            return Box::pin(async move {
+                self.together.wait().await;
+                self.inner.peek(key).await
+            });
+        }
         self.answer(|| self.inner.peek(key))
     }
 
