@@ -275,7 +275,7 @@ impl Desk {
         match self.gate.store().ready().await {
             Ok(()) => reply::text("ok\n"),
             // Not logged: whoever asks does so every few seconds.
-            Err(_) => unavailable("The session store does not answer."),
+            Err(_) => unavailable("The session store does not answer, or keeps nothing new."),
         }
     }
 }

@@ -56,6 +56,13 @@ const SEEN: TableDefinition<'_, [u8; 32], u64> = TableDefinition::new("seen 1");
 /// The shelf: by kind and name the version, the end in milliseconds since the Unix epoch, and the value.
 const VALUES: TableDefinition<'_, [u8; 33], (u64, u64, &[u8])> = TableDefinition::new("values 1");
 
+/// Whether the disk has room, after a commit that failed.
+const ROOM_TABLE: TableDefinition<'_, (), &[u8]> = TableDefinition::new("room");
+/// More than any record takes.
+const ROOM: usize = 64 * 1024;
+/// How often it is looked.
+const ROOM_AFTER: Duration = Duration::from_secs(2);
+
 /// Touches wait this long: a crash can only make a session end that much early.
 const TOUCH_EVERY: Duration = Duration::from_secs(1);
 /// Changes in one commit.
@@ -197,6 +204,7 @@ impl Journal {
             owed_values: BTreeSet::new(),
             touched: Arc::clone(&touched),
             failing: Arc::clone(&failing),
+            room_at: Instant::now(),
         };
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || writer.run(&received));
         Ok(Self { orders, touched, failing, thread: Some(thread.map_err(OpenError::Thread)?) })
@@ -230,7 +238,7 @@ impl Journal {
         let _best_effort = self.orders.send(Order::Write { key: *key, handle: None, ack: None });
     }
 
-    /// Whether the last commit came to be.
+    /// Whether there was room for the last commit, or for a large one since.
     pub(super) fn ready(&self) -> Result<(), StoreError> {
         let failing = self.failing.load(Ordering::Relaxed);
         if failing { Err(StoreError::Unavailable("the last commit failed".into())) } else { Ok(()) }
@@ -261,6 +269,8 @@ struct Writer {
     owed_values: BTreeSet<Name>,
     touched: Arc<Mutex<BTreeSet<SessionKey>>>,
     failing: Arc<AtomicBool>,
+    /// When it is looked for room if the last commit failed.
+    room_at: Instant,
 }
 
 impl Writer {
@@ -297,6 +307,7 @@ impl Writer {
             if stop {
                 return;
             }
+            self.look_for_room();
         }
     }
 
@@ -312,7 +323,6 @@ impl Writer {
             return;
         }
         let committed = self.try_commit();
-        self.failing.store(committed.is_err(), Ordering::Relaxed);
         match &committed {
             Ok(()) => {
                 self.owed.clear();
@@ -322,6 +332,8 @@ impl Writer {
                 tracing::error!(event = "store.commit_failed", file = %self.path.display(), error = %error);
                 // After an error of the disk the database must be opened anew.
                 self.database = None;
+                self.failing.store(true, Ordering::Relaxed);
+                self.room_at = Instant::now() + ROOM_AFTER;
             }
         }
         for ack in acks {
@@ -334,12 +346,43 @@ impl Writer {
         }
     }
 
-    fn try_commit(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let database = match self.database.take() {
+    /// A little may fit on a disk that is as good as full: it is well again when the largest record fits (S192).
+    fn look_for_room(&mut self) {
+        if !self.failing.load(Ordering::Relaxed) || Instant::now() < self.room_at {
+            return;
+        }
+        self.room_at = Instant::now() + ROOM_AFTER;
+        match self.try_room() {
+            Ok(()) => self.failing.store(false, Ordering::Relaxed),
+            Err(_) => self.database = None,
+        }
+    }
+
+    fn try_room(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let database = self.database()?;
+        for content in [Some(ROOM), None] {
+            let transaction = database.begin_write()?;
+            {
+                let mut table = transaction.open_table(ROOM_TABLE)?;
+                match content {
+                    Some(size) => table.insert((), vec![0; size].as_slice())?.map(drop),
+                    None => table.remove(())?.map(drop),
+                };
+            }
+            transaction.commit()?;
+        }
+        Ok(())
+    }
+
+    fn database(&mut self) -> Result<&Database, OpenError> {
+        Ok(match self.database.take() {
             Some(database) => self.database.insert(database),
             None => self.database.insert(open(&self.path)?),
-        };
-        let transaction = database.begin_write()?;
+        })
+    }
+
+    fn try_commit(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let transaction = self.database()?.begin_write()?;
         {
             let mut records = transaction.open_table(RECORDS)?;
             let mut chains = transaction.open_table(CHAINS)?;

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::sync::Mutex;
 
 use tempfile::TempDir;
+use vestibule::config::ListenAddress;
 
 use crate::support::Browser;
 use crate::support::Reply;
 use crate::support::SITE;
 use crate::support::Upstream;
+use crate::support::desk::Desk;
 use crate::support::eventually;
 use crate::support::file;
 use crate::support::program::BINARY;
@@ -163,11 +165,15 @@ async fn heavy() -> Upstream {
 
 #[tokio::test]
 async fn a_full_disk_stops_logins_and_nothing_else() {
-    // S21, S164, S167
+    // S21, S164, S167, S192
     let (app, place) = (heavy().await, TempDir::new().unwrap());
     drop(Program::start(&stored(&app, &place)).await);
     let empty = std::fs::metadata(place.path().join("sessions.redb")).unwrap().len();
-    let program = Program::start_by(on_a_small_disk(empty / 1024 + 4096), &stored(&app, &place)).await;
+    let socket = place.path().join("admin.sock");
+    let text = stored(&app, &place).replace("listen = \"off\"", &format!("listen = \"unix:{}\"", socket.display()));
+    let program = Program::start_by(on_a_small_disk(empty / 1024 + 4096), &text).await;
+    let desk = Desk(ListenAddress::Unix(socket));
+    assert_eq!(desk.get("/readyz").status, 200);
     let mut alice = Browser::new(program.https);
     alice.log_in("alice").await;
     let mut bob = Browser::new(program.https);
@@ -187,6 +193,7 @@ async fn a_full_disk_stops_logins_and_nothing_else() {
 
     let (_, guest) = refused.expect("the disk was never full");
     assert_eq!(guest.session(), None, "no cookie without a record");
+    assert_eq!(desk.get("/readyz").status, 503);
     assert_eq!(alice.get("/").await.body, "private", "who is logged in goes on");
     let copied = bob.session().unwrap();
     let logout = bob.get("/logout").await;
@@ -201,6 +208,7 @@ async fn a_full_disk_stops_logins_and_nothing_else() {
     let lifted =
         Command::new("prlimit").args(["--pid", &program.id().to_string(), "--fsize=unlimited"]).status().unwrap();
     assert!(lifted.success());
+    eventually("it is ready again", || desk.get("/readyz").status == 200).await;
     alice.log_in("alice").await;
     drop(program);
     let program = Program::start(&stored(&app, &place)).await;

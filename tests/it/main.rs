@@ -55,6 +55,7 @@ mod own;
 mod paths;
 mod plain;
 mod properties;
+mod readiness;
 mod readme;
 mod redirects;
 mod redis;

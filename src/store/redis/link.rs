@@ -366,7 +366,7 @@ impl Drop for Link {
 /// A change that changes nothing.
 fn proof(names: &Names) -> Cmd {
     let mut command = redis::cmd("DEL");
-    command.arg(names.proof());
+    command.arg(names.proof(0));
     command
 }
 

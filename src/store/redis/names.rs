@@ -62,9 +62,9 @@ impl Names {
         [self.prefix.as_bytes(), b":s:", name].concat()
     }
 
-    /// Nothing: what a server must be allowed to change.
-    pub(super) fn proof(&self) -> Vec<u8> {
-        format!("{}:proof", self.prefix).into_bytes()
+    /// Never there: what a server must be allowed to change. Each number is in another part of a cluster.
+    pub(super) fn proof(&self, number: u32) -> Vec<u8> {
+        format!("{}:proof:{number}", self.prefix).into_bytes()
     }
 
     /// The names of all sites: a set.

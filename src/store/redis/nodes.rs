@@ -1,5 +1,6 @@
 //! Which node serves a key, and the way of a command to it and back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ use crate::store::redis::settings::ServerAddress;
 const ATTEMPTS: usize = 4;
 /// How often the nodes of a cluster are asked who serves what.
 const ASK_EVERY: Duration = Duration::from_secs(2);
+/// Among how many keys one of each node is looked for: one of a single slot is among them almost surely.
+const TRIED: u32 = 200_000;
 /// How long a command waits for a new division of a cluster.
 const REDIVIDE: Duration = Duration::from_millis(500);
 
@@ -39,6 +42,13 @@ struct Division {
 }
 
 impl Division {
+    /// Where the node is that serves a key of a cluster.
+    fn place(&self, key: &[u8]) -> Result<usize, LinkError> {
+        let slot = names::slot(key);
+        let found = self.slots.iter().find(|(first, last, _)| (*first..=*last).contains(&slot));
+        found.map(|(_, _, place)| *place).ok_or(LinkError::Slot { slot })
+    }
+
     fn node(&self, address: &ServerAddress) -> Option<&Arc<Node>> {
         self.nodes.iter().find(|node| matches!(&node.place, Place::Fixed(at) if at == address))
     }
@@ -101,9 +111,8 @@ impl Nodes {
         if !self.is_cluster() {
             return division.nodes.first().cloned().ok_or(LinkError::Slot { slot: 0 });
         }
-        let slot = names::slot(key);
-        let found = division.slots.iter().find(|(first, last, _)| (*first..=*last).contains(&slot));
-        found.and_then(|(_, _, place)| division.nodes.get(*place)).cloned().ok_or(LinkError::Slot { slot })
+        let place = division.place(key)?;
+        division.nodes.get(place).cloned().ok_or_else(|| LinkError::Slot { slot: names::slot(key) })
     }
 
     /// Whether what is known of the record under this key is exact.
@@ -173,6 +182,22 @@ impl Nodes {
             answers.push(self.call(key, command).await?);
         }
         Ok(answers)
+    }
+
+    /// Sends a command to every node that serves something; of those that `make` makes, one about a key there.
+    pub(super) async fn call_each(&self, make: impl Fn(u32) -> (Vec<u8>, Cmd)) -> Result<(), LinkError> {
+        let division = self.division.load_full();
+        let mut missing: BTreeSet<_> = division.slots.iter().map(|(_, _, place)| *place).collect();
+        for number in 0..TRIED {
+            let (key, command) = make(number);
+            if !self.is_cluster() || missing.remove(&division.place(&key)?) {
+                self.call(&key, &command).await?;
+            }
+            if missing.is_empty() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The node at an address that a cluster sent us to, also before the division has it.
