@@ -81,6 +81,30 @@ impl Clock for SystemClock {
     }
 }
 
+/// A clock that goes on from a later time than another one shows.
+struct Ahead {
+    own: Arc<dyn Clock>,
+    by: Duration,
+}
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        self.own.now().plus(self.by)
+    }
+
+    fn sleep_until(&self, deadline: Timestamp) -> Sleep<'_> {
+        let by = u64::try_from(self.by.as_millis()).unwrap_or(u64::MAX);
+        self.own.sleep_until(Timestamp(deadline.0.saturating_sub(by)))
+    }
+}
+
+/// This clock, or one that goes on from there if it shows an earlier time: a clock that was set back between two
+/// runs revives nothing (S39).
+pub fn not_before(earliest: Timestamp, clock: Arc<dyn Clock>) -> Arc<dyn Clock> {
+    let by = earliest.since(clock.now());
+    if by.is_zero() { clock } else { Arc::new(Ahead { own: clock, by }) }
+}
+
 /// A clock that moves only when told to: for tests.
 #[derive(Clone, Debug)]
 pub struct ManualClock {

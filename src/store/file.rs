@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::clock;
+use crate::clock::Clock;
 use crate::clock::Timestamp;
 use crate::policy::chain::Chain;
 use crate::policy::session::EndReason;
@@ -51,6 +53,21 @@ impl FileStore {
         let memory = Arc::new(MemoryStore::default());
         let journal = Journal::open(path, &memory)?;
         Ok(Self { memory, journal })
+    }
+
+    /// The same, and the time that goes with it: `clock`, but never earlier than what was written in former runs.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn with_clock(path: &Path, clock: Arc<dyn Clock>) -> Result<(Self, Arc<dyn Clock>), OpenError> {
+        let store = Self::open(path)?;
+        let behind = store.journal.latest().since(clock.now());
+        if behind >= Duration::from_secs(1) {
+            let (file, seconds) = (path.display(), behind.as_secs());
+            tracing::warn!(event = "store.clock_behind", file = %file, seconds, help = "sessions were used later than the system's clock says it is: time goes on from there until the next start");
+        }
+        let clock = clock::not_before(store.journal.latest(), clock);
+        Ok((store, clock))
     }
 
     /// Opens a record that is still sealed. One that was changed behind our back is no session.
@@ -247,6 +264,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::clock::ManualClock;
     use crate::policy::session::SessionId;
     use crate::policy::vault::VaultCookie;
     use crate::store::fixtures::SITE;
@@ -333,6 +351,32 @@ mod tests {
         assert_eq!(store.shelved(&device, at(2).plus(HALF_HOUR)).await.unwrap(), None, "it lives as long as was said");
         assert_eq!(store.shelved(&gone, at(3)).await.unwrap(), None);
         assert_eq!(store.shelved(&attempt, at(3)).await.unwrap(), None, "attempts are forgiven");
+    }
+
+    #[tokio::test]
+    async fn time_does_not_go_back_over_a_restart() {
+        // S39, VR-50: the clock was set back by an hour meanwhile.
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("sessions.redb");
+        let open = |seconds| FileStore::with_clock(&path, Arc::new(ManualClock::at(at(seconds)))).unwrap();
+        let (store, clock) = open(7200);
+        assert_eq!(clock.now(), at(7200));
+        let record = Record { seen: at(7200), absolute_end: at(8 * 3600), ..of("alice") };
+        assert_eq!(store.create(&handle(1), record, HALF_HOUR).await.unwrap(), Presence::Present);
+        drop(store);
+
+        let (store, clock) = open(3600);
+
+        assert_eq!(clock.now(), at(7200), "it goes on where it was");
+        assert_eq!(store.touch(handle(1).key(), clock.now(), HALF_HOUR).await.unwrap(), Presence::Present);
+        drop(store);
+        let own = ManualClock::at(at(3600));
+        let (_store, clock) = FileStore::with_clock(&path, Arc::new(own.clone())).unwrap();
+        let woken = clock.sleep_until(at(7200 + 1800));
+        own.advance(HALF_HOUR);
+        woken.await;
+        assert_eq!(clock.now(), at(7200 + 1800), "and its hands move");
+        assert_eq!(clock::not_before(at(1), Arc::new(own)).now(), at(5400), "a right one is as it was");
     }
 
     #[tokio::test]

@@ -172,6 +172,8 @@ pub(super) struct Journal {
     /// Whether the last commit failed; it is tried again every second.
     failing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    /// The last activity that it had when it was opened.
+    latest: Timestamp,
 }
 
 impl Journal {
@@ -187,6 +189,7 @@ impl Journal {
         let touched = Arc::<Mutex<BTreeSet<_>>>::default();
         let failing = Arc::<AtomicBool>::default();
         let mut owed = BTreeMap::new();
+        let latest = content.iter().map(|(_, stored)| stored.seen).max().unwrap_or_default();
         for (key, stored) in content {
             match sealed::read_outline(&stored.readable, stored.seen) {
                 Ok(outline) => memory.add_sealed(key, outline, stored),
@@ -207,7 +210,12 @@ impl Journal {
             room_at: Instant::now(),
         };
         let thread = thread::Builder::new().name("store".to_owned()).spawn(move || writer.run(&received));
-        Ok(Self { orders, touched, failing, thread: Some(thread.map_err(OpenError::Thread)?) })
+        Ok(Self { orders, touched, failing, thread: Some(thread.map_err(OpenError::Thread)?), latest })
+    }
+
+    /// Until when it is known to have been written in former runs.
+    pub(super) fn latest(&self) -> Timestamp {
+        self.latest
     }
 
     /// Writes what memory now has of a key; with its handle the whole record, else only its chain, or

@@ -205,10 +205,11 @@ pub type Opened = (Arc<dyn SessionStore>, Arc<dyn Clock>);
 pub fn open(settings: &StoreSettings, clock: Arc<dyn Clock>) -> Result<Opened, OpenError> {
     match settings {
         StoreSettings::Memory => Ok((Arc::new(MemoryStore::default()), clock)),
-        StoreSettings::File(Some(path)) => Ok((Arc::new(FileStore::open(path)?), clock)),
-        StoreSettings::File(None) => {
-            let directory = usual_directory().ok_or(OpenError::NoPlace)?;
-            Ok((Arc::new(FileStore::open(&directory.join("sessions.redb"))?), clock))
+        StoreSettings::File(path) => {
+            let usual = || usual_directory().map(|directory| directory.join("sessions.redb"));
+            let path = path.clone().or_else(usual).ok_or(OpenError::NoPlace)?;
+            let (store, clock) = FileStore::with_clock(&path, clock)?;
+            Ok((Arc::new(store), clock))
         }
         StoreSettings::Redis(settings) => {
             let (store, clock) = RedisStore::open(settings, clock)?;

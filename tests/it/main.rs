@@ -16,6 +16,7 @@ mod bodies;
 mod certificates;
 mod cli;
 mod client_certificates;
+mod clocks;
 mod cookies;
 mod corpus;
 mod crowd;
