@@ -63,6 +63,12 @@ pub(super) fn of(user: &str) -> Record {
     Record::authenticated(Arc::from(SITE), Arc::new(identity), binding, chain, Arc::default(), &rules(), at(0))
 }
 
+/// `redis-server` or `redis-cli`, or what the environment names in its place (`REDIS_SERVER`, `REDIS_CLI`): a Valkey.
+pub(super) fn program(name: &str) -> Command {
+    let variable = name.to_uppercase().replace('-', "_");
+    Command::new(std::env::var(variable).unwrap_or_else(|_| name.to_owned()))
+}
+
 /// A Redis of its own for a test.
 pub(super) struct Redis {
     server: Child,
@@ -75,7 +81,7 @@ impl Redis {
     pub(super) fn start() -> Self {
         let place = tempfile::tempdir().unwrap();
         let socket = place.path().join("redis.sock");
-        let mut command = Command::new("redis-server");
+        let mut command = program("redis-server");
         command.args(["--port", "0", "--unixsocket"]).arg(&socket);
         let started = Self::run(command, place, Form::Single, ServerAddress::Unix(socket.clone()));
         eventually(|| UnixStream::connect(&socket).is_ok());
@@ -88,14 +94,13 @@ impl Redis {
         let [port, bus] = [(); 2]
             .map(|()| TcpListener::bind("127.0.0.1:0").unwrap())
             .map(|socket| socket.local_addr().unwrap().port());
-        let mut command = Command::new("redis-server");
+        let mut command = program("redis-server");
         command.args(["--bind", "127.0.0.1", "--cluster-enabled", "yes"]);
         command.args(["--port", &port.to_string(), "--cluster-port", &bus.to_string()]);
         let address = ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port };
         let started = Self::run(command, place, Form::Cluster, address);
         let says = |words: &[&str], expected: &str| {
-            let output =
-                Command::new("redis-cli").args(["-p", &port.to_string(), "CLUSTER"]).args(words).output().unwrap();
+            let output = program("redis-cli").args(["-p", &port.to_string(), "CLUSTER"]).args(words).output().unwrap();
             String::from_utf8_lossy(&output.stdout).contains(expected)
         };
         eventually(|| says(&["ADDSLOTSRANGE", "0", "16383"], "OK"));

@@ -17,6 +17,7 @@ use crate::support::free_port;
 use crate::support::program::Program;
 use crate::support::redis::Redis;
 use crate::support::redis::cluster;
+use crate::support::redis::program;
 use crate::support::redis::sentinel;
 use crate::support::redis::stored_at;
 use crate::support::redis::vestibule_at;
@@ -154,7 +155,7 @@ async fn a_cluster_serves_every_session_and_keeps_them_while_slots_move() {
     let ids = nodes.each_ref().map(|node| node.say(&["CLUSTER", "MYID"]));
     let at = format!("127.0.0.1:{}", nodes[0].port);
     let reshard = tokio::task::spawn_blocking(move || {
-        let mut command = std::process::Command::new("redis-cli");
+        let mut command = program("redis-cli");
         command.args(["--cluster", "reshard", &at, "--cluster-from", &ids[0], "--cluster-to", &ids[1]]);
         command.args(["--cluster-slots", "5461", "--cluster-yes"]);
         crate::support::run(&mut command)

@@ -18,6 +18,7 @@ use crate::store::fixtures::Redis;
 use crate::store::fixtures::at;
 use crate::store::fixtures::handle;
 use crate::store::fixtures::of;
+use crate::store::fixtures::program;
 use crate::store::redis::script::Script;
 use crate::store::redis::settings::ServerAddress;
 
@@ -172,7 +173,7 @@ async fn something_else_in_the_place_of_a_record_is_no_session() {
 
 /// Writes something else there.
 fn overwrite(socket: &Path, key: &[u8]) {
-    let mut command = std::process::Command::new("redis-cli");
+    let mut command = program("redis-cli");
     let output = command.arg("-s").arg(socket).args(["SET", std::str::from_utf8(key).unwrap(), "x"]).output().unwrap();
     assert_eq!(output.stdout, b"OK\n");
 }

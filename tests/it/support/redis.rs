@@ -28,6 +28,12 @@ pub struct Redis {
     pub port: u16,
 }
 
+/// `redis-server` or `redis-cli`, or what the environment names in its place (`REDIS_SERVER`, `REDIS_CLI`): a Valkey.
+pub fn program(name: &str) -> Command {
+    let variable = name.to_uppercase().replace('-', "_");
+    Command::new(std::env::var(variable).unwrap_or_else(|_| name.to_owned()))
+}
+
 impl Redis {
     /// One that keeps everything on the disk before it answers.
     pub fn start() -> Self {
@@ -88,7 +94,7 @@ impl Redis {
     }
 
     fn comes_up(&mut self) -> bool {
-        let mut command = Command::new("redis-server");
+        let mut command = program("redis-server");
         if self.options.iter().any(|option| option == "--sentinel") {
             command.arg(self.directory.path().join("sentinel.conf"));
         }
@@ -110,7 +116,7 @@ impl Redis {
     }
 
     fn ask(&self, words: &[&str]) -> String {
-        let mut command = Command::new("redis-cli");
+        let mut command = program("redis-cli");
         let output = command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "--raw"]).args(words).output();
         let output = output.expect("run tests/setup.sh first");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
