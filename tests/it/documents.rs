@@ -326,11 +326,6 @@ fn the_picture_names_functions_that_exist() {
     assert!(count > 15);
 }
 
-/// The numbered requirements that docs/http.md accounts for.
-fn requirements() -> impl Iterator<Item = u32> {
-    (76..=135).chain(154..=158).chain(165..=179)
-}
-
 /// The file of a test: `module::test` is in tests/it, `src/file.rs::test` beside the code, `corpus/file.txt` has
 /// cases.
 fn file_of(test: &str) -> String {
@@ -353,15 +348,15 @@ fn proof(source: &str, test: &str) -> Option<String> {
     Some(body.to_owned())
 }
 
-#[test]
-fn every_requirement_about_messages_has_its_test_or_a_reason() {
-    let text = read("docs/http.md");
+/// Holds the table of requirements of a document against the tests that it names.
+fn assert_proven(document: &str, requirements: impl Iterator<Item = u32>) {
+    let text = read(document);
     let row = Regex::new(r"(?m)^\| S(\d+) \| [^|]+ \| ([^|]+) \|$").unwrap();
     let rows: Vec<(u32, String)> =
         row.captures_iter(&text).map(|row| (row[1].parse().unwrap(), row[2].to_owned())).collect();
 
     let numbers: Vec<u32> = rows.iter().map(|(number, _)| *number).collect();
-    assert_eq!(numbers, requirements().collect::<Vec<_>>(), "each number once, in order");
+    assert_eq!(numbers, requirements.collect::<Vec<_>>(), "{document}: each number once, in order");
     for (number, cell) in rows {
         let tests = code(&cell);
         assert!(!tests.is_empty() || cell.starts_with("not met: "), "S{number}: {cell}");
@@ -371,6 +366,16 @@ fn every_requirement_about_messages_has_its_test_or_a_reason() {
             assert!(cites.is_match(&proof), "S{number}: {test} does not cite it");
         }
     }
+}
+
+#[test]
+fn every_requirement_about_messages_has_its_test_or_a_reason() {
+    assert_proven("docs/http.md", (76..=135).chain(154..=158).chain(165..=179));
+}
+
+#[test]
+fn every_requirement_about_stores_has_its_test_or_a_reason() {
+    assert_proven("docs/stores.md", [18, 24, 39].into_iter().chain(180..=192));
 }
 
 /// One threat of docs/threats.md: its number, and what is said of it.
