@@ -4,6 +4,7 @@
 //! are dropped and counted, and no request waits for them (S164).
 
 mod audit;
+mod device;
 mod format;
 mod sink;
 
@@ -42,6 +43,7 @@ pub use self::audit::ErrorChain;
 pub use self::audit::Hint;
 pub use self::audit::RefusedSession;
 pub use self::audit::audit;
+pub use self::device::DeviceEvent;
 pub use self::sink::lines_lost;
 
 /// Keeps the writer going; what is waiting is written when it is dropped.

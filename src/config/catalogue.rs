@@ -4,12 +4,7 @@ use crate::config::keys::Key;
 use crate::config::keys::Kind;
 
 const fn key(table: &'static str, key: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
-    Key { table, key, kind, default, doc, available: true }
-}
-
-/// A key that only takes its default in this version.
-const fn later(table: &'static str, key: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
-    Key { table, key, kind, default, doc, available: false }
+    Key { table, key, kind, default, doc }
 }
 
 /// In the order in which they are documented.
@@ -142,7 +137,7 @@ pub(super) const KEYS: &[Key] = &[
     key("session", "bind", Kind::Choice(&["subnet", "exact", "off"]), "\"subnet\"", "How much of the client's address must stay the same."),
     key("session", "on_mismatch", Kind::Choice(&["reauthenticate", "log", "revoke"]), "\"reauthenticate\"", "What happens when the address changes."),
     key("session", "on_user_agent_change", Kind::Choice(&["log", "reauthenticate", "revoke"]), "\"log\"", "What happens when the user agent changes."),
-    later("session", "device_bound", Kind::Choice(&["off", "prefer", "require"]), "\"off\"", "Device bound sessions."),
+    key("session", "device_bound", Kind::Choice(&["off", "prefer", "require"]), "\"off\"", "Whether sessions are bound to a key of the device (DBSC)."),
     key("store", "url", Kind::Text, "", "Where sessions are kept: memory:, file:PATH or Redis; a file in the state directory when not given."),
     key("store", "password", Kind::Text, "", "The password for Redis: \"env:NAME\" or \"file:PATH\"."),
     key("store", "ca", Kind::Text, "", "PEM file with the authorities to trust for Redis instead of the system's."),

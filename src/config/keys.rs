@@ -49,8 +49,6 @@ pub(super) struct Key {
     /// As it would be written; empty for none.
     pub(super) default: &'static str,
     pub(super) doc: &'static str,
-    /// Whether other values than the default do something in this version.
-    pub(super) available: bool,
 }
 
 /// The name under which a table's keys are listed: several tables have the same ones.

@@ -96,17 +96,16 @@ fn rendered(table: &str) -> String {
 
 fn row(key: &Key) -> String {
     let meaning = key.doc.replace("; required.", ".");
-    let later = if key.available { "" } else { " *Not in this version.*" };
     let default = match key.default {
         _ if key.is_required() => "**required**".to_owned(),
         "" => String::new(),
         default => format!("`{default}`"),
     };
     let example = match keys::example(key) {
-        example if example == key.default || !key.available => String::new(),
+        example if example == key.default => String::new(),
         example => format!("`{example}`"),
     };
-    format!("| `{}` | {} | {default} | {meaning}{later} | {example} |", key.key, kind(key.kind))
+    format!("| `{}` | {} | {default} | {meaning} | {example} |", key.key, kind(key.kind))
 }
 
 fn kind(kind: Kind) -> String {

@@ -36,8 +36,7 @@ fn property(table_name: &str, key: &Key) -> Value {
     let inner = if table_name.is_empty() { key.key.to_owned() } else { format!("{table_name}.{}", key.key) };
     let mut schema = of_kind(key.kind, &inner);
     if let Value::Object(schema) = &mut schema {
-        let later = if key.available { "" } else { " Not available in this version." };
-        schema.insert("description".to_owned(), json!(format!("{}{later}", key.doc)));
+        schema.insert("description".to_owned(), json!(key.doc));
         if let Some(default) = value(key.default) {
             schema.insert("default".to_owned(), default);
         } else if let Some(example) = value(keys::example(key)) {

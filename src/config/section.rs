@@ -104,21 +104,8 @@ impl<'a> Section<'a> {
     fn check_keys(&self) {
         let Some(table) = self.table else { return };
         for (key, value) in table {
-            match keys::find(self.name, key.get_ref()) {
-                None => self.report_unknown(key, value.get_ref()),
-                Some(known) if !known.available && !is_default(value.get_ref(), known.default) => {
-                    let message = format!("{} is not available in this version", self.full(known.key));
-                    let help = match known.default {
-                        "" => "remove it".to_owned(),
-                        default => format!("remove it, or write {} = {default}", known.key),
-                    };
-                    if keys::is_secret(known.key) {
-                        self.reader.report_hidden(key.span(), message, help);
-                    } else {
-                        self.reader.report(key.span(), message, help);
-                    }
-                }
-                Some(_) => {}
+            if keys::find(self.name, key.get_ref()).is_none() {
+                self.report_unknown(key, value.get_ref());
             }
         }
     }
@@ -348,15 +335,5 @@ fn kind_of(value: &DeValue<'_>) -> &'static str {
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
-    }
-}
-
-fn is_default(value: &DeValue<'_>, default: &str) -> bool {
-    match value {
-        DeValue::String(text) => default.trim_matches('"') == text && !text.is_empty(),
-        DeValue::Boolean(flag) => default == flag.to_string(),
-        DeValue::Table(table) => table.is_empty(),
-        DeValue::Array(list) => default == "[]" && list.is_empty(),
-        DeValue::Integer(_) | DeValue::Float(_) | DeValue::Datetime(_) => false,
     }
 }

@@ -65,6 +65,7 @@ pub(super) fn read_session(section: &Section<'_>, default: &Lifetimes) -> Lifeti
         on_mismatch: section.choice("on_mismatch", &on_change, rules.binding.on_mismatch),
         on_user_agent_change: section.choice("on_user_agent_change", &on_change, rules.binding.on_user_agent_change),
     };
+    let devices = [("off", DeviceBound::Off), ("prefer", DeviceBound::Prefer), ("require", DeviceBound::Require)];
     let read = SessionRules {
         idle: section.duration("idle_timeout", rules.idle, false),
         absolute: section.duration("absolute_timeout", rules.absolute, false),
@@ -73,7 +74,7 @@ pub(super) fn read_session(section: &Section<'_>, default: &Lifetimes) -> Lifeti
         rotation_grace: section.duration("rotation_grace", rules.rotation_grace, true),
         max_per_user: section.number("max_per_user", 1..=MOST_SESSIONS).or(rules.max_per_user),
         binding,
-        device_bound: rules.device_bound,
+        device_bound: section.choice("device_bound", &devices, rules.device_bound),
     };
     report_contradictions(section, &read);
     let name = read_cookie_name(section);

@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::clock::Timestamp;
 use crate::policy::binding::Mismatch;
 use crate::policy::binding::OnMismatch;
 use crate::policy::chain::Standing;
+use crate::policy::dbsc::Lack;
+use crate::policy::dbsc::Possession;
+use crate::policy::dbsc::possession;
 use crate::policy::session::EndReason;
 use crate::policy::session::Life;
 use crate::policy::session::Record;
@@ -21,6 +26,8 @@ pub struct Presenter<'a> {
     pub address: std::net::IpAddr,
     /// Its `User-Agent`.
     pub user_agent: Option<&'a str>,
+    /// Its bound cookie.
+    pub bound: Option<&'a Bytes>,
 }
 
 /// What a record means for a request.
@@ -42,13 +49,16 @@ pub enum Verdict {
         /// What differed.
         mismatch: Mismatch,
     },
+    /// Bound to a device, and nothing shows that it is presented by that one: as if there were no session, until
+    /// something does.
+    Unproven(Lack),
     /// A known selector with a verifier that is not valid (any more).
     Reused,
     /// Issued by another site.
     Foreign,
 }
 
-/// Expiry first (VR-57): absolute, then idle; then site, verifier, binding. `>=` ends it. Of a verifier that
+/// Expiry first (VR-57): absolute, then idle; then site, verifier, binding, device. `>=` ends it. Of a verifier that
 /// has retired it does not matter where it comes from; of a valid one it does, and a replay of that from
 /// elsewhere ends nothing by default (S56).
 pub fn judge(
@@ -73,7 +83,14 @@ pub fn judge(
         Some(mismatch @ (Mismatch::Address(action) | Mismatch::UserAgent(action))) => {
             Verdict::WrongClient { revoke: action == OnMismatch::Revoke, mismatch }
         }
-        signal @ (None | Some(Mismatch::Signal(_))) => Verdict::Live { standing, signal },
+        signal @ (None | Some(Mismatch::Signal(_))) => {
+            let authenticated = record.identity.as_ref().map(|identity| identity.authenticated);
+            match possession(rules.device_bound, record.device.as_deref(), authenticated, presenter.bound, now) {
+                Possession::Unasked | Possession::Proven => Verdict::Live { standing, signal },
+                Possession::Unproven(lack) => Verdict::Unproven(lack),
+                Possession::Overdue => Verdict::Expired(EndReason::Binding),
+            }
+        }
     }
 }
 
@@ -110,6 +127,7 @@ mod tests {
     use crate::policy::binding::Binding;
     use crate::policy::binding::BindingRules;
     use crate::policy::chain::Chain;
+    use crate::policy::dbsc::Device;
     use crate::policy::dbsc::DeviceBound;
     use crate::policy::session::Identity;
     use crate::policy::session::UserName;
@@ -157,7 +175,7 @@ mod tests {
     }
 
     fn verdict(record: &Record, address: [u8; 4], site: &str, now: Timestamp) -> Verdict {
-        let presenter = Presenter { site, address: address.into(), user_agent: Some("test") };
+        let presenter = Presenter { site, address: address.into(), user_agent: Some("test"), bound: None };
         judge(record, &id(), presenter, &rules(), now)
     }
 
@@ -200,9 +218,40 @@ mod tests {
         // S35: also from elsewhere.
         let forged = id().with_verifier([9; 16]);
         for address in [[127, 0, 0, 1], [127, 0, 9, 1]] {
-            let presenter = Presenter { site: "https://a", address: address.into(), user_agent: Some("test") };
+            let (address, user_agent) = (address.into(), Some("test"));
+            let presenter = Presenter { site: "https://a", address, user_agent, bound: None };
             assert_eq!(judge(&record(), &forged, presenter, &rules(), at(1)), Verdict::Reused);
         }
+    }
+
+    #[test]
+    fn a_device_is_asked_for_last() {
+        // S61: who presents a retired ID is a thief also without the cookie, and nothing outlives its limits.
+        let device = Device::offered([5; 32]).bound();
+        let good = Bytes::from(device.bound_key().issue(at(0)));
+        let mut record = record();
+        record.device = Some(Box::new(device));
+        let rules = SessionRules { device_bound: DeviceBound::Prefer, ..rules() };
+        let judged = |id: &SessionId, bound, now| {
+            let (address, user_agent) = ([127, 0, 0, 1].into(), Some("test"));
+            judge(&record, id, Presenter { site: "https://a", address, user_agent, bound }, &rules, now)
+        };
+        let live = Verdict::Live { standing: Standing::Current, signal: None };
+        assert_eq!(judged(&id(), Some(&good), at(1)), live);
+        assert_eq!(judged(&id(), None, at(1)), Verdict::Unproven(Lack::Missing));
+        assert_eq!(judged(&id(), Some(&good), at(631_000)), Verdict::Unproven(Lack::Expired));
+        assert_eq!(judged(&id().with_verifier([9; 16]), None, at(1)), Verdict::Reused);
+        assert_eq!(judged(&id(), None, at(HOUR)), Verdict::Expired(EndReason::Idle));
+    }
+
+    #[test]
+    fn who_has_to_register_and_does_not_logs_in_again() {
+        let rules = SessionRules { device_bound: DeviceBound::Require, ..rules() };
+        let (address, user_agent) = ([127, 0, 0, 1].into(), Some("test"));
+        let presenter = Presenter { site: "https://a", address, user_agent, bound: None };
+        let judged = |now| judge(&record(), &id(), presenter, &rules, now);
+        assert_eq!(judged(at(59_999)), Verdict::Live { standing: Standing::Current, signal: None });
+        assert_eq!(judged(at(60_000)), Verdict::Expired(EndReason::Binding));
     }
 
     #[test]

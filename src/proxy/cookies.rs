@@ -40,12 +40,12 @@ impl Exchange<'_> {
         let changes = self.split_cookies(headers);
         let kept = self.keep_cookies(changes).await;
         match (kept, &self.session) {
-            (Err(Failure::Store(error)), Session::None { .. }) => {
+            (Err(Failure::Store(error)), Session::None { .. } | Session::Unproven(_)) => {
                 let error: &StoreError = &error;
                 telemetry::audit(&self.trace.context, &Audit::StoreFailed { error });
                 Ok(())
             }
-            (kept, Session::None { .. } | Session::Live(_)) => kept,
+            (kept, Session::None { .. } | Session::Unproven(_) | Session::Live(_)) => kept,
         }
     }
 
@@ -157,8 +157,8 @@ impl Exchange<'_> {
             return self.begin_anonymous(vault).await;
         }
         // After a logout or login nothing of the old session is to be kept: that is no loss.
-        let ended = matches!(self.session, Session::None { tombstone: true });
-        for cookie in vault.cookies().iter().filter(|_| !ended) {
+        let is_no_loss = self.session.is_not_replaced();
+        for cookie in vault.cookies().iter().filter(|_| !is_no_loss) {
             self.say_dropped(&cookie.name, Dropped::NoSession);
         }
         Ok(())
@@ -171,8 +171,7 @@ impl Exchange<'_> {
     }
 
     fn may_begin(&self) -> bool {
-        let tombstone = matches!(self.session, Session::None { tombstone: true });
-        !tombstone && matches!(self.kind, RequestKind::Navigation | RequestKind::Fetch)
+        !self.session.is_not_replaced() && matches!(self.kind, RequestKind::Navigation | RequestKind::Fetch)
     }
 
     fn within_rate(&self) -> bool {

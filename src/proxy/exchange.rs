@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::HeaderValue;
 use http::Method;
@@ -27,12 +28,15 @@ use crate::policy::client::Client;
 use crate::policy::cookie;
 use crate::policy::cookie::CookiePair;
 use crate::policy::cookie::Presented;
+use crate::policy::cookie::Taken;
 use crate::policy::csrf;
 use crate::policy::csrf::CrossSite;
 use crate::policy::csrf::CsrfFacts;
 use crate::policy::csrf::CsrfMode;
 use crate::policy::csrf::CsrfVerdict;
 use crate::policy::csrf::RequestKind;
+use crate::policy::dbsc;
+use crate::policy::dbsc::Endpoint;
 use crate::policy::hint;
 use crate::policy::location;
 use crate::policy::message;
@@ -65,6 +69,10 @@ use crate::telemetry::Hint;
 pub(super) struct Settled {
     /// Our cookie, set or cleared.
     pub(super) ours: Option<HeaderValue>,
+    /// The same of the bound one.
+    pub(super) bound: Option<HeaderValue>,
+    /// The offer to bind the session to the device.
+    pub(super) registration: Option<HeaderValue>,
     /// Cookies of the application that do not belong in the browser.
     pub(super) expired: Vec<HeaderValue>,
     /// `Clear-Site-Data`.
@@ -79,9 +87,12 @@ impl Settled {
         for value in self.expired.drain(..) {
             headers.append(header::SET_COOKIE, value);
         }
-        if let Some(value) = self.ours.take() {
+        for value in [self.ours.take(), self.bound.take()].into_iter().flatten() {
             headers.append(header::SET_COOKIE, value);
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if let Some(value) = self.registration.take() {
+            headers.insert(dbsc::REGISTRATION, value);
         }
         if let Some(value) = self.clear.take() {
             headers.insert(HeaderName::from_static("clear-site-data"), value);
@@ -208,6 +219,8 @@ pub(super) struct Exchange<'a> {
     /// The client's cookies without ours.
     pub(super) cookies: Vec<CookiePair>,
     pub(super) presented: Presented,
+    /// What it has as bound cookie.
+    pub(super) bound_cookie: Option<Bytes>,
     pub(super) session: Session,
     /// For how long no more IDs like the presented one are taken from where it comes from.
     pub(super) throttled: Option<Duration>,
@@ -279,7 +292,7 @@ impl<'a> Exchange<'a> {
         }
         let cross_site = parts.headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
         let mut cookies = cookie::pairs(&parts.headers);
-        let presented = site.site.cookie.take(&mut cookies).session;
+        let Taken { session: presented, bound: bound_cookie } = site.site.cookie.take(&mut cookies);
         Ok(Opened::Exchange(Box::new(Self {
             now: worker.gate.clock.now(),
             peer: peer.ip(),
@@ -305,6 +318,7 @@ impl<'a> Exchange<'a> {
             asking,
             cookies,
             presented,
+            bound_cookie,
         })))
     }
 
@@ -316,7 +330,8 @@ impl<'a> Exchange<'a> {
             // No mode lets it pass: scripts of other sites could read what comes back (S119).
             return Some(self.cross_site(CrossSite::Origin, true));
         }
-        if rules.mode == CsrfMode::Off {
+        // What another site asks for is refreshed as well. The proof is what counts, and nobody forges that.
+        if rules.mode == CsrfMode::Off || self.device_endpoint() == Some(Endpoint::Refresh) {
             return None;
         }
         let (route, access) = (&self.route, &self.site.site.access);
@@ -372,7 +387,12 @@ impl<'a> Exchange<'a> {
         if refusal != Refusal::Denied && hint::is_from_login_page(&self.site.site, &self.headers) {
             self.hint_login_page();
         }
-        super::refusal(refusal)
+        match (refusal, &self.session) {
+            (Refusal::SignIn(page), Session::Unproven(_)) if dbsc::can_try_again(&self.method, &self.headers) => {
+                reply::once_more(&page)
+            }
+            (refusal, _) => super::refusal(refusal),
+        }
     }
 
     /// The answer to who needs a session and presents one more of many that are none (S59). A browser gets
@@ -383,7 +403,7 @@ impl<'a> Exchange<'a> {
             let link = Some((self.site.site.login_page(), "Log in"));
             reply::page(StatusCode::TOO_MANY_REQUESTS, "Please wait", &[says.to_owned()], link)
         } else {
-            reply::problem(StatusCode::TOO_MANY_REQUESTS, "Too many unknown sessions. Try again later.")
+            reply::problem(StatusCode::TOO_MANY_REQUESTS, "Too many unknown sessions or proofs. Try again later.")
         };
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -20,6 +20,12 @@ use crate::proxy::reply;
 impl Exchange<'_> {
     /// Answers a request for one of them.
     pub(super) async fn answer_own(&mut self) -> Result<Response<Body>, Failure> {
+        if let Some(endpoint) = self.device_endpoint() {
+            return match self.method {
+                Method::POST => Box::pin(self.answer_device(endpoint)).await,
+                _ => Ok(method_not_allowed("POST")),
+            };
+        }
         let name = self.target.path().strip_prefix(OWN_PREFIX).unwrap_or("").to_owned();
         match (name.as_str(), &self.method) {
             ("session", &Method::GET | &Method::HEAD) => Ok(self.describe_session()),

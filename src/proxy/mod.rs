@@ -10,6 +10,7 @@ mod body;
 mod checks;
 mod cookies;
 mod crowd;
+mod device;
 mod exchange;
 mod failure;
 mod finish;
@@ -24,6 +25,7 @@ mod logout;
 mod native;
 mod oversight;
 mod pool;
+mod refresh;
 mod reply;
 mod sending;
 mod session;
@@ -174,6 +176,8 @@ pub struct Gate {
     begun: DashMap<(Arc<str>, IpAddr), (u64, u32)>,
     /// Attempts to log in that wait for others.
     waiting: Waiting,
+    /// Proofs looked at in the current minute, by session.
+    proofs: DashMap<SessionKey, (u64, u32)>,
     request_ids: telemetry::RequestIds,
     /// Ends what has no end of its own.
     stopping: CancellationToken,
@@ -202,6 +206,7 @@ impl Gate {
             suspicions: Suspicions::default(),
             begun: DashMap::new(),
             waiting: Waiting::default(),
+            proofs: DashMap::new(),
             request_ids: telemetry::RequestIds::default(),
             stopping: CancellationToken::new(),
         }))
@@ -312,6 +317,7 @@ impl Gate {
         self.suspicions.tidy(now);
         let minute = now.as_secs() / 60;
         self.begun.retain(|_, (started, _)| *started == minute);
+        self.proofs.retain(|_, (started, _)| *started == minute);
     }
 
     /// Ends a session everywhere: record, streams, audit. `tombstone` for logins and logouts; `by` is the

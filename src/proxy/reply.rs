@@ -50,6 +50,26 @@ pub(super) fn too_many_attempts(cause: &str, wait: Duration, login_page: Option<
     response
 }
 
+/// Asks for the same page once more, as one of our own pages: then browsers prove first that they are the
+/// device which the session is bound to. What asks is a page's script, and only when it worked is the
+/// page loaded again: whoever cannot prove it is sent to log in, and nothing goes round in a circle.
+pub(super) fn once_more(login: &str) -> Response<Body> {
+    let page = format!(
+        "<!doctype html><meta charset=\"utf-8\"><title>One moment</title><p>One moment. \
+         <a href=\"{}\">Log in</a> if nothing happens.</p><script>{ONCE_MORE}</script>",
+        escape(login)
+    );
+    let mut response = answer(StatusCode::OK, "text/html; charset=utf-8", page);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(ONCE_MORE_POLICY));
+    response
+}
+
+const ONCE_MORE: &str =
+    "fetch(\"/.vestibule/session\").then(r=>r.ok?location.reload():location.replace(document.links[0].href))";
+/// Lets that script run, by its hash, and nothing else.
+const ONCE_MORE_POLICY: &str =
+    "default-src 'none'; connect-src 'self'; script-src 'sha256-Nu0IVDmmP9wJ80GHwVHkF1xfC2K+7ykBqtT6XSk+YiA='";
+
 /// 303 to a path of ours or the application's, or to one of our origins: never to what a client named.
 pub(super) fn see_other(location: &str) -> Response<Body> {
     redirect(StatusCode::SEE_OTHER, location)

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::policy::binding::Binding;
 use crate::policy::binding::Mismatch;
@@ -9,6 +10,8 @@ use crate::policy::chain::Chain;
 use crate::policy::chain::Owed;
 use crate::policy::chain::Standing;
 use crate::policy::cookie::Presented;
+use crate::policy::dbsc;
+use crate::policy::dbsc::Lack;
 use crate::policy::headers;
 use crate::policy::lifecycle;
 use crate::policy::lifecycle::Presenter;
@@ -48,6 +51,9 @@ pub(super) enum Session {
         /// it, or a late response would overwrite the new cookie.
         tombstone: bool,
     },
+    /// One that is bound to a device, and the request does not show that it comes from there: none, for all
+    /// but what ends it or proves it.
+    Unproven(Box<Live>),
     /// A live one.
     Live(Box<Live>),
 }
@@ -63,8 +69,30 @@ impl Session {
     pub(super) fn live(&self) -> Option<&Live> {
         match self {
             Self::Live(live) => Some(live),
+            Self::None { .. } | Self::Unproven(_) => None,
+        }
+    }
+
+    /// The same whether or not the request shows that it comes from the device.
+    pub(super) fn known(&self) -> Option<&Live> {
+        match self {
+            Self::Live(live) | Self::Unproven(live) => Some(live),
             Self::None { .. } => None,
         }
+    }
+
+    /// It has shown that it comes from the device.
+    pub(super) fn prove(&mut self) {
+        *self = match std::mem::replace(self, Self::None { tombstone: false }) {
+            Self::Unproven(live) => Self::Live(live),
+            other @ (Self::None { .. } | Self::Live(_)) => other,
+        };
+    }
+
+    /// Whether a response must not begin another session: its cookie would take the place of one that is still
+    /// good, or that came after a login or logout.
+    pub(super) fn is_not_replaced(&self) -> bool {
+        matches!(self, Self::None { tombstone: true } | Self::Unproven(_))
     }
 
     pub(super) fn identity(&self) -> Option<&Arc<Identity>> {
@@ -124,6 +152,12 @@ impl Exchange<'_> {
                     return Ok(());
                 }
                 // Nobody is turned away on what was known before: another node may know better.
+                Verdict::Unproven(lack) => {
+                    if is_fresh {
+                        self.doubt(handle, id, record, lack);
+                        return Ok(());
+                    }
+                }
                 Verdict::Expired(_) | Verdict::WrongClient { .. } | Verdict::Reused | Verdict::Foreign => {
                     if is_fresh && self.dismiss(handle.key(), &record, verdict).await? {
                         return Ok(());
@@ -138,7 +172,8 @@ impl Exchange<'_> {
 
     fn judge(&self, record: &Record, id: &SessionId) -> Verdict {
         let user_agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok());
-        let presenter = Presenter { site: &self.site.name, address: self.client.address, user_agent };
+        let (address, bound) = (self.client.address, self.bound_cookie.as_ref());
+        let presenter = Presenter { site: &self.site.name, address, user_agent, bound };
         lifecycle::judge(record, id, presenter, &self.site.rules, self.now)
     }
 
@@ -151,6 +186,17 @@ impl Exchange<'_> {
             self.say_changed(key, &self.trace.context, mismatch);
         }
         self.session = Session::Live(Box::new(Live { handle, id, record }));
+    }
+
+    /// It is not used, and not replaced or ended either: its owner may prove yet that it is theirs.
+    fn doubt(&mut self, handle: Handle, id: SessionId, record: Record, lack: Lack) {
+        // Honest browsers come here to prove it, and when they are sent by another site.
+        if self.device_endpoint().is_none() && !dbsc::can_try_again(&self.method, &self.headers) {
+            self.refuse_session(handle.key(), Some(&record), RefusedSession::Device(lack));
+        }
+        let context = self.context_of(handle.key(), Some(&record));
+        self.device_lacks(&context, lack);
+        self.session = Session::Unproven(Box::new(Live { handle, id, record }));
     }
 
     fn say_changed(&self, key: &SessionKey, context: &Context, mismatch: Mismatch) {
@@ -186,19 +232,25 @@ impl Exchange<'_> {
                 self.suspect(&key, &context);
             }
             Verdict::Foreign => self.refuse_session(key, Some(record), RefusedSession::Foreign),
-            Verdict::Live { .. } => {}
+            Verdict::Live { .. } | Verdict::Unproven(_) => {}
         }
         Ok(true)
     }
 
     /// Ends the session for good and clears the cookie (product 3.6). Durable when this returns.
     pub(super) async fn end_session(&mut self, reason: EndReason) -> Result<(), Failure> {
-        if let Session::Live(live) = &self.session {
+        if let Some(live) = self.session.known() {
             let (gate, key, now) = (Arc::clone(&self.worker.gate), *live.handle.key(), self.now);
-            let by = self.trace.context.clone();
-            self.must_finish(async move { gate.end(&key, reason, true, now, &by).await }).await??;
+            let (device, by) = (live.record.device.clone(), self.trace.context.clone());
+            let ended = self.must_finish(async move {
+                gate.end(&key, reason, true, now, &by).await?;
+                gate.forget_device(device.as_deref()).await;
+                Ok::<_, StoreError>(())
+            });
+            ended.await??;
         }
         self.trace.settled.ours = Some(self.site.site.cookie.clear());
+        self.clear_bound();
         Ok(())
     }
 
@@ -220,7 +272,10 @@ impl Exchange<'_> {
         let id = new_id()?;
         let handle = id.handle();
         let identity = Arc::new(Identity::new(user, self.now, Arc::from(handle.key().session_ref())));
-        let old = self.session.live().map(|live| live.handle.clone());
+        let old = self.session.known().map(|live| live.handle.clone());
+        // What a thief has of it does not travel.
+        let is_proven = self.session.live().is_some();
+        let device = self.new_device()?;
         let (gate, rules, site) =
             (Arc::clone(&self.worker.gate), Arc::clone(&self.site.rules), Arc::clone(&self.site.name));
         let (now, binding, chain) = (self.now, self.binding(), Chain::begin(id.verifier(), self.now));
@@ -232,8 +287,12 @@ impl Exchange<'_> {
                     Some(old) => gate.take(&old, EndReason::Login, now, &by).await?,
                     None => None,
                 };
-                let record =
-                    Record::authenticated(site, known, binding, chain, Arc::new(keep(ended.as_ref())), &rules, now);
+                if let Some(ended) = &ended {
+                    gate.forget_device(ended.device.as_deref()).await;
+                }
+                let vault = Arc::new(keep(ended.filter(|_| is_proven).as_ref()));
+                let record = Record::authenticated(site, known, binding, chain, vault, &rules, now);
+                let record = Record { device, ..record };
                 let idle = lifecycle::idle_limit(record.life(), &rules);
                 let presence = gate.store.create(&new, record.clone(), idle).await?;
                 if let Some(identity) = &record.identity {
@@ -252,6 +311,9 @@ impl Exchange<'_> {
         telemetry::audit(&self.trace.context, &Audit::SessionAuthenticated);
         self.trace.authenticated = true;
         self.owe_cookie(&id, &record);
+        if let Some(device) = &record.device {
+            self.owe_offer(device);
+        }
         self.session = Session::Live(Box::new(Live { handle, id, record }));
         Ok(())
     }
@@ -260,11 +322,20 @@ impl Exchange<'_> {
     pub(super) async fn rotate(&mut self, response: &http::HeaderMap, eligible: bool) -> Result<(), Failure> {
         let Some(every) = self.site.rules.rotate_every else { return Ok(()) };
         let Session::Live(live) = &self.session else { return Ok(()) };
+        let is_overdue = live.record.chain.age(self.now) >= every * 2;
+        let is_time = is_overdue || (eligible && !headers::is_cacheable(response));
+        if !is_time || self.trace.settled.ours.is_some() {
+            return Ok(());
+        }
+        self.hand_on(every).await
+    }
+
+    /// Gives the client the successor of its ID, if that is of this age.
+    pub(super) async fn hand_on(&mut self, every: Duration) -> Result<(), Failure> {
+        let Session::Live(live) = &self.session else { return Ok(()) };
         let (grace, now) = (self.site.rules.rotation_grace, self.now);
         let owes = |record: &Record| record.chain.owes(live.id.verifier(), every, grace, now);
-        let is_overdue = live.record.chain.age(now) >= every * 2;
-        let is_time = is_overdue || (eligible && !headers::is_cacheable(response));
-        if !is_time || self.trace.settled.ours.is_some() || owes(&live.record) == Owed::Nothing {
+        if owes(&live.record) == Owed::Nothing {
             return Ok(());
         }
         let store = Arc::clone(&self.worker.gate.store);

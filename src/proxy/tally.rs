@@ -19,6 +19,7 @@ use crate::store::StoreError;
 
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const OUTCOMES: [&str; 4] = ["success", "failure", "undetermined", "throttled"];
+const DEVICES: [&str; 5] = ["registered", "refreshed", "challenged", "refused", "skipped"];
 const KINDS: [&str; 2] = ["authenticated", "anonymous"];
 
 /// The requests of a site.
@@ -56,6 +57,38 @@ pub(super) struct Tally {
     logins: Counters<{ OUTCOMES.len() }>,
     begun: Counters<{ KINDS.len() }>,
     ended: Counters<{ EndReason::ALL.len() }>,
+    pub(super) devices: Devices,
+}
+
+/// What became of device-bound sessions.
+#[derive(Default)]
+pub(super) struct Devices(Counters<{ DEVICES.len() }>);
+
+impl Devices {
+    /// A key was registered.
+    pub(super) fn registered(&self) {
+        self.0.count(0);
+    }
+
+    /// A bound cookie was given for a proof.
+    pub(super) fn refreshed(&self) {
+        self.0.count(1);
+    }
+
+    /// A browser was told what to sign.
+    pub(super) fn challenged(&self) {
+        self.0.count(2);
+    }
+
+    /// A registration or refresh was refused.
+    pub(super) fn refused(&self) {
+        self.0.count(3);
+    }
+
+    /// A request says that its browser could not refresh.
+    pub(super) fn skipped(&self) {
+        self.0.count(4);
+    }
 }
 
 impl Tally {
@@ -98,6 +131,11 @@ impl Tally {
         text.family(name, Kind::Counter, "Sessions that this process ended.");
         for (reason, count) in EndReason::ALL.iter().zip(self.ended.read()) {
             text.sample(name, &[("reason", reason.as_str())], count);
+        }
+        let name = "vestibule_devices_total";
+        text.family(name, Kind::Counter, "Registrations and refreshes of device-bound sessions.");
+        for (outcome, count) in DEVICES.iter().zip(self.devices.0.read()) {
+            text.sample(name, &[("outcome", outcome)], count);
         }
     }
 }

@@ -12,6 +12,7 @@ use http::StatusCode;
 
 use crate::policy::binding::Mismatch;
 use crate::policy::csrf::CrossSite;
+use crate::policy::dbsc::Lack;
 use crate::policy::login::Criterion;
 use crate::policy::login::Outcome;
 use crate::policy::relax::Rule;
@@ -19,6 +20,8 @@ use crate::policy::session::EndReason;
 use crate::policy::session::UserName;
 use crate::store::StoreError;
 use crate::telemetry::Context;
+use crate::telemetry::DeviceEvent;
+use crate::telemetry::device;
 
 /// An error and all its causes on one line.
 pub struct ErrorChain<'a>(pub &'a dyn Error);
@@ -48,6 +51,8 @@ pub enum RefusedSession {
     Expired(EndReason),
     /// Another client.
     Binding,
+    /// Bound to a device that it was not shown to come from.
+    Device(Lack),
     /// Issued by another site.
     Foreign,
 }
@@ -61,6 +66,7 @@ impl RefusedSession {
             Self::Unknown => "unknown",
             Self::Expired(reason) => reason.as_str(),
             Self::Binding => "binding",
+            Self::Device(_) => "device",
             Self::Foreign => "foreign",
         }
     }
@@ -166,6 +172,8 @@ pub enum Audit<'a> {
         /// What.
         mismatch: Mismatch,
     },
+    /// Something about device-bound sessions.
+    Device(DeviceEvent<'a>),
     /// Someone tried to log in.
     LoginAttempt {
         /// Place of the rule in the file, from 1.
@@ -360,6 +368,8 @@ macro_rules! emit {
     };
 }
 
+pub(super) use emit;
+
 /// Writes an event.
 pub fn audit(context: &Context, event: &Audit<'_>) {
     match event {
@@ -378,6 +388,7 @@ pub fn audit(context: &Context, event: &Audit<'_>) {
         | Audit::LoginUnwatched { .. }
         | Audit::LoginElsewhere { .. }
         | Audit::LoginLoop { .. } => login_event(context, event),
+        Audit::Device(event) => device::write(context, event),
         Audit::UserSwitch { from, to } => emit!(info, context, "session.user_switch", from = from, to = to),
         Audit::LogoutForwarded { status } => emit!(info, context, "logout.forwarded", status = status.as_u16()),
         Audit::CsrfRefused { reason, enforced, method, path } => emit!(
@@ -392,7 +403,7 @@ pub fn audit(context: &Context, event: &Audit<'_>) {
         Audit::AccessDenied { path } => emit!(info, context, "access.denied", path = path),
         Audit::PublicHint { path, pattern, hint } => public_hint(context, path, pattern, *hint),
         Audit::CookieDropped { name, reason } => {
-            emit!(warn, context, "cookie.dropped", cookie = name, help = reason.help());
+            emit!(warn, context, "cookie.dropped", cookie = name, help = reason.help())
         }
         Audit::EndMisread
         | Audit::HeaderDropped { .. }
@@ -422,6 +433,9 @@ fn session_event(context: &Context, event: &Audit<'_>) {
         Audit::SessionEnded { reason } => emit!(info, context, "session.ended", reason = reason.as_str()),
         Audit::SessionRefused { reason: reason @ (RefusedSession::Ended | RefusedSession::Binding) } => {
             emit!(warn, context, "session.refused", reason = reason.as_str());
+        }
+        Audit::SessionRefused { reason: reason @ RefusedSession::Device(lack) } => {
+            emit!(warn, context, "session.refused", reason = reason.as_str(), cookie = lack.as_str());
         }
         Audit::SessionRefused { reason } => emit!(info, context, "session.refused", reason = reason.as_str()),
         Audit::SessionReused { holder, changed } => emit!(

@@ -13,6 +13,7 @@ use crate::policy::access::AmbiguousPaths;
 use crate::policy::binding::Bind;
 use crate::policy::binding::OnMismatch;
 use crate::policy::csrf::CsrfMode;
+use crate::policy::dbsc::DeviceBound;
 use crate::policy::glob::Glob;
 use crate::policy::glob::PathPattern;
 use crate::policy::path::PathCase;
@@ -167,6 +168,19 @@ fn session(site: &Site) -> Vec<String> {
         let mismatch = action(rules.binding.on_mismatch);
         format!("When the client's {place} changes, {mismatch}; when the browser's User-Agent changes, {agent}.")
     });
+    all.push(
+        match rules.device_bound {
+            DeviceBound::Off => {
+                "A copied cookie works on other devices. device_bound = \"prefer\" is recommended: browsers that can then prove \
+                 which device they are."
+            }
+            DeviceBound::Prefer => "In browsers that can, a session only works on the device that it began on.",
+            DeviceBound::Require => {
+                "A session only works on the device that it began on; browsers that cannot prove it are logged out after a minute."
+            }
+        }
+        .to_owned(),
+    );
     let same_site = if site.cookie.strict { "Strict" } else { "Lax" };
     let kept = if site.cookie.persistent { "kept as long as the session may live" } else { "gone with the browser" };
     all.push(format!("The session cookie is {}, SameSite={same_site}, {kept}.", site.cookie.name()));

@@ -10,7 +10,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::clock::Timestamp;
 use crate::policy::dbsc::Lack;
-use crate::policy::session::SessionKey;
 
 /// `Max-Age` of the bound cookie. Browsers sign six times in nine minutes at most: with less than five
 /// minutes they would run out of signatures.
@@ -43,28 +42,24 @@ impl BoundKey {
     }
 
     /// The value of a cookie that begins now.
-    pub fn issue(&self, session: &SessionKey, now: Timestamp) -> String {
+    pub fn issue(&self, now: Timestamp) -> String {
         let end = now.plus(BOUND_LIFETIME + GRACE).as_millis().to_be_bytes();
-        URL_SAFE_NO_PAD.encode([&end[..], self.tag(session, end).as_ref()].concat())
+        URL_SAFE_NO_PAD.encode([&end[..], hmac::sign(&self.hmac(), &end).as_ref()].concat())
     }
 
-    /// Whether this is the value of a cookie that is good for this session now.
+    /// Whether this is the value of a cookie that is good now, for the session of this key.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn check(&self, session: &SessionKey, value: &[u8], now: Timestamp) -> Result<(), Lack> {
+    pub fn check(&self, value: &[u8], now: Timestamp) -> Result<(), Lack> {
         let mut bytes = [0; TIME + TAG];
         // The engine decodes canonical text only: one text per value.
         if URL_SAFE_NO_PAD.decode_slice(value, &mut bytes) != Ok(bytes.len()) {
             return Err(Lack::Wrong);
         }
         let (end, tag) = bytes.split_first_chunk::<TIME>().ok_or(Lack::Wrong)?;
-        hmac::verify(&self.hmac(), &message(session, *end), tag).map_err(|_| Lack::Wrong)?;
+        hmac::verify(&self.hmac(), end, tag).map_err(|_| Lack::Wrong)?;
         if now >= Timestamp::from_millis(u64::from_be_bytes(*end)) { Err(Lack::Expired) } else { Ok(()) }
-    }
-
-    fn tag(&self, session: &SessionKey, end: [u8; TIME]) -> hmac::Tag {
-        hmac::sign(&self.hmac(), &message(session, end))
     }
 
     fn hmac(&self) -> hmac::Key {
@@ -72,18 +67,9 @@ impl BoundKey {
     }
 }
 
-fn message(session: &SessionKey, end: [u8; TIME]) -> [u8; 32 + TIME] {
-    let mut message = [0; 32 + TIME];
-    message[..32].copy_from_slice(&session.0);
-    message[32..].copy_from_slice(&end);
-    message
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SESSION: SessionKey = SessionKey([1; 32]);
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_millis(seconds * 1000)
@@ -93,27 +79,26 @@ mod tests {
     fn it_is_good_for_its_session_until_its_end() {
         // S61
         let key = BoundKey::of([5; 32]);
-        let value = key.issue(&SESSION, at(1000));
-        let check = |session: [u8; 32], now| key.check(&SessionKey(session), value.as_bytes(), now);
-        assert_eq!(check([1; 32], at(1000)), Ok(()));
-        assert_eq!(check([1; 32], Timestamp::from_millis(1_629_999)), Ok(()), "Max-Age and 30 s");
-        assert_eq!(check([1; 32], at(1630)), Err(Lack::Expired));
-        assert_eq!(check([2; 32], at(1000)), Err(Lack::Wrong), "another session's");
-        assert_eq!(BoundKey::of([6; 32]).check(&SESSION, value.as_bytes(), at(1000)), Err(Lack::Wrong));
+        let value = key.issue(at(1000));
+        let check = |now| key.check(value.as_bytes(), now);
+        assert_eq!(check(at(1000)), Ok(()));
+        assert_eq!(check(Timestamp::from_millis(1_629_999)), Ok(()), "Max-Age and 30 s");
+        assert_eq!(check(at(1630)), Err(Lack::Expired));
+        assert_eq!(BoundKey::of([6; 32]).check(value.as_bytes(), at(1000)), Err(Lack::Wrong), "another session's");
     }
 
     #[test]
     fn nobody_else_writes_one() {
         let key = BoundKey::of([5; 32]);
-        let good = URL_SAFE_NO_PAD.decode(key.issue(&SESSION, at(1000))).unwrap();
+        let good = URL_SAFE_NO_PAD.decode(key.issue(at(1000))).unwrap();
         for place in 0..good.len() {
             let mut forged = good.clone();
             forged[place] ^= 1;
             let forged = URL_SAFE_NO_PAD.encode(forged);
-            assert_eq!(key.check(&SESSION, forged.as_bytes(), at(1000)), Err(Lack::Wrong), "byte {place}");
+            assert_eq!(key.check(forged.as_bytes(), at(1000)), Err(Lack::Wrong), "byte {place}");
         }
-        for bad in ["", "x", &format!("{}A", key.issue(&SESSION, at(1000))), &URL_SAFE_NO_PAD.encode(&good[..39])] {
-            assert_eq!(key.check(&SESSION, bad.as_bytes(), at(1000)), Err(Lack::Wrong), "{bad}");
+        for bad in ["", "x", &format!("{}A", key.issue(at(1000))), &URL_SAFE_NO_PAD.encode(&good[..39])] {
+            assert_eq!(key.check(bad.as_bytes(), at(1000)), Err(Lack::Wrong), "{bad}");
         }
     }
 }

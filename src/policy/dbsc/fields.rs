@@ -23,9 +23,6 @@ pub const SESSION_ID: HeaderName = HeaderName::from_static("sec-secure-session-i
 /// Why a browser sends a request without a refresh. Anybody can say so: it is for logs (S63).
 pub const SKIPPED: HeaderName = HeaderName::from_static("secure-session-skipped");
 
-const REGISTER: &str = "dbsc/register";
-const REFRESH: &str = "dbsc/refresh";
-
 /// Which of the two a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
@@ -38,20 +35,21 @@ pub enum Endpoint {
 impl Endpoint {
     /// By the path, without readings.
     pub fn of(target: &Target) -> Option<Self> {
-        match target.path().strip_prefix(OWN_PREFIX)? {
-            REGISTER => Some(Self::Register),
-            REFRESH => Some(Self::Refresh),
-            _ => None,
-        }
+        let name = target.path().strip_prefix(OWN_PREFIX)?.strip_prefix("dbsc/")?;
+        [Self::Register, Self::Refresh].into_iter().find(|endpoint| endpoint.as_str() == name)
     }
 
     /// Where it is.
     pub fn path(self) -> String {
-        let name = match self {
-            Self::Register => REGISTER,
-            Self::Refresh => REFRESH,
-        };
-        format!("{OWN_PREFIX}{name}")
+        format!("{OWN_PREFIX}dbsc/{}", self.as_str())
+    }
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Register => "register",
+            Self::Refresh => "refresh",
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod challenge;
 mod fields;
 mod possession;
 mod proof;
+mod refused;
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ pub use self::proof::BadProof;
 pub use self::proof::PublicKey;
 pub use self::proof::registered;
 pub use self::proof::signed;
+pub use self::refused::RefusedDevice;
 
 /// A browser registers at once when it is told to; after this it does not register any more.
 pub const OFFER_LIFETIME: Duration = Duration::from_secs(60);

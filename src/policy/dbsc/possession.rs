@@ -8,7 +8,6 @@ use crate::clock::Timestamp;
 use crate::policy::dbsc::Device;
 use crate::policy::dbsc::DeviceBound;
 use crate::policy::dbsc::OFFER_LIFETIME;
-use crate::policy::session::SessionKey;
 
 /// What is wrong with the bound cookie of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,14 +50,13 @@ pub fn possession(
     mode: DeviceBound,
     device: Option<&Device>,
     authenticated: Option<Timestamp>,
-    session: &SessionKey,
     presented: Option<&Bytes>,
     now: Timestamp,
 ) -> Possession {
     match (mode, device, authenticated) {
         (DeviceBound::Off, _, _) | (_, _, None) => Possession::Unasked,
         (DeviceBound::Prefer | DeviceBound::Require, Some(device), Some(_)) if device.is_bound() => {
-            let checked = presented.map_or(Err(Lack::Missing), |value| device.bound_key().check(session, value, now));
+            let checked = presented.map_or(Err(Lack::Missing), |value| device.bound_key().check(value, now));
             checked.map_or_else(Possession::Unproven, |()| Possession::Proven)
         }
         (DeviceBound::Prefer, _, Some(_)) => Possession::Unasked,
@@ -79,8 +77,6 @@ pub fn can_try_again(method: &Method, headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    const SESSION: SessionKey = SessionKey([1; 32]);
-
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_millis(seconds * 1000)
     }
@@ -92,8 +88,8 @@ mod tests {
         use Possession::{Overdue, Proven, Unasked, Unproven};
         let offered = Device::offered([5; 32]);
         let bound = offered.bound();
-        let good = Bytes::from(bound.bound_key().issue(&SESSION, at(1000)));
-        let other = Bytes::from(Device::offered([6; 32]).bound_key().issue(&SESSION, at(1000)));
+        let good = Bytes::from(bound.bound_key().issue(at(1000)));
+        let other = Bytes::from(Device::offered([6; 32]).bound_key().issue(at(1000)));
         let user = Some(at(1000));
         for (mode, device, authenticated, presented, now, expected) in [
             (Off, Some(&bound), user, None, 9000, Unasked),
@@ -114,7 +110,7 @@ mod tests {
             (Require, None, user, None, 1059, Unasked),
             (Require, None, user, None, 1060, Overdue),
         ] {
-            let found = possession(mode, device, authenticated, &SESSION, presented, at(now));
+            let found = possession(mode, device, authenticated, presented, at(now));
             assert_eq!(found, expected, "{mode:?} {device:?} {authenticated:?} at {now}");
         }
     }

@@ -256,4 +256,29 @@ fn is_same(said: &str, expected: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::dbsc::Device;
+
+    #[test]
+    fn thumbprints_are_those_of_rfc_7638() {
+        // Its example, section 3.1.
+        let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3\
+                 oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdA\
+                 ZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-\
+                 kEgU8awapJzKnqDKgw";
+        let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
+        let key = PublicKey::Rs256 { n: decode(n), e: decode("AQAB") };
+        assert_eq!(key.thumbprint(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_sent_panics_or_proves(text in "[a-zA-Z0-9_.=-]{0,300}") {
+            let offer = Device::offered([1; 32]).offer();
+            prop_assert!(registered(Some(&text), &offer, "https://app.test").is_err());
+        }
+    }
+}

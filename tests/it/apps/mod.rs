@@ -2,6 +2,7 @@
 
 mod chromium;
 mod curl;
+mod device;
 mod django;
 mod dokuwiki;
 mod grpc;

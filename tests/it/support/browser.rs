@@ -29,6 +29,8 @@ use super::certificates;
 
 /// The name of our cookie.
 pub const OURS: &str = "__Host-session";
+/// The cookie of bound sessions.
+pub const BOUND: &str = "__Host-session-bound";
 
 /// A client with a cookie jar.
 #[derive(Clone)]
@@ -274,9 +276,10 @@ pub fn labelled(method: &str, path: &str, site: &str, mode: &str, dest: &str) ->
 /// What every answer must satisfy.
 fn check(cookies: &BTreeMap<String, String>, headers: &HeaderMap) {
     let lines: Vec<_> = headers.get_all("set-cookie").iter().map(|line| line.to_str().unwrap()).collect();
-    let ours: Vec<_> = lines.iter().filter(|line| line.starts_with(OURS)).collect();
-    assert!(ours.len() <= 1, "our cookie is set once: {ours:?}");
-    for line in ours {
+    let named = |name: &str| lines.iter().filter(|line| line.starts_with(&format!("{name}="))).collect::<Vec<_>>();
+    let (ours, bound) = (named(OURS), named(BOUND));
+    assert!(ours.len() <= 1 && bound.len() <= 1, "each of ours is set once: {ours:?} {bound:?}");
+    for line in [ours, bound].concat() {
         // S1, S2, S3, S8, S9
         for attribute in ["; Secure", "; HttpOnly", "; Path=/", "; SameSite="] {
             assert!(line.contains(attribute), "{attribute} in {line}");

@@ -2,6 +2,7 @@
 
 mod browser;
 pub mod desk;
+pub mod device;
 mod form;
 pub mod frames;
 mod process;
@@ -37,6 +38,7 @@ use vestibule::store::SessionStore;
 use vestibule::store::memory::MemoryStore;
 
 pub use self::browser::Answer;
+pub use self::browser::BOUND;
 pub use self::browser::Broken;
 pub use self::browser::Browser;
 pub use self::browser::OURS;

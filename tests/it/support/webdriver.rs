@@ -28,12 +28,14 @@ use super::certificates;
 /// What an element is called in the protocol.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// A running browser with an empty profile.
+/// A running browser with a profile of its own.
 pub struct Chromium {
     _driver: Process,
     _profile: TempDir,
     address: String,
     session: String,
+    /// What it was started with.
+    arguments: Vec<String>,
 }
 
 /// The driver and its port.
@@ -48,12 +50,23 @@ fn start_driver() -> Option<(Process, String)> {
 impl Chromium {
     /// Starts one for which each of these names leads to an address.
     pub async fn knowing(hosts: &[(&str, SocketAddr)]) -> Self {
+        Self::with(hosts, &[]).await
+    }
+
+    /// One that binds sessions to its device, with keys in software and as many signatures as it wants.
+    pub async fn binding(hosts: &[(&str, SocketAddr)]) -> Self {
+        let features =
+            "DeviceBoundSessions:RefreshQuota/false,EnableBoundSessionCredentialsSoftwareKeysForManualTesting";
+        Self::with(hosts, &[format!("--enable-features={features}")]).await
+    }
+
+    async fn with(hosts: &[(&str, SocketAddr)], more: &[String]) -> Self {
         // The port that it gets for IPv4 may be somebody's for IPv6: then it ends.
         let started = std::iter::repeat_with(start_driver).take(5).find_map(|started| started);
         let (driver, port) = started.expect("chromedriver does not start");
         let profile = TempDir::new().unwrap();
         let rules: Vec<_> = hosts.iter().map(|(name, address)| format!("MAP {name} {address}")).collect();
-        let arguments = [
+        let mut arguments = vec![
             "--headless=new".to_owned(),
             "--no-sandbox".into(),
             "--disable-gpu".into(),
@@ -70,13 +83,25 @@ impl Chromium {
             format!("--host-resolver-rules={}", rules.join(",")),
             format!("--ignore-certificate-errors-spki-list={}", spki_hash()),
         ];
-        let mut browser =
-            Self { _driver: driver, _profile: profile, address: format!("127.0.0.1:{port}"), session: String::new() };
-        let options = json!({ "args": arguments });
-        let wanted = json!({ "goog:chromeOptions": options, "goog:loggingPrefs": { "browser": "ALL" } });
-        let made = browser.command("POST", "", json!({ "capabilities": { "alwaysMatch": wanted } })).await;
-        browser.session = format!("/{}", made["sessionId"].as_str().unwrap());
+        arguments.extend_from_slice(more);
+        let (address, session) = (format!("127.0.0.1:{port}"), String::new());
+        let mut browser = Self { _driver: driver, _profile: profile, address, session, arguments };
+        browser.start().await;
         browser
+    }
+
+    async fn start(&mut self) {
+        let options = json!({ "args": self.arguments });
+        let wanted = json!({ "goog:chromeOptions": options, "goog:loggingPrefs": { "browser": "ALL" } });
+        let made = self.command("POST", "", json!({ "capabilities": { "alwaysMatch": wanted } })).await;
+        self.session = format!("/{}", made["sessionId"].as_str().unwrap());
+    }
+
+    /// Closes it and starts it again with the same profile.
+    pub async fn restart(&mut self) {
+        self.command("DELETE", "", Value::Null).await;
+        self.session.clear();
+        self.start().await;
     }
 
     /// Loads a page.
@@ -131,6 +156,26 @@ impl Chromium {
         let asked = json!({ "cmd": "Network.getAllCookies", "params": {} });
         let answer = self.command("POST", "/goog/cdp/execute", asked).await;
         answer["cookies"].as_array().unwrap().clone()
+    }
+
+    /// The value of a cookie of the tests' site.
+    pub async fn cookie(&self, name: &str) -> Option<String> {
+        let cookies = self.cookies().await;
+        let found = cookies.iter().find(|cookie| cookie["name"] == name && cookie["domain"] == "app.test")?;
+        Some(found["value"].as_str().unwrap().to_owned())
+    }
+
+    /// Puts a cookie of the tests' site there.
+    pub async fn put_cookie(&self, name: &str, value: &str) {
+        let cookie = json!({ "name": name, "value": value, "url": "https://app.test/", "secure": true });
+        self.command("POST", "/goog/cdp/execute", json!({ "cmd": "Network.setCookie", "params": cookie })).await;
+    }
+
+    /// Lets a cookie of the tests' site end.
+    pub async fn lose_cookie(&self, name: &str) {
+        let asked = json!({ "name": name, "url": "https://app.test/" });
+        self.command("POST", "/goog/cdp/execute", json!({ "cmd": "Network.deleteCookies", "params": asked })).await;
+        assert_eq!(self.cookie(name).await, None);
     }
 
     /// What the console complained about since it was last asked; not every application has an icon.

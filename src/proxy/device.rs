@@ -1,0 +1,236 @@
+//! Device-bound sessions (DBSC): what is offered with a login, and the registration that answers it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use http::StatusCode;
+
+use crate::policy::dbsc;
+use crate::policy::dbsc::BOUND_LIFETIME;
+use crate::policy::dbsc::Challenges;
+use crate::policy::dbsc::Device;
+use crate::policy::dbsc::DeviceBound;
+use crate::policy::dbsc::Endpoint;
+use crate::policy::dbsc::Identifier;
+use crate::policy::dbsc::Lack;
+use crate::policy::dbsc::OFFER_LIFETIME;
+use crate::policy::dbsc::RefusedDevice;
+use crate::policy::dbsc::Registration;
+use crate::policy::session::SessionKey;
+use crate::proxy::Gate;
+use crate::proxy::body::Body;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::failure::Failure;
+use crate::proxy::reply;
+use crate::store::Presence;
+use crate::store::StoreError;
+use crate::store::Swap;
+use crate::store::sealed::device;
+use crate::store::shelf::Kind;
+use crate::store::shelf::Name;
+use crate::telemetry;
+use crate::telemetry::Audit;
+use crate::telemetry::Context;
+use crate::telemetry::DeviceEvent;
+
+/// Signatures that are looked at for one session in a minute: browsers make six in nine minutes.
+const PROOFS_PER_MINUTE: u32 = 30;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Why an endpoint does not do what it is asked for.
+pub(super) enum Denied {
+    /// Whoever asks may not.
+    Refused(RefusedDevice),
+    /// We cannot.
+    Failed(Failure),
+}
+
+impl From<RefusedDevice> for Denied {
+    fn from(reason: RefusedDevice) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+impl From<Failure> for Denied {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<StoreError> for Denied {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Gate {
+    /// Frees what is kept of the browser of a session that has ended. Without the session it is worth nothing,
+    /// and goes by itself when that would have ended.
+    pub(super) async fn forget_device(&self, device: Option<&Device>) {
+        if let Some(device) = device {
+            let _best_effort = self.store.unshelve(&name_of(&device.identifier())).await;
+        }
+    }
+}
+
+impl Exchange<'_> {
+    fn binds(&self) -> bool {
+        self.site.rules.device_bound != DeviceBound::Off
+    }
+
+    /// The endpoint that it is for, where sessions are bound.
+    pub(super) fn device_endpoint(&self) -> Option<Endpoint> {
+        Endpoint::of(&self.target).filter(|_| self.binds())
+    }
+
+    /// What a new session is offered to be bound to.
+    pub(super) fn new_device(&self) -> Result<Option<Box<Device>>, Failure> {
+        if self.binds() { Ok(Some(Box::new(Device::offered(random()?)))) } else { Ok(None) }
+    }
+
+    /// The offer, and a bound cookie: what the page asks for while the browser registers has it already.
+    pub(super) fn owe_offer(&mut self, device: &Device) {
+        self.owe_bound(device.bound_key().issue(self.now));
+        self.trace.settled.registration = Some(dbsc::registration(&device.offer()));
+    }
+
+    fn owe_bound(&mut self, value: String) {
+        self.trace.settled.bound = Some(self.site.site.cookie.set_bound(value, BOUND_LIFETIME));
+    }
+
+    /// Clears the bound cookie where there may be one. A browser refreshes only when it has none.
+    pub(super) fn clear_bound(&mut self) {
+        if self.binds() || self.bound_cookie.is_some() {
+            self.trace.settled.bound = Some(self.site.site.cookie.clear_bound());
+        }
+    }
+
+    /// Writes down that a bound session was presented without the cookie for it.
+    pub(super) fn device_lacks(&mut self, context: &Context, lack: Lack) {
+        if let Some(word) = dbsc::skipped(&self.headers) {
+            self.worker.gate.tally.devices.skipped();
+            telemetry::audit(context, &Audit::Device(DeviceEvent::Skipped { word }));
+        }
+        // With it the browser would not refresh.
+        if lack != Lack::Missing {
+            self.clear_bound();
+        }
+    }
+
+    /// Answers a request for one of the endpoints.
+    pub(super) async fn answer_device(&mut self, endpoint: Endpoint) -> Result<Response<Body>, Failure> {
+        let answered = match endpoint {
+            Endpoint::Register => self.register().await,
+            Endpoint::Refresh => self.refresh().await,
+        };
+        match answered {
+            Ok(response) => Ok(response),
+            Err(Denied::Refused(reason)) => Ok(self.refuse_device(endpoint, reason)),
+            Err(Denied::Failed(failure)) => Err(failure),
+        }
+    }
+
+    fn refuse_device(&self, endpoint: Endpoint, reason: RefusedDevice) -> Response<Body> {
+        self.worker.gate.tally.devices.refused();
+        telemetry::audit(&self.trace.context, &Audit::Device(DeviceEvent::Refused { endpoint, reason }));
+        match (endpoint, reason) {
+            (Endpoint::Register | Endpoint::Refresh, RefusedDevice::TooMany) => self.too_many(MINUTE),
+            // Browsers forget a session that is refused so, and its user logs in again.
+            (Endpoint::Refresh, _) | (Endpoint::Register, RefusedDevice::NoSession) => {
+                self.throttled.map_or_else(reply::unauthorized, |wait| self.too_many(wait))
+            }
+            (Endpoint::Register, _) => reply::problem(StatusCode::FORBIDDEN, "The key is not registered."),
+        }
+    }
+
+    /// Registers a browser's key for the session that it presents. Once: a second key would be a thief's (S63).
+    async fn register(&mut self) -> Result<Response<Body>, Denied> {
+        let live = self.session.known().ok_or(RefusedDevice::NoSession)?;
+        let (handle, key, now) = (live.handle.clone(), *live.handle.key(), self.now);
+        let identity = live.record.identity.as_ref().ok_or(RefusedDevice::NoSession)?;
+        let device = live.record.device.as_deref().ok_or(RefusedDevice::NotOffered)?;
+        if device.is_bound() {
+            return Err(RefusedDevice::Again.into());
+        }
+        if now.since(identity.authenticated) >= OFFER_LIFETIME {
+            return Err(RefusedDevice::Late.into());
+        }
+        self.may_prove(&key)?;
+        let proof = dbsc::text(&self.headers, &dbsc::RESPONSE);
+        let registered = dbsc::registered(proof, &device.offer(), &self.audience(Endpoint::Register));
+        let registration = Registration {
+            session: key,
+            site: Arc::clone(&self.site.name),
+            key: registered.map_err(RefusedDevice::Proof)?,
+            bound: device.bound_key(),
+            challenges: Challenges::begin(random()?, now),
+            absolute_end: live.record.absolute_end,
+        };
+        let identifier = device.identifier();
+        let (name, value) = (name_of(&identifier), sealed(&identifier, &registration)?);
+        let (gate, lives) = (Arc::clone(&self.worker.gate), registration.absolute_end.since(now));
+        let registered = self.must_finish(async move {
+            // First the key, which exactly one can put there: a bound session always has one.
+            if gate.store.shelve(&name, None, value, lives, now).await? != Swap::Swapped {
+                return Err(Denied::from(RefusedDevice::Again));
+            }
+            match gate.store.bind(&handle).await? {
+                Presence::Present => Ok(()),
+                Presence::Gone => {
+                    gate.store.unshelve(&name).await?;
+                    Err(RefusedDevice::NoSession.into())
+                }
+            }
+        });
+        registered.await??;
+        self.worker.gate.tally.devices.registered();
+        telemetry::audit(&self.trace.context, &Audit::Device(DeviceEvent::Registered { key: &registration.key }));
+        Ok(self.grant(&identifier, &registration))
+    }
+
+    /// The answer to a proof: a new bound cookie, and what is to be signed next. Browsers send a proof again
+    /// until they are given another challenge.
+    pub(super) fn grant(&mut self, identifier: &Identifier, registration: &Registration) -> Response<Body> {
+        self.owe_bound(registration.bound.issue(self.now));
+        let instructions = dbsc::instructions(identifier, &self.site.site.cookie);
+        let mut response = reply::json(StatusCode::OK, &instructions);
+        let challenge = dbsc::challenge(&registration.challenges.text(), identifier);
+        response.headers_mut().insert(dbsc::CHALLENGE, challenge);
+        response
+    }
+
+    /// What the `aud` of a proof has to be, if there is one.
+    pub(super) fn audience(&self, endpoint: Endpoint) -> String {
+        format!("{}{}", self.site.name, endpoint.path())
+    }
+
+    /// Looks at so many signatures for one session, and not more.
+    pub(super) fn may_prove(&self, session: &SessionKey) -> Result<(), RefusedDevice> {
+        let minute = self.now.as_secs() / 60;
+        let mut proofs = self.worker.gate.proofs.entry(*session).or_insert((minute, 0));
+        if proofs.0 != minute {
+            *proofs = (minute, 0);
+        }
+        proofs.1 += 1;
+        if proofs.1 <= PROOFS_PER_MINUTE { Ok(()) } else { Err(RefusedDevice::TooMany) }
+    }
+}
+
+/// What the registration of a browser is called on the shelf.
+pub(super) fn name_of(identifier: &Identifier) -> Name {
+    Name::of(Kind::Devices, &[identifier.bytes()])
+}
+
+/// The registration, ready to be kept.
+pub(super) fn sealed(identifier: &Identifier, registration: &Registration) -> Result<Bytes, Failure> {
+    device::seal(identifier, registration).map(Bytes::from).ok_or(Failure::NoId)
+}
+
+/// From the operating system's generator.
+pub(super) fn random() -> Result<[u8; 32], Failure> {
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::NoId)?;
+    Ok(bytes)
+}
