@@ -130,15 +130,16 @@ impl Exchange<'_> {
 
     async fn try_permit(&self, attempt: &Attempt<'_>, now: Timestamp) -> Result<Result<Permit, NoPlace>, Failure> {
         let (gate, rules) = (&self.worker.gate, attempt.rule.throttle);
-        let account = login::account(attempt).filter(|_| rules.per_account.is_some());
+        let account = login::account(attempt);
+        let counted = account.as_deref().filter(|_| rules.per_account.is_some());
         let place = throttle::place_of(self.client.address).to_string();
         let named = |parts: [&str; 3]| {
             let [what, account, place] = parts.map(str::as_bytes);
             Name::of(Kind::Attempts, &[b"1", self.site.name.as_bytes(), what, account, place])
         };
-        let pair = account.as_deref().map(|account| named(["pair", account, &place]));
+        let pair = counted.map(|account| named(["pair", account, &place]));
         let address = rules.per_address.map(|_| named(["address", "", &place]));
-        let ceiling = account.as_deref().map(|account| named(["account", account, ""]));
+        let ceiling = counted.map(|account| named(["account", account, ""]));
         let (pair_is, address_is, ceiling_is) =
             tokio::try_join!(gate.known(pair, now), gate.known(address, now), gate.known(ceiling, now))?;
 

@@ -80,22 +80,26 @@ async fn what_happens_is_counted() {
     bob.get("/logout").await;
     carol.log_in("carol").await;
     assert_eq!(desk.delete("/sessions?user=carol").status, 200);
+    for _ in 0..6 {
+        proxy.browser().post("/login", &[("username", "mallory"), ("password", "wrong")]).await;
+    }
 
     let after = scrape(&desk);
 
     let grew =
         |name: &str| after.get(name).unwrap_or_else(|| panic!("no {name}: {after:?}")) - before.get(name).unwrap();
     for (name, by) in [
-        ("vestibule_requests_total{site=\"https://app.test\",status=\"2xx\"}", 3.0),
+        ("vestibule_requests_total{site=\"https://app.test\",status=\"2xx\"}", 8.0),
         ("vestibule_requests_total{site=\"https://app.test\",status=\"3xx\"}", 4.0),
-        ("vestibule_requests_total{site=\"https://app.test\",status=\"4xx\"}", 2.0),
+        ("vestibule_requests_total{site=\"https://app.test\",status=\"4xx\"}", 3.0),
         ("vestibule_csrf_refused_total{site=\"https://app.test\",reason=\"sec-fetch-site\",enforced=\"true\"}", 1.0),
         ("vestibule_csrf_refused_total{site=\"https://app.test\",reason=\"sec-fetch-site\",enforced=\"false\"}", 0.0),
         ("vestibule_requests_total{site=\"https://app.test\",status=\"5xx\"}", 0.0),
-        ("vestibule_request_duration_seconds_count{site=\"https://app.test\"}", 9.0),
-        ("vestibule_request_duration_seconds_bucket{site=\"https://app.test\",le=\"+Inf\"}", 9.0),
+        ("vestibule_request_duration_seconds_count{site=\"https://app.test\"}", 15.0),
+        ("vestibule_request_duration_seconds_bucket{site=\"https://app.test\",le=\"+Inf\"}", 15.0),
         ("vestibule_logins_total{outcome=\"success\"}", 3.0),
-        ("vestibule_logins_total{outcome=\"failure\"}", 1.0),
+        ("vestibule_logins_total{outcome=\"failure\"}", 6.0),
+        ("vestibule_logins_total{outcome=\"throttled\"}", 1.0),
         ("vestibule_sessions_started_total{state=\"authenticated\"}", 3.0),
         ("vestibule_sessions_started_total{state=\"anonymous\"}", 1.0),
         ("vestibule_sessions_ended_total{reason=\"logout\"}", 1.0),
