@@ -4,6 +4,11 @@
 use std::time::Duration;
 use std::time::Instant;
 
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+
 use crate::support::Browser;
 use crate::support::SITE;
 use crate::support::Upstream;
@@ -93,4 +98,51 @@ async fn a_master_that_no_sentinel_names_any_more_is_not_believed() {
 
     watcher.again();
     becomes(&browser, 200).await;
+}
+
+/// What a sentinel says to a command: that this port is the master's since that change of masters.
+async fn say(mut client: TcpStream, master: u16, epoch: u8) -> std::io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        let read = client.read(&mut buffer).await?;
+        let said = String::from_utf8_lossy(&buffer[..read]);
+        let answer = if read == 0 {
+            return Ok(());
+        } else if said.contains("HELLO") {
+            "%1\r\n$5\r\nproto\r\n:3\r\n".to_owned()
+        } else if said.contains("GET-MASTER-ADDR-BY-NAME") {
+            let port = master.to_string();
+            format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len())
+        } else {
+            format!("%1\r\n$12\r\nconfig-epoch\r\n$1\r\n{epoch}\r\n")
+        };
+        client.write_all(answer.as_bytes()).await?;
+    }
+}
+
+async fn fake_sentinel(master: u16, epoch: u8) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(say(client, master, epoch));
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_what_sentinels_say_the_latest_holds() {
+    // S185: the first one was cut off from the others, and goes on to name the former master.
+    let (former, master) = (Redis::start(), Redis::start());
+    let mut sentinels = Vec::new();
+    for (port, epoch) in [(former.port, 1), (master.port, 2), (master.port, 2)] {
+        sentinels.push(fake_sentinel(port, epoch).await);
+    }
+
+    let (_app, _proxy, mut browser) = logged_in(&format!("redis+sentinel://{}/main", sentinels.join(","))).await;
+
+    assert_eq!((former.records().len(), master.records().len()), (0, 1));
+    assert_eq!(browser.get("/logout").await.status, 302);
+    assert_eq!(former.records().len(), 0);
 }
