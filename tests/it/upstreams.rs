@@ -273,6 +273,33 @@ async fn a_page_that_was_lost_on_a_stale_connection_is_asked_for_once_more() {
 }
 
 #[tokio::test]
+async fn a_connection_whose_answer_filled_the_buffer_is_used_again() {
+    // After a read that left no room it counts as readable, though nothing is there.
+    for client in ["native", "hyper"] {
+        let wire = Wire::start(|_, mut stream: TcpStream| async move {
+            loop {
+                let head = read_head(&mut stream).await;
+                let Some(kilobytes) = head.split(['/', ' ']).find_map(|word| word.parse::<usize>().ok()) else {
+                    return;
+                };
+                let head = |length| format!("HTTP/1.1 200 OK\r\nContent-Length: {length:06}\r\n\r\n");
+                let body = "x".repeat(kilobytes * 1024 - head(0).len());
+                stream.write_all(format!("{}{body}", head(body.len())).as_bytes()).await.unwrap();
+            }
+        })
+        .await;
+        let (_proxy, mut browser) = Vestibule::at(&wire.url(), &format!("upstream_client = {client:?}\n{SITE}")).await;
+
+        for kilobytes in [16, 16, 32, 48, 64, 16, 256, 512, 16] {
+            let answer = browser.get(&format!("/public/{kilobytes}")).await;
+            assert_eq!((answer.status.as_u16(), answer.body.len() / 1024), (200, kilobytes - 1));
+        }
+
+        assert_eq!(wire.connections(), 1, "{client}");
+    }
+}
+
+#[tokio::test]
 async fn a_form_is_never_sent_twice() {
     // S101
     let (wire, mut lines) = fickle(|_| true).await;
