@@ -27,6 +27,7 @@ pub mod http1;
 pub mod metrics;
 pub mod policy;
 pub mod proxy;
+pub mod secret;
 pub mod server;
 pub mod signing;
 pub mod store;

@@ -4,7 +4,7 @@ use crate::config::ListenAddress;
 use crate::config::section::Section;
 use crate::config::store::secret;
 use crate::config::value;
-use crate::store::redis::settings::Secret;
+use crate::secret::Secret;
 
 /// `[admin]`
 #[derive(Clone, Debug, PartialEq, Eq)]

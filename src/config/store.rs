@@ -7,10 +7,10 @@ use crate::config::section::Text;
 use crate::config::value::Wrong;
 use crate::config::value::wrong;
 use crate::policy::path::decoded;
+use crate::secret::Secret;
 use crate::store::StoreSettings;
 use crate::store::redis::settings::Form;
 use crate::store::redis::settings::RedisSettings;
-use crate::store::redis::settings::Secret;
 use crate::store::redis::settings::ServerAddress;
 
 /// What all keys in Redis begin with, unless it is said.

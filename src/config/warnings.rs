@@ -20,10 +20,10 @@ use crate::policy::site::UpstreamAddress;
 use crate::policy::throttle::CEILING;
 use crate::policy::throttle::ThrottleRules;
 use crate::policy::vault::CookieMode;
+use crate::secret::Secret;
 use crate::store::StoreSettings;
 use crate::store::redis::settings::Form;
 use crate::store::redis::settings::RedisSettings;
-use crate::store::redis::settings::Secret;
 use crate::store::redis::settings::ServerAddress;
 
 const MINUTE: Duration = Duration::from_secs(60);
