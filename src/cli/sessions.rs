@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
@@ -34,6 +35,8 @@ use crate::config::ListenAddress;
 
 /// Sessions that are asked for at once.
 const PAGE: usize = 1000;
+/// A server that takes longer for an answer is stuck, or stopped.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// No answer is longer.
 const LONGEST: usize = 64 * 1024 * 1024;
 
@@ -106,6 +109,12 @@ enum AskError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "no answer within {} seconds from {places}: the server there is stopped, or its session store does not answer; \
+         look at its log, and at /readyz",
+        PATIENCE.as_secs()
+    )]
+    Silent { places: String },
     #[error("the system gives no runtime")]
     Runtime(#[source] io::Error),
     #[error("the server broke off")]
@@ -184,6 +193,11 @@ impl Server<'_> {
     }
 
     async fn ask(&self, method: Method, target: &str) -> Result<Value, AskError> {
+        let asked = tokio::time::timeout(PATIENCE, self.exchange(method, target)).await;
+        asked.unwrap_or_else(|_| Err(AskError::Silent { places: named(&admin::places_to_ask(self.config)) }))
+    }
+
+    async fn exchange(&self, method: Method, target: &str) -> Result<Value, AskError> {
         let (stream, is_remote) = self.connect().await?;
         let mut request = Request::builder().method(method).uri(target).header(header::HOST, "vestibule");
         if let (true, Some(token)) = (is_remote, &self.config.admin.token) {
@@ -229,9 +243,12 @@ impl Server<'_> {
                 Err(source) => return Err(AskError::Connect { place: place.clone(), source }),
             }
         }
-        let places: Vec<_> = places.iter().map(ToString::to_string).collect();
-        Err(AskError::Nobody { places: places.join(" or "), file: file() })
+        Err(AskError::Nobody { places: named(&places), file: file() })
     }
+}
+
+fn named(places: &[ListenAddress]) -> String {
+    places.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }
 
 /// A column of the table: its head, the field, whether it is a time.
@@ -292,6 +309,25 @@ mod tests {
             "created": "2026-11-26T01:02:03.456Z", "authenticated": null, "last_seen": "2026-11-26T01:02:03Z",
             "expires": "2026-11-26T01:32:03.456Z", "address": "127.0.0.1", "user_agent": "curl\u{1b}[2J"
         })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_says_nothing_is_not_waited_for_for_ever() {
+        let place = tempfile::TempDir::new().unwrap();
+        let socket = place.path().join("admin.sock");
+        let _listens_and_never_accepts = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let text = format!(
+            "[listen]\nhttps = \"127.0.0.1:443\"\n[tls]\ncertificate = \"a\"\nkey = \"b\"\n[admin]\nlisten = \"unix:{}\"\n\
+             [[site]]\norigin = \"https://a.example\"\nupstream = \"http://127.0.0.1:1\"\n",
+            socket.display()
+        );
+        let config = Config::parse(Path::new("proxy.toml"), &text).unwrap();
+
+        let refused = Server { config: &config }.list(None).await.unwrap_err().to_string();
+
+        let expected =
+            format!("no answer within 10 seconds from unix:{}: the server there is stopped", socket.display());
+        assert!(refused.starts_with(&expected), "{refused}");
     }
 
     #[test]
