@@ -293,6 +293,9 @@ impl Exchange<'_> {
         let mut answer = Response::new(Body::empty());
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let mut headers = std::mem::take(&mut head.headers);
+        // Bound to the session that asked: it ends with it also if this very answer ends it (S50).
+        let (guard, pulse) = (self.guard(), self.pulse());
+        self.end_as_told(&headers).await?;
         self.clean(&mut headers);
         // Neither a 101 nor what answers a CONNECT has one (RFC 9110 8.6, S100).
         headers.remove(header::CONTENT_LENGTH);
@@ -303,7 +306,6 @@ impl Exchange<'_> {
             Handshake::Connect => drop(headers.remove(header::SEC_WEBSOCKET_ACCEPT)),
         }
         *answer.headers_mut() = headers;
-        let (guard, pulse) = (self.guard(), self.pulse());
         let idle = self.snapshot.timeouts.tunnel_idle;
         let stopping = self.worker.stopping.clone();
         let context = self.trace.context.clone();

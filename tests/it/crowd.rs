@@ -3,15 +3,25 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body_util::BodyExt;
+use http_body_util::Full;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
 use crate::support::Browser;
 use crate::support::Received;
 use crate::support::Reply;
 use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
+use crate::support::Wire;
 use crate::support::empty;
 use crate::support::labelled;
 use crate::support::program::Program;
+use crate::support::read_head;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -104,7 +114,10 @@ async fn a_displaced_session_is_logged_as_such() {
 /// Ends what the path says, and sets a cookie that must not be kept.
 fn ending(request: &Received) -> Reply {
     match request.path() {
-        "/login" => Reply::redirect("/"),
+        "/login" => match request.target.split_once("?end=") {
+            Some((_, what)) => Reply::redirect("/").header("x-end", what),
+            None => Reply::redirect("/"),
+        },
         "/end/session" => Reply::text("bye").header("x-end", "session").header("set-cookie", "late=1; HttpOnly"),
         "/end/user" => Reply::text("bye").header("x-end", "USER"),
         "/end/nothing" => Reply::text("hm").header("x-end", "everything"),
@@ -113,17 +126,24 @@ fn ending(request: &Received) -> Reply {
     }
 }
 
+fn with_end_header() -> String {
+    SITE.replace("path = \"/logout\"", "path = \"/logout\"\nend_header = \"X-End\"")
+}
+
 #[tokio::test]
 async fn the_application_ends_sessions_by_a_header() {
     // S45, S50
     let app = Upstream::start(ending).await;
-    let site = SITE.replace("path = \"/logout\"", "path = \"/logout\"\nend_header = \"X-End\"");
-    for (path, expected) in [
-        ("/end/nothing", [200, 200, 200]),
-        ("/end/session", [401, 200, 200]),
-        ("/end/user", [401, 401, 200]),
-        ("/logout", [401, 401, 200]),
+    for (path, protocol, expected) in [
+        ("/end/nothing", "http1", [200, 200, 200]),
+        ("/end/session", "http1", [401, 200, 200]),
+        ("/end/user", "http1", [401, 401, 200]),
+        ("/logout", "http1", [401, 401, 200]),
+        ("/end/session", "h2", [401, 200, 200]),
+        ("/end/user", "h2", [401, 401, 200]),
+        ("/logout", "h2", [401, 401, 200]),
     ] {
+        let site = format!("upstream_protocol = {protocol:?}\n{}", with_end_header());
         let (proxy, _) = Vestibule::with(&app, &site).await;
         let mut browsers = Vec::new();
         for user in ["alice", "alice", "bob"] {
@@ -143,5 +163,63 @@ async fn the_application_ends_sessions_by_a_header() {
         assert_eq!(cookies, ours, "{path}: {answer:?}");
         assert_eq!(answer.header("clear-site-data").is_some(), has_ended, "{path}");
         assert_eq!(statuses(&mut browsers).await, expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_answer_to_a_login_may_end_what_it_begins() {
+    // S50
+    let app = Upstream::start(ending).await;
+    for (end, expected) in [("session", [200, 200]), ("user", [401, 200])] {
+        let (proxy, mut newcomer) = Vestibule::with(&app, &with_end_header()).await;
+        let mut browsers = [logged_in(&proxy, "alice").await, logged_in(&proxy, "bob").await];
+
+        let answer = newcomer.post(&format!("/login?end={end}"), &[("username", "alice")]).await;
+
+        assert_eq!((answer.status.as_u16(), answer.header("x-end")), (302, None));
+        assert!(newcomer.session().is_none(), "{answer:?}");
+        assert_eq!(newcomer.fetch("/").await.status, 401);
+        assert_eq!(statuses(&mut browsers).await, expected, "{end}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_head_of_the_answer_ends_a_session() {
+    // S50: neither what comes before it nor what comes after it, and no client sees those.
+    let trailing = Upstream::start(|request| match request.path() {
+        "/login" => Reply::redirect("/"),
+        _ => {
+            let sent = HeaderMap::from_iter([("x-end".parse().unwrap(), "user".parse().unwrap())]);
+            let body = Full::new(Bytes::from("x")).with_trailers(async move { Some(Ok(sent)) });
+            Reply::status(200).stream(body.map_err(|never| match never {}))
+        }
+    })
+    .await;
+    let hinting = Wire::start(|_, mut stream: TcpStream| async move {
+        let head = read_head(&mut stream).await;
+        let answer: &[u8] = match head.starts_with("POST") {
+            true => b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            false => {
+                b"HTTP/1.1 103 Early Hints\r\nX-End: user\r\n\r\n\
+                  HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            }
+        };
+        stream.write_all(answer).await.unwrap();
+        // What is left of the form.
+        let _ = stream.read(&mut [0; 1024]).await;
+    })
+    .await;
+    for (url, protocol) in [(trailing.url(), "h2"), (hinting.url(), "http1")] {
+        let site = format!("upstream_protocol = {protocol:?}\n{}", with_end_header());
+        let (_proxy, browser) = Vestibule::at(&url, &site).await;
+        let mut browser = browser.over_http2();
+        browser.log_in("alice").await;
+
+        let request = labelled("GET", "/", "none", "navigate", "document").header("te", "trailers");
+        let answer = browser.open(empty(request)).await;
+
+        assert_eq!(answer.headers().get("x-end"), None);
+        assert!(answer.into_body().collect().await.unwrap().trailers().is_none_or(|trailers| trailers.is_empty()));
+        assert_eq!(browser.fetch("/").await.status, 200, "{protocol}");
     }
 }

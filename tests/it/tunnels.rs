@@ -58,6 +58,22 @@ async fn assert_ended(app: &EchoApp, sockets: &mut [Socket], so_far: usize) {
 }
 
 #[tokio::test]
+async fn an_answer_that_ends_the_session_ends_its_own_tunnel() {
+    // S46, S50
+    let site = SITE.replace("path = \"/logout\"", "path = \"/logout\"\nend_header = \"X-End\"");
+    let (app, _proxy, browser) = logged_in(&site).await;
+    for (round, mut visitor) in [browser.clone(), browser.over_http2()].into_iter().enumerate() {
+        visitor.log_in("alice").await;
+
+        let (socket, answer) = open(&visitor, "/end/ws", &[]).await.unwrap();
+
+        assert!(!answer.contains_key("x-end"), "{answer:?}");
+        assert_ended(&app, &mut [socket], round + 1).await;
+        assert_eq!(visitor.fetch("/").await.status, 401);
+    }
+}
+
+#[tokio::test]
 async fn tunnels_end_with_their_session() {
     // S46, S124, VR-06
     let (app, proxy, mut browser) = logged_in(SITE).await;

@@ -55,6 +55,7 @@ impl EchoApp {
         let upstream = Upstream::start(move |request| match request.path() {
             "/login" | "/logout" => Reply::redirect("/"),
             "/held/ws" => accept(request, &log).held(&hold),
+            "/end/ws" => accept(request, &log).header("x-end", "session"),
             path if path.ends_with("/ws") => accept(request, &log),
             "/other/protocol" => Reply::status(101).header("connection", "upgrade").header("upgrade", "foo"),
             "/not/found" => Reply::status(404).body("no WebSocket here"),
