@@ -161,6 +161,8 @@ pub fn start_with_store(
         .enable_all()
         .build()
         .map_err(StartError::Thread)?;
+    // Before the first request, so that it is treated as it was before a restart.
+    control.block_on(gate.share_learned());
     control.spawn(Arc::clone(&gate).watch_sessions());
     control.spawn(Arc::clone(&gate).watch_upstreams());
     control.spawn(Arc::clone(&gate).watch_keys());

@@ -26,6 +26,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
+use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio_util::either::Either;
@@ -255,6 +256,11 @@ impl Desk {
             Asked::Description => {
                 let description = Bytes::from_static(include_bytes!("openapi.json"));
                 Ok(reply::answer(StatusCode::OK, "application/json", description))
+            }
+            Asked::Learned => {
+                let sites = self.gate.learned().into_iter();
+                let sites: Vec<_> = sites.map(|(site, cookies)| json!({ "site": site, "cookies": cookies })).collect();
+                Ok(reply::json(&json!({ "sites": sites })))
             }
             Asked::List { user, from, limit } => {
                 sessions::list(&self.gate, user.as_ref(), from.as_deref(), limit).await

@@ -17,6 +17,7 @@ pub(super) enum Asked {
     Readiness,
     Metrics,
     Description,
+    Learned,
     List { user: Option<UserName>, from: Option<String>, limit: usize },
     Show(String),
     Revoke(Whose),
@@ -58,6 +59,7 @@ pub(super) fn read(method: &Method, path: &str, query: &str) -> Result<Asked, Mi
         "/readyz" => get(Asked::Readiness),
         "/metrics" => get(Asked::Metrics),
         "/openapi.json" => get(Asked::Description),
+        "/learned" => get(Asked::Learned),
         "/sessions" => match *method {
             Method::GET | Method::HEAD => read_list(query),
             Method::DELETE => read_revocation(query).map(Asked::Revoke),
@@ -135,6 +137,7 @@ mod tests {
             ("HEAD", "/readyz", Ok(Asked::Readiness)),
             ("GET", "/metrics", Ok(Asked::Metrics)),
             ("GET", "/openapi.json", Ok(Asked::Description)),
+            ("GET", "/learned", Ok(Asked::Learned)),
             ("GET", "/sessions", list(None, None, 100)),
             ("GET", "/sessions?user=alice+b%C3%A9&limit=7&cursor=x-1", list(Some(user("alice bé")), Some("x-1"), 7)),
             ("GET", "/sessions/abc", Ok(Asked::Show("abc".to_owned()))),
@@ -200,7 +203,7 @@ mod tests {
             described.push(path.as_str());
         }
         described.sort_unstable();
-        let all = ["/healthz", "/metrics", "/openapi.json", "/readyz", "/sessions", "/sessions/{ref}"];
+        let all = ["/healthz", "/learned", "/metrics", "/openapi.json", "/readyz", "/sessions", "/sessions/{ref}"];
         assert_eq!(described, all);
     }
 

@@ -141,6 +141,7 @@ fn check(path: &Path) -> ExitCode {
         Err(error) => return not_started(&error),
     }
     let mut text = config.explain();
+    text.push_str(&learned(&config));
     if warnings.is_empty() {
         return say(&format!("{text}\n{} is valid.\n", path.display()), ExitCode::SUCCESS);
     }
@@ -148,6 +149,23 @@ fn check(path: &Path) -> ExitCode {
     warnings.iter().for_each(|warning| text.push_str(&format!("  - {warning}\n")));
     let count = plural(warnings.len(), "warning");
     say(&format!("{text}\n{} is valid, with {count}.\n", path.display()), ExitCode::from(FAILED))
+}
+
+/// The cookies that the running server keeps because of what it has seen, as lines of the file.
+fn learned(config: &Config) -> String {
+    let mut text = String::new();
+    for (name, cookies) in sessions::learned(config) {
+        let Some(site) = config.sites.iter().find(|site| site.origin.to_text() == name) else { continue };
+        let written = &site.cookies.vault;
+        let mut all: Vec<String> = written.iter().map(|glob| glob.as_str().to_owned()).collect();
+        all.extend(cookies.into_iter().filter(|cookie| !written.iter().any(|glob| glob.matches(cookie))));
+        if all.len() > written.len() {
+            let known =
+                format!("Seen at {name}, and kept here since; to have it in the file, write below [site.cookies]:");
+            text.push_str(&format!("\n{known}\n  vault = {all:?}\n"));
+        }
+    }
+    text
 }
 
 pub(super) fn plural(count: usize, word: &str) -> String {

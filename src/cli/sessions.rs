@@ -148,6 +148,18 @@ pub(super) fn run(sessions: Sessions, outer: File) -> ExitCode {
     }
 }
 
+/// What the server that runs with this configuration has learned of the applications' cookies, site by site;
+/// nothing when none answers.
+pub(super) fn learned(config: &Config) -> Vec<(String, Vec<String>)> {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
+    let server = Server { config };
+    let Ok(answer) = runtime.block_on(server.ask(Method::GET, "/learned")) else { return Vec::new() };
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let sites = answer["sites"].as_array().into_iter().flatten();
+    let cookies = |site: &Value| site["cookies"].as_array().into_iter().flatten().filter_map(text).collect();
+    sites.filter_map(|site| Some((text(&site["site"])?, cookies(site)))).collect()
+}
+
 fn encoded(text: &str) -> String {
     byte_serialize(text.as_bytes()).collect()
 }

@@ -17,6 +17,7 @@ mod finish;
 mod flow;
 mod forward;
 mod http2;
+mod learned;
 mod leg;
 mod link;
 mod local;
@@ -249,6 +250,7 @@ impl Gate {
             loop {
                 now = self.wait(now, SWEEP_EVERY).await;
                 self.sweep(now).await;
+                self.share_learned().await;
             }
         };
         tokio::join!(watched, swept);
@@ -384,6 +386,7 @@ impl Gate {
 
     /// Resolves when all writes that must finish have finished.
     pub async fn settled(&self) {
+        self.share_learned().await;
         self.writes.close();
         self.writes.wait().await;
     }

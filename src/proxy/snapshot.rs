@@ -1,7 +1,6 @@
 //! Everything configurable, immutable, swapped as a whole by a reload. A request takes it once, so
 //! that the rules cannot change in its midst.
 
-use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::path::Path;
@@ -10,8 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
-use arc_swap::ArcSwap;
-use bytes::Bytes;
 use http::HeaderName;
 use http::HeaderValue;
 use ipnet::IpNet;
@@ -42,6 +39,7 @@ use crate::policy::site::UpstreamProtocol;
 use crate::policy::site::UpstreamTls;
 use crate::policy::trailers::TrailerRules;
 use crate::proxy::assertion::Assertions;
+use crate::proxy::learned::Learned;
 use crate::proxy::tally::Traffic;
 use crate::proxy::upstream::Tls;
 use crate::proxy::upstream::Upstream;
@@ -104,33 +102,6 @@ impl LiveSite {
     /// Where to begin among several upstreams.
     pub(super) fn turn(&self) -> usize {
         if self.upstreams.len() == 1 { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) }
-    }
-}
-
-/// Names of cookies that were vaulted because of an attribute that later requests and deletions do
-/// not show. At most 256 a site.
-#[derive(Default)]
-pub(super) struct Learned {
-    names: ArcSwap<BTreeSet<Bytes>>,
-}
-
-impl Learned {
-    /// Whether a cookie of this name was vaulted before.
-    pub(super) fn knows(&self, name: &[u8]) -> bool {
-        self.names.load().contains(name)
-    }
-
-    /// Remembers a name; `true` when it is new.
-    pub(super) fn learn(&self, name: &Bytes) -> bool {
-        if self.knows(name) || self.names.load().len() >= 256 {
-            return false;
-        }
-        self.names.rcu(|names| {
-            let mut names = BTreeSet::clone(names);
-            names.insert(name.clone());
-            names
-        });
-        true
     }
 }
 

@@ -1,15 +1,22 @@
 //! The vault as a browser's jar: what goes with which request, how long, and how much.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
+use tempfile::TempDir;
+use vestibule::store::memory::MemoryStore;
 
 use crate::support::Browser;
+use crate::support::Received;
 use crate::support::Reply;
 use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
+use crate::support::configure;
+use crate::support::file;
 use crate::support::labelled;
+use crate::support::program::Program;
 
 /// An application that sets what the query says, one cookie a parameter, and tells what it got.
 async fn jar(cookies: &str) -> (Vestibule, Browser, Upstream) {
@@ -207,6 +214,66 @@ async fn a_name_learned_from_one_answer_is_dropped_from_every_client() {
     assert!(!browser.cookies.contains_key("odd_name"));
     set(&mut browser, "/", &["odd_name=; Max-Age=0; Path=/"]).await;
     assert_eq!(browser.fetch("/").await.body, "", "a deletion without HttpOnly reaches the vault");
+}
+
+/// An application that says which cookies it gets, and sets one that only its `HttpOnly` tells of.
+fn odd(request: &Received) -> Reply {
+    match request.path() {
+        "/login" => Reply::redirect("/"),
+        "/public/set" => Reply::text("").header("set-cookie", "odd_name=kept; HttpOnly; Path=/"),
+        _ => Reply::text(request.header("cookie").unwrap_or("")),
+    }
+}
+
+async fn planted(mut browser: Browser) -> String {
+    browser.cookies = [("odd_name".to_owned(), "planted".to_owned())].into();
+    browser.fetch("/public/x").await.body
+}
+
+#[tokio::test]
+async fn a_learned_name_outlives_a_restart_and_check_prints_it() {
+    let app = Upstream::start(odd).await;
+    let place = TempDir::new().unwrap();
+    let at = |name: &str| place.path().join(name).display().to_string();
+    let text = file(&app.url(), SITE)
+        .replace("memory:", &format!("file:{}", at("sessions.redb")))
+        .replace("\"off\"", &format!("\"unix:{}\"", at("admin.sock")));
+    let mut program = Program::start(&text).await;
+    let mut browser = program.browser();
+    browser.log_in("alice").await;
+    assert_eq!(planted(program.browser()).await, "odd_name=planted", "nobody knows it yet");
+    assert!(!program.says(&["check"]).1.contains("vault ="));
+    browser.fetch("/public/set").await;
+    assert_eq!(planted(program.browser()).await, "");
+    program.signal("TERM");
+    program.ended().await;
+
+    let program = Program::start(&text).await;
+
+    assert_eq!(planted(program.browser()).await, "");
+    let (_, said) = program.says(&["check"]);
+    assert!(said.contains("write below [site.cookies]:\n  vault = [\"odd_name\"]\n"), "{said}");
+}
+
+#[tokio::test]
+async fn whoever_shares_the_sessions_shares_the_names() {
+    let app = Upstream::start(odd).await;
+    let store = Arc::new(MemoryStore::default());
+    let (one, mut browser) = Vestibule::with_store(configure(&app.url(), SITE), store.clone()).await;
+    let (other, _) = Vestibule::with_store(configure(&app.url(), SITE), store).await;
+    browser.log_in("alice").await;
+    assert_eq!(planted(other.browser()).await, "odd_name=planted");
+
+    browser.fetch("/public/set").await;
+
+    let mut rounds = 0;
+    while !planted(other.browser()).await.is_empty() {
+        assert!(rounds < 1000, "the other one never hears of it");
+        rounds += 1;
+        one.advance(Duration::from_secs(10));
+        other.advance(Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]
