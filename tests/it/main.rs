@@ -34,6 +34,7 @@ mod forwarding;
 mod guessing;
 mod headers;
 mod hints;
+mod histories;
 mod http2;
 mod http2_frames;
 mod http2_upstream;
