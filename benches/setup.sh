@@ -4,6 +4,8 @@ set -euo pipefail
 
 packages=()
 command -v nginx >/dev/null || packages+=(nginx-light)
+command -v haproxy >/dev/null || packages+=(haproxy)
+command -v caddy >/dev/null || packages+=(caddy)
 command -v h2load >/dev/null || packages+=(nghttp2-client)
 if [ "${#packages[@]}" -gt 0 ]; then
     sudo=()

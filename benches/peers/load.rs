@@ -5,6 +5,8 @@ use std::io::BufReader;
 use std::io::Read;
 use std::io::Write;
 use std::net::TcpStream;
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -18,7 +20,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use vestibule::cert;
 
-use crate::servers::Server;
+use crate::process::Server;
 
 /// Whether a handshake goes on from an earlier one.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,33 +29,72 @@ pub enum Resume {
     Always,
 }
 
+/// A connection on which nothing happens.
+pub type Held = StreamOwned<ClientConnection, TcpStream>;
+
 /// Someone with a browser who is logged in.
 pub struct Client {
     roots: Arc<RootCertStore>,
+    /// A file of 1 MiB.
+    upload: PathBuf,
 }
 
 impl Client {
-    pub fn new(certificate: &cert::Made) -> Self {
+    pub fn new(certificate: &cert::Made, directory: &Path) -> Self {
         let mut roots = RootCertStore::empty();
         let file = BufReader::new(File::open(&certificate.ca).unwrap());
         for certificate in CertificateDer::pem_reader_iter(file) {
             roots.add(certificate.unwrap()).unwrap();
         }
-        Self { roots: Arc::new(roots) }
+        let upload = directory.join("upload");
+        std::fs::write(&upload, vec![b'x'; 1024 * 1024]).unwrap();
+        Self { roots: Arc::new(roots), upload }
     }
 
-    /// GET requests for 1 KiB on kept connections, with a session where there are sessions.
-    pub fn requests(&self, server: &Server, count: u32, http2: bool) {
+    /// GET requests on kept connections, with a session where there are sessions.
+    pub fn requests(&self, server: &Server, count: u32, http2: bool, path: &str) {
+        self.load(server, count, http2, path, &[]);
+    }
+
+    /// POST requests with 1 MiB.
+    pub fn uploads(&self, server: &Server, count: u32, http2: bool) {
+        self.load(server, count, http2, "/upload", &["-d", &self.upload.display().to_string()]);
+    }
+
+    fn load(&self, server: &Server, count: u32, http2: bool, path: &str, more: &[&str]) {
         let cookie = format!("cookie: {}", self.session(server));
         let count = count.to_string();
-        let url = format!("https://{}/page", server.authority());
+        let url = format!("https://{}{path}", server.authority());
         let mut load = Command::new("h2load");
         load.args(["-n", &count, "-t", "1", "-H", &cookie, "-H", "user-agent: bench"]);
+        load.args(["-H", "sec-fetch-site: same-origin"]).args(more);
         load.args(["--connect-to", &format!("127.0.0.1:{}", server.port)]);
         load.args(if http2 { &["-c", "16", "-m", "4"][..] } else { &["-c", "32", "-m", "1", "--h1"] });
         let output = load.arg(url).output().expect("h2load");
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(said.contains(&format!("status codes: {count} 2xx, 0 3xx, 0 4xx")), "{}: {said}", server.name);
+    }
+
+    /// So many connections on which a page was asked for.
+    pub fn idle(&self, server: &Server, count: u32) -> Vec<Held> {
+        let _as_many_as_may_be = rlimit::increase_nofile_limit(u64::MAX);
+        let cookie = self.session(server);
+        let settings = self.settings(Resume::Never);
+        let ask = format!("GET /page HTTP/1.1\r\nhost: {}\r\ncookie: {cookie}\r\n\r\n", server.authority());
+        let connect = |_| {
+            let stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+            let name = "bench.test".try_into().unwrap();
+            let mut stream = StreamOwned::new(ClientConnection::new(Arc::clone(&settings), name).unwrap(), stream);
+            stream.write_all(ask.as_bytes()).unwrap();
+            let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+            while !answer.ends_with(b"xxxx") {
+                let read = stream.read(&mut piece).unwrap();
+                assert!(read > 0, "{}: {}", server.name, String::from_utf8_lossy(&answer));
+                answer.extend_from_slice(&piece[..read]);
+            }
+            stream
+        };
+        (0..count).map(connect).collect()
     }
 
     /// Connections up to the first ticket, which ends what a server does for a handshake.
