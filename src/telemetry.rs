@@ -30,6 +30,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::LogFormat;
 use crate::config::LogSettings;
 use crate::policy::session::Outline;
+use crate::policy::session::SessionKey;
+use crate::policy::session::SessionRef;
 use crate::policy::session::UserName;
 
 use self::format::Style;
@@ -115,19 +117,19 @@ pub struct Context {
     /// The client's address.
     pub client: Option<IpAddr>,
     /// The session's public handle.
-    pub session_ref: Option<Arc<str>>,
+    pub session_ref: Option<SessionRef>,
     /// Whose session it is.
     pub user: Option<UserName>,
 }
 
 impl Context {
     /// For what happens to a session, by this request or outside any.
-    pub fn about(&self, session: &Outline) -> Self {
+    pub fn about(&self, key: &SessionKey, session: &Outline) -> Self {
         Self {
             request_id: self.request_id,
             site: Some(Arc::clone(&session.site)),
             client: self.client.or(Some(session.binding.address)),
-            session_ref: Some(Arc::clone(&session.session_ref)),
+            session_ref: Some(key.session_ref()),
             user: session.user.clone(),
         }
     }

@@ -16,6 +16,7 @@ use crate::admin::route::Whose;
 use crate::clock::Timestamp;
 use crate::policy::session::Outline;
 use crate::policy::session::SessionKey;
+use crate::policy::session::SessionRef;
 use crate::policy::session::UserName;
 use crate::proxy::Gate;
 use crate::store::StoreError;
@@ -69,7 +70,7 @@ fn describe(gate: &Gate, key: &SessionKey, session: &Outline, now: Timestamp) ->
     let expires = gate.end_of(session, now)?;
     Some(json!({
         // From the key: what stands in a store outside the process is not believed.
-        "ref": key.session_ref(),
+        "ref": &*key.session_ref(),
         "user": session.user.as_ref().map(UserName::as_str),
         "site": &*session.site,
         "created": rfc3339(session.created),
@@ -93,7 +94,7 @@ pub(super) async fn revoke(gate: &Arc<Gate>, whose: Whose, caller: Caller) -> Re
     let all = async move {
         let (mut context, mut ended) = (Context::default(), 0);
         match &whose {
-            Whose::One(session_ref) => context.session_ref = Some(Arc::from(session_ref.as_str())),
+            Whose::One(session_ref) => context.session_ref = SessionRef::parse(session_ref),
             Whose::User(user) => context.user = Some(user.clone()),
             Whose::Everybody => {}
         }

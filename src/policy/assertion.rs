@@ -64,11 +64,10 @@ impl Issuer {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::Value;
 
     use super::*;
+    use crate::policy::session::SessionRef;
     use crate::policy::session::UserName;
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_900);
@@ -80,7 +79,8 @@ mod tests {
 
     fn claims(lifetime: Duration, session_end: Timestamp) -> Value {
         let user = UserName::parse("Åsa \"q\"").unwrap();
-        let identity = Identity::new(user, Timestamp::from_millis(900_000), Arc::from("ref"));
+        let session_ref = SessionRef::parse("handle-of-asas-s").unwrap();
+        let identity = Identity { user, authenticated: Timestamp::from_millis(900_000), session_ref };
         serde_json::from_str(&issuer(lifetime).claims(&identity, session_end, NOW)).unwrap()
     }
 
@@ -95,7 +95,7 @@ mod tests {
             "sub": "Åsa \"q\"",
             "iat": 1000,
             "exp": 1060,
-            "sid": "ref",
+            "sid": "handle-of-asas-s",
             "auth_time": 900,
         });
         assert_eq!(said, expected);

@@ -2,7 +2,6 @@
 //! successor that was handed out but not yet presented, or the predecessor and when it retired.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -12,8 +11,9 @@ use subtle::ConstantTimeEq;
 use crate::clock::Timestamp;
 use crate::policy::binding::Binding;
 
-/// SHA-256 of a verifier.
-pub type VerifierDigest = [u8; 32];
+/// The first half of SHA-256 of a verifier, as long as the verifier: whoever finds another one with the
+/// same half could as well guess the verifier.
+pub type VerifierDigest = [u8; 16];
 
 /// Where a chain stands.
 #[derive(Clone, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Chain {
     pub minted: Timestamp,
     /// The client that was the first to be handed the newest verifier, or to present it; `None` before
     /// there was another one than the first.
-    pub holder: Option<Arc<Binding>>,
+    pub holder: Option<Binding>,
     /// What else is valid.
     pub turn: Turn,
 }
@@ -126,7 +126,7 @@ impl Chain {
         match self.turn {
             Turn::Offered { successor, minted, .. } => {
                 let turn = Turn::Confirmed { predecessor: self.current, at: now };
-                Some(Self { current: successor, minted, holder: Some(Arc::new(by)), turn })
+                Some(Self { current: successor, minted, holder: Some(by), turn })
             }
             Turn::Steady | Turn::Confirmed { .. } => None,
         }
@@ -137,7 +137,7 @@ impl Chain {
         let digest = digest_of(successor);
         let sealed = seal(current, &digest, successor);
         let turn = Turn::Offered { successor: digest, sealed, minted: now, shared: false };
-        Self { current: self.current, minted: self.minted, holder: Some(Arc::new(to)), turn }
+        Self { current: self.current, minted: self.minted, holder: Some(to), turn }
     }
 
     /// The chain after its successor was handed to this client, too; `None` when that is nothing to be
@@ -179,8 +179,8 @@ impl Chain {
 }
 
 fn digest_of(verifier: &[u8; 16]) -> VerifierDigest {
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest::digest(&digest::SHA256, verifier).as_ref());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest::digest(&digest::SHA256, verifier).as_ref()[..16]);
     bytes
 }
 
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!((shared.successor(&A), shared.holder.as_ref()), (Some(B), offered.holder.as_ref()));
         let confirmed = shared.confirm(client([203, 0, 113, 1]), at(1000)).unwrap();
         assert_eq!(confirmed.share(&here()), None);
-        assert_eq!(*confirmed.holder.unwrap(), client([203, 0, 113, 1]), "who presented it first");
+        assert_eq!(confirmed.holder.unwrap(), client([203, 0, 113, 1]), "who presented it first");
     }
 
     #[test]

@@ -285,7 +285,7 @@ pub fn forward_request(headers: &mut HeaderMap, identity: &IdentityHeaders, forw
         headers.insert(name.clone(), value);
     }
     if let Some(who) = forwarding.identity {
-        headers.insert(identity.user.clone(), who.header.clone());
+        headers.insert(identity.user.clone(), value(&mut text, format_args!("{}", who.user.in_header())));
         if let Some(name) = &identity.session_ref {
             headers.insert(name.clone(), value(&mut text, format_args!("{}", who.session_ref)));
         }

@@ -131,6 +131,7 @@ mod tests {
     use crate::policy::dbsc::DeviceBound;
     use crate::policy::session::Identity;
     use crate::policy::session::UserName;
+    use crate::policy::vault::Vault;
 
     const HOUR: u64 = 3_600_000;
 
@@ -160,18 +161,14 @@ mod tests {
     }
 
     fn record() -> Record {
-        let identity = Identity::new(UserName::parse("alice").unwrap(), at(0), Arc::from("ref"));
+        let identity = Identity {
+            user: UserName::parse("alice").unwrap(),
+            authenticated: at(0),
+            session_ref: id().key().session_ref(),
+        };
         let binding = Binding::new([127, 0, 0, 1].into(), Some("test"));
         let chain = Chain::begin(id().verifier(), at(0));
-        Record::authenticated(
-            Arc::from("https://a"),
-            Arc::new(identity),
-            binding,
-            chain,
-            Arc::default(),
-            &rules(),
-            at(0),
-        )
+        Record::authenticated(Arc::from("https://a"), identity, binding, chain, Vault::default(), &rules(), at(0))
     }
 
     fn verdict(record: &Record, address: [u8; 4], site: &str, now: Timestamp) -> Verdict {

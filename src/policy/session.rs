@@ -1,6 +1,7 @@
 //! Sessions as values: the ID (selector and verifier), the key a store sees, the record it keeps.
 
 use std::borrow::Borrow;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::is_nfc;
 
 use crate::clock::Timestamp;
 use crate::policy::binding::Binding;
@@ -52,26 +54,55 @@ impl fmt::Debug for SessionKey {
 }
 
 impl SessionKey {
-    /// The public short handle of the session for logs and the admin API: 16 characters of
-    /// base64url, from a second hash so that it says nothing about the key.
-    pub fn session_ref(&self) -> String {
-        URL_SAFE_NO_PAD.encode(self.ref_bytes())
+    /// The public short handle of the session: the last 12 bytes of the hash, which say nothing about the
+    /// others, nor about the selector.
+    pub fn session_ref(&self) -> SessionRef {
+        let mut text = [0; SessionRef::LENGTH];
+        // 12 bytes are 16 characters: they fit.
+        let _length = URL_SAFE_NO_PAD.encode_slice(&self.0[20..], &mut text);
+        SessionRef(text)
+    }
+}
+
+/// The public short handle of a session, for logs, the admin API and the application: 16 characters of
+/// base64url.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionRef([u8; Self::LENGTH]);
+
+impl SessionRef {
+    const LENGTH: usize = 16;
+
+    /// A text that may be one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text: [u8; Self::LENGTH] = text.as_bytes().try_into().ok()?;
+        let is_ours = text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte));
+        is_ours.then_some(Self(text))
     }
 
-    /// Whether that is its public handle: compares without allocating, for stores that look for one.
-    pub fn is_called(&self, session_ref: &str) -> bool {
-        let mut bytes = [0; 12];
-        // The engine decodes canonical text only: one text per handle.
-        URL_SAFE_NO_PAD.decode_slice(session_ref, &mut bytes) == Ok(bytes.len()) && bytes == self.ref_bytes()
+    /// Its characters.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
     }
+}
 
-    fn ref_bytes(&self) -> [u8; 12] {
-        let mut hash = digest::Context::new(&digest::SHA256);
-        hash.update(b"vestibule session ref");
-        hash.update(&self.0);
-        let mut bytes = [0; 12];
-        bytes.copy_from_slice(&hash.finish().as_ref()[..12]);
-        bytes
+impl std::ops::Deref for SessionRef {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        // Only ASCII is in it: this cannot fail.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for SessionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl fmt::Debug for SessionRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
     }
 }
 
@@ -176,7 +207,8 @@ impl UserName {
     /// # Errors
     /// When nothing is left, or it is too long, or it has control characters.
     pub fn parse(text: &str) -> Result<Self, BadUserName> {
-        let name: String = text.trim_matches([' ', '\t']).nfc().collect();
+        let text = text.trim_matches([' ', '\t']);
+        let name = if is_nfc(text) { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) };
         if name.is_empty() {
             return Err(BadUserName::Empty);
         }
@@ -194,18 +226,32 @@ impl UserName {
         &self.0
     }
 
-    /// As a header value: printable ASCII as it is, except `%`; everything else percent-encoded
-    /// UTF-8 (S67).
+    /// As it is written in a header: printable ASCII as it is, except `%`; everything else
+    /// percent-encoded UTF-8 (S67).
+    pub fn in_header(&self) -> impl fmt::Display + '_ {
+        InHeader(&self.0)
+    }
+
+    /// The same as a header value.
     pub fn header_value(&self) -> HeaderValue {
-        let mut value = String::with_capacity(self.0.len());
-        for byte in self.0.bytes() {
-            match byte {
-                b'%' | ..=0x1f | 0x7f.. => value.push_str(&format!("%{byte:02X}")),
-                b' '..=b'~' => value.push(char::from(byte)),
+        // Only visible ASCII and spaces are left: this cannot fail, and if it did, nobody is nobody.
+        HeaderValue::try_from(self.in_header().to_string()).unwrap_or(HeaderValue::from_static(""))
+    }
+}
+
+struct InHeader<'a>(&'a str);
+
+impl fmt::Display for InHeader<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && *byte != b'%';
+        for run in self.0.as_bytes().chunk_by(|one, next| is_plain(one) && is_plain(next)) {
+            match run {
+                [byte] if !is_plain(byte) => write!(f, "%{byte:02X}")?,
+                // Only ASCII is in it: this cannot fail.
+                plain => f.write_str(std::str::from_utf8(plain).unwrap_or_default())?,
             }
         }
-        // Only visible ASCII and spaces are left: this cannot fail, and if it did, nobody is nobody.
-        HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static(""))
+        Ok(())
     }
 }
 
@@ -227,19 +273,10 @@ fn is_control(character: char) -> bool {
 pub struct Identity {
     /// The name.
     pub user: UserName,
-    /// The name as a header value, prepared once.
-    pub header: HeaderValue,
     /// When the user logged in.
     pub authenticated: Timestamp,
     /// The session's public handle.
-    pub session_ref: Arc<str>,
-}
-
-impl Identity {
-    /// The identity of a session that was authenticated at `now`.
-    pub fn new(user: UserName, now: Timestamp, session_ref: Arc<str>) -> Self {
-        Self { header: user.header_value(), user, authenticated: now, session_ref }
-    }
+    pub session_ref: SessionRef,
 }
 
 /// What a store keeps for one chain. Cheap to clone.
@@ -248,7 +285,7 @@ pub struct Record {
     /// Which site issued it: index-free name, the origin's text. Valid only there (VR-55).
     pub site: Arc<str>,
     /// `None`: anonymous, exists only to hold a vault.
-    pub identity: Option<Arc<Identity>>,
+    pub identity: Option<Identity>,
     /// When the chain began.
     pub created: Timestamp,
     /// Last activity; a store may keep it apart from the rest.
@@ -260,7 +297,7 @@ pub struct Record {
     /// The client at creation.
     pub binding: Binding,
     /// The application's cookies.
-    pub vault: Arc<Vault>,
+    pub vault: Vault,
     /// The device that the session is bound to, or may be; fixed at the login but for that.
     pub device: Option<Box<Device>>,
     /// Grows with each change of the chain: for compare-and-swap.
@@ -273,7 +310,7 @@ impl Record {
         site: Arc<str>,
         binding: Binding,
         chain: Chain,
-        vault: Arc<Vault>,
+        vault: Vault,
         rules: &SessionRules,
         now: Timestamp,
     ) -> Self {
@@ -285,10 +322,10 @@ impl Record {
     /// The session of a user who has just logged in.
     pub fn authenticated(
         site: Arc<str>,
-        identity: Arc<Identity>,
+        identity: Identity,
         binding: Binding,
         chain: Chain,
-        vault: Arc<Vault>,
+        vault: Vault,
         rules: &SessionRules,
         now: Timestamp,
     ) -> Self {
@@ -300,13 +337,11 @@ impl Record {
 
 impl Record {
     /// What needs no secret to be known.
-    pub fn outline(&self, key: &SessionKey) -> Outline {
+    pub fn outline(&self) -> Outline {
         let identity = self.identity.as_ref();
         Outline {
             site: Arc::clone(&self.site),
             user: identity.map(|identity| identity.user.clone()),
-            session_ref: identity
-                .map_or_else(|| Arc::from(key.session_ref()), |identity| Arc::clone(&identity.session_ref)),
             created: self.created,
             authenticated: identity.map(|identity| identity.authenticated),
             seen: self.seen,
@@ -328,8 +363,6 @@ pub struct Outline {
     pub site: Arc<str>,
     /// Whose session it is said to be.
     pub user: Option<UserName>,
-    /// The session's public handle.
-    pub session_ref: Arc<str>,
     /// When the chain began.
     pub created: Timestamp,
     /// When the user logged in; `None` for an anonymous session.
@@ -466,10 +499,11 @@ mod tests {
         let id = SessionId::from_random([1; 32]);
         assert_eq!(id.key(), id.with_verifier([9; 16]).key());
         assert_ne!(id.key(), SessionId::from_random([2; 32]).key());
-        assert_eq!(id.key().session_ref().len(), 16);
-        assert!(id.key().is_called(&id.key().session_ref()));
-        for other in ["", "x", &SessionId::from_random([2; 32]).key().session_ref(), &id.expose()] {
-            assert!(!id.key().is_called(other), "{other}");
+        let session_ref = id.key().session_ref();
+        assert_eq!((session_ref.len(), SessionRef::parse(&session_ref)), (16, Some(session_ref)));
+        assert_ne!(session_ref, SessionId::from_random([2; 32]).key().session_ref());
+        for other in ["", "x", "0123456789abcde*", "0123456789abcdef0", &id.expose()] {
+            assert_eq!(SessionRef::parse(other), None, "{other}");
         }
     }
 
@@ -503,6 +537,7 @@ mod tests {
         let value = |text| UserName::parse(text).unwrap().header_value();
         assert_eq!(value("alice smith"), "alice smith");
         assert_eq!(value("50%"), "50%25");
+        assert_eq!(value("a\u{e9}%b"), "a%C3%A9%25b");
         assert_eq!(value("\u{e9}"), "%C3%A9");
     }
 

@@ -29,7 +29,7 @@ pub(super) struct Assertions {
 }
 
 struct Assertion {
-    about: Arc<Identity>,
+    about: Identity,
     made: Timestamp,
     by: Arc<Key>,
     value: HeaderValue,
@@ -41,7 +41,7 @@ impl Assertions {
     }
 
     /// One about the user of this session, made now or a moment ago.
-    fn about(&self, live: &Live, identity: &Arc<Identity>, now: Timestamp) -> Result<HeaderValue, Failure> {
+    fn about(&self, live: &Live, identity: &Identity, now: Timestamp) -> Result<HeaderValue, Failure> {
         let key = self.keys.signer(now).ok_or(Failure::Unsigned)?;
         if let Some(made) = self.made.get(live.handle.key())
             && made.about == *identity
@@ -55,7 +55,7 @@ impl Assertions {
         if self.made.len() >= KEPT {
             self.made.clear();
         }
-        let made = Assertion { about: Arc::clone(identity), made: now, by: key, value: value.clone() };
+        let made = Assertion { about: identity.clone(), made: now, by: key, value: value.clone() };
         self.made.insert(*live.handle.key(), made);
         Ok(value)
     }

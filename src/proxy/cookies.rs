@@ -23,7 +23,6 @@ use crate::proxy::failure::Failure;
 use crate::proxy::session::Live;
 use crate::proxy::session::Session;
 use crate::proxy::session::new_id;
-use crate::proxy::session::session_ref;
 use crate::store::Presence;
 use crate::store::StoreError;
 use crate::telemetry;
@@ -123,7 +122,7 @@ impl Exchange<'_> {
         let changes = vault.cookies().iter().map(remove).collect();
         self.keep_cookies(changes).await?;
         if let Session::Live(live) = &mut self.session {
-            live.record.vault = Arc::default();
+            live.record.vault = Vault::default();
         }
         Ok(())
     }
@@ -194,18 +193,18 @@ impl Exchange<'_> {
         let id = new_id()?;
         let (handle, chain) = (id.handle(), Chain::begin(id.verifier(), self.now));
         let site = Arc::clone(&self.site.name);
-        let record = Record::anonymous(site, self.binding(), chain, Arc::new(vault), &self.site.rules, self.now);
+        let record = Record::anonymous(site, self.binding(), chain, vault, &self.site.rules, self.now);
         let (new, stored) = (handle.clone(), record.clone());
         let idle = lifecycle::idle_limit(record.life(), &self.site.rules);
         let presence = self.must_finish(async move { gate.store.create(&new, stored, idle).await }).await??;
         if presence == Presence::Gone {
             return Err(Failure::NoId);
         }
-        self.trace.context.session_ref = Some(session_ref(handle.key(), &record));
+        self.trace.context.session_ref = Some(handle.key().session_ref());
         self.worker.gate.tally.begun(false);
         telemetry::audit(&self.trace.context, &Audit::SessionCreated);
         self.owe_cookie(&id, &record);
-        self.session = Session::Live(Box::new(Live { handle, id, record }));
+        self.session = Session::Live(Live { handle, id, record: Box::new(record) });
         Ok(())
     }
 }

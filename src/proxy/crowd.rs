@@ -64,7 +64,7 @@ impl Gate {
 
 impl Exchange<'_> {
     /// Ends all sessions of this user here; carried out although the client may leave meanwhile.
-    pub(super) async fn end_everywhere(&self, identity: Arc<Identity>) -> Result<(), Failure> {
+    pub(super) async fn end_everywhere(&self, identity: Identity) -> Result<(), Failure> {
         let (gate, site, now) = (Arc::clone(&self.worker.gate), Arc::clone(&self.site.name), self.now);
         let by = self.trace.context.clone();
         Ok(self.must_finish(async move { gate.end_all(&identity, &site, now, &by).await }).await??)
@@ -96,7 +96,7 @@ impl Exchange<'_> {
     pub(super) async fn end_others_as_told(
         &self,
         answer: &HeaderMap,
-        identity: Option<Arc<Identity>>,
+        identity: Option<Identity>,
     ) -> Result<(), Failure> {
         match (self.told(answer), identity) {
             (Some((_, Told::User)), Some(identity)) => self.end_everywhere(identity).await,

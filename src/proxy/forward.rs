@@ -214,8 +214,7 @@ impl Exchange<'_> {
         if identity_coding {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
-        let identity = self.session.identity().map(|identity| &**identity);
-        self.put_forwarding(&mut headers, identity, assertion.as_ref());
+        self.put_forwarding(&mut headers, self.session.identity(), assertion.as_ref());
         Ok(headers)
     }
 

@@ -347,7 +347,7 @@ fn travelling(ended: Option<&Record>, carried: &Vault, user: &UserName, changes:
     let Some(ended) = ended else { return Vault::default() };
     let is_switch = ended.identity.as_ref().is_some_and(|identity| identity.user != *user);
     if !is_switch {
-        return Vault::clone(&ended.vault);
+        return ended.vault.clone();
     }
     let sets_session = changes.iter().any(|change| matches!(change, VaultChange::Put(cookie) if is_session(cookie)));
     if sets_session { Vault::default() } else { carried.filtered(&is_session) }

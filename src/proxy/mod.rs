@@ -85,6 +85,7 @@ use crate::policy::session::Record;
 use crate::policy::session::SessionKey;
 use crate::signing::Keys;
 use crate::signing::Rings;
+use crate::store::AT_ONCE;
 use crate::store::Removal;
 use crate::store::SessionStore;
 use crate::store::StoreError;
@@ -308,13 +309,20 @@ impl Gate {
     async fn sweep(&self, now: Timestamp) {
         let snapshot = self.current.load_full();
         let judge = |site: &str, life: Life| snapshot.expiry(site, life, now);
-        match self.store.sweep(&judge, now).await {
-            Ok(ended) => {
-                for (key, session, reason) in ended {
-                    self.ended(&key, &session, reason, &Context::default());
+        let mut is_all = false;
+        while !is_all {
+            match self.store.sweep(&judge, now).await {
+                Ok(ended) => {
+                    is_all = ended.len() < AT_ONCE;
+                    for (key, session, reason) in ended {
+                        self.ended(&key, &session, reason, &Context::default());
+                    }
+                }
+                Err(error) => {
+                    telemetry::audit(&Context::default(), &Audit::StoreFailed { error: &error });
+                    break;
                 }
             }
-            Err(error) => telemetry::audit(&Context::default(), &Audit::StoreFailed { error: &error }),
         }
         self.suspicions.tidy(now);
         let minute = now.as_secs() / 60;
@@ -362,7 +370,7 @@ impl Gate {
         let taken = self.store.take(handle, now).await?;
         self.streams.end(handle.key());
         if let Some(record) = &taken {
-            self.ended(handle.key(), &record.outline(handle.key()), reason, by);
+            self.ended(handle.key(), &record.outline(), reason, by);
         }
         Ok(taken)
     }
@@ -371,7 +379,7 @@ impl Gate {
     fn ended(&self, key: &SessionKey, session: &Outline, reason: EndReason, by: &Context) {
         self.streams.end(key);
         self.tally.ended(reason);
-        telemetry::audit(&by.about(session), &Audit::SessionEnded { reason });
+        telemetry::audit(&by.about(key, session), &Audit::SessionEnded { reason });
     }
 
     /// Whether a site with one of these hosts offers WebSockets over HTTP/2.

@@ -93,7 +93,7 @@ impl Exchange<'_> {
             gate.store.unshelve(&found.name).await?;
             return Err(RefusedDevice::NoSession.into());
         };
-        self.trace.context = self.trace.context.about(&outline);
+        self.trace.context = self.trace.context.about(session, &outline);
         if let Some(reason) = lifecycle::expiry(outline.life(), &self.site.rules, self.now) {
             gate.end(session, reason, false, self.now, &self.trace.context).await?;
             gate.store.unshelve(&found.name).await?;

@@ -53,16 +53,16 @@ pub(super) enum Session {
     },
     /// One that is bound to a device, and the request does not show that it comes from there: none, for all
     /// but what ends it or proves it.
-    Unproven(Box<Live>),
+    Unproven(Live),
     /// A live one.
-    Live(Box<Live>),
+    Live(Live),
 }
 
 /// A session that was judged and found alive.
 pub(super) struct Live {
     pub(super) handle: Handle,
     pub(super) id: SessionId,
-    pub(super) record: Record,
+    pub(super) record: Box<Record>,
 }
 
 impl Session {
@@ -95,7 +95,7 @@ impl Session {
         matches!(self, Self::None { tombstone: true } | Self::Unproven(_))
     }
 
-    pub(super) fn identity(&self) -> Option<&Arc<Identity>> {
+    pub(super) fn identity(&self) -> Option<&Identity> {
         self.live().and_then(|live| live.record.identity.as_ref())
     }
 
@@ -104,7 +104,7 @@ impl Session {
     }
 
     pub(super) fn vault(&self) -> Option<&Vault> {
-        self.live().map(|live| &*live.record.vault)
+        self.live().map(|live| &live.record.vault)
     }
 }
 
@@ -127,7 +127,7 @@ impl Exchange<'_> {
         let mut is_fresh = false;
         for _ in 0..ATTEMPTS {
             let record = match found {
-                Found::Record(record) => *record,
+                Found::Record(record) => record,
                 Found::Tombstone => {
                     self.session = Session::None { tombstone: true };
                     self.refuse_session(handle.key(), None, RefusedSession::Ended);
@@ -177,26 +177,26 @@ impl Exchange<'_> {
         lifecycle::judge(record, id, presenter, &self.site.rules, self.now)
     }
 
-    fn adopt(&mut self, handle: Handle, id: SessionId, record: Record, signal: Option<Mismatch>) {
+    fn adopt(&mut self, handle: Handle, id: SessionId, record: Box<Record>, signal: Option<Mismatch>) {
         let key = handle.key();
-        self.trace.context.session_ref = Some(session_ref(key, &record));
+        self.trace.context.session_ref = Some(key.session_ref());
         self.trace.context.user = record.identity.as_ref().map(|identity| identity.user.clone());
         self.trace.authenticated = record.identity.is_some();
         if let Some(mismatch) = signal {
             self.say_changed(key, &self.trace.context, mismatch);
         }
-        self.session = Session::Live(Box::new(Live { handle, id, record }));
+        self.session = Session::Live(Live { handle, id, record });
     }
 
     /// It is not used, and not replaced or ended either: its owner may prove yet that it is theirs.
-    fn doubt(&mut self, handle: Handle, id: SessionId, record: Record, lack: Lack) {
+    fn doubt(&mut self, handle: Handle, id: SessionId, record: Box<Record>, lack: Lack) {
         // Honest browsers come here to prove it, and when they are sent by another site.
         if self.device_endpoint().is_none() && !dbsc::can_try_again(&self.method, &self.headers) {
             self.refuse_session(handle.key(), Some(&record), RefusedSession::Device(lack));
         }
         let context = self.context_of(handle.key(), Some(&record));
         self.device_lacks(&context, lack);
-        self.session = Session::Unproven(Box::new(Live { handle, id, record }));
+        self.session = Session::Unproven(Live { handle, id, record });
     }
 
     fn say_changed(&self, key: &SessionKey, context: &Context, mismatch: Mismatch) {
@@ -226,7 +226,7 @@ impl Exchange<'_> {
                 if !self.must_finish(async move { gate.end_copied(&key, revision, &by).await }).await?? {
                     return Ok(false);
                 }
-                let holder = record.chain.holder.as_deref().unwrap_or(&record.binding);
+                let holder = record.chain.holder.as_ref().unwrap_or(&record.binding);
                 let changed = holder.changes(&self.binding());
                 telemetry::audit(&context, &Audit::SessionReused { holder: holder.address, changed: &changed });
                 self.suspect(&key, &context);
@@ -271,7 +271,7 @@ impl Exchange<'_> {
     ) -> Result<(), Failure> {
         let id = new_id()?;
         let handle = id.handle();
-        let identity = Arc::new(Identity::new(user, self.now, Arc::from(handle.key().session_ref())));
+        let identity = Identity { user, authenticated: self.now, session_ref: handle.key().session_ref() };
         let old = self.session.known().map(|live| live.handle.clone());
         // What a thief has of it does not travel.
         let is_proven = self.session.live().is_some();
@@ -279,7 +279,7 @@ impl Exchange<'_> {
         let (gate, rules, site) =
             (Arc::clone(&self.worker.gate), Arc::clone(&self.site.rules), Arc::clone(&self.site.name));
         let (now, binding, chain) = (self.now, self.binding(), Chain::begin(id.verifier(), self.now));
-        let (known, new, by) = (Arc::clone(&identity), handle.clone(), self.trace.context.clone());
+        let (known, new, by) = (identity.clone(), handle.clone(), self.trace.context.clone());
         let created = self
             .must_finish(async move {
                 // Exactly one login gets the old record, and with it the vault.
@@ -290,7 +290,7 @@ impl Exchange<'_> {
                 if let Some(ended) = &ended {
                     gate.forget_device(ended.device.as_deref()).await;
                 }
-                let vault = Arc::new(keep(ended.filter(|_| is_proven).as_ref()));
+                let vault = keep(ended.filter(|_| is_proven).as_ref());
                 let record = Record::authenticated(site, known, binding, chain, vault, &rules, now);
                 let record = Record { device, ..record };
                 let idle = lifecycle::idle_limit(record.life(), &rules);
@@ -305,8 +305,8 @@ impl Exchange<'_> {
         if presence == Presence::Gone {
             return Err(Failure::NoId);
         }
-        self.trace.context.session_ref = Some(Arc::clone(&identity.session_ref));
-        self.trace.context.user = Some(identity.user.clone());
+        self.trace.context.session_ref = Some(identity.session_ref);
+        self.trace.context.user = Some(identity.user);
         self.worker.gate.tally.begun(true);
         telemetry::audit(&self.trace.context, &Audit::SessionAuthenticated);
         self.trace.authenticated = true;
@@ -314,7 +314,7 @@ impl Exchange<'_> {
         if let Some(device) = &record.device {
             self.owe_offer(device);
         }
-        self.session = Session::Live(Box::new(Live { handle, id, record }));
+        self.session = Session::Live(Live { handle, id, record: Box::new(record) });
         Ok(())
     }
 
@@ -375,7 +375,7 @@ impl Exchange<'_> {
     }
 
     fn say_shared(&self, record: &Record) {
-        let holder = record.chain.holder.as_deref().unwrap_or(&record.binding);
+        let holder = record.chain.holder.as_ref().unwrap_or(&record.binding);
         let changed = holder.changes(&self.binding());
         telemetry::audit(&self.trace.context, &Audit::SessionShared { holder: holder.address, changed: &changed });
     }
@@ -419,11 +419,4 @@ pub(super) fn new_id() -> Result<SessionId, Failure> {
     let mut bytes = [0; 32];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::NoId)?;
     Ok(SessionId::from_random(bytes))
-}
-
-pub(super) fn session_ref(key: &SessionKey, record: &Record) -> Arc<str> {
-    match &record.identity {
-        Some(identity) => Arc::clone(&identity.session_ref),
-        None => Arc::from(key.session_ref()),
-    }
 }

@@ -4,7 +4,6 @@ use std::hash::DefaultHasher;
 use std::hash::Hash;
 use std::hash::Hasher;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -100,7 +99,7 @@ impl Exchange<'_> {
     pub(super) fn context_of(&self, key: &SessionKey, record: Option<&Record>) -> Context {
         let identity = record.and_then(|record| record.identity.as_ref());
         Context {
-            session_ref: Some(Arc::from(key.session_ref())),
+            session_ref: Some(key.session_ref()),
             user: identity.map(|identity| identity.user.clone()),
             ..self.trace.context.clone()
         }

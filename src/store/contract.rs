@@ -11,6 +11,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::policy::binding::Binding;
 use crate::policy::dbsc::Device;
+use crate::policy::vault::Vault;
 use crate::policy::vault::VaultCookie;
 use crate::store::fixtures::IDLE;
 use crate::store::fixtures::Redis;
@@ -28,7 +29,7 @@ fn key(number: u8) -> SessionKey {
 
 fn anonymous(now: Timestamp) -> Record {
     let binding = Binding::new([127, 0, 0, 1].into(), None);
-    Record::anonymous(Arc::from(SITE), binding, Chain::begin(&[0; 16], now), Arc::default(), &rules(), now)
+    Record::anonymous(Arc::from(SITE), binding, Chain::begin(&[0; 16], now), Vault::default(), &rules(), now)
 }
 
 fn put(name: &str) -> VaultChange {
@@ -172,7 +173,7 @@ async fn what_was_judged_by_an_older_chain_is_not_removed(store: Arc<dyn Session
     let judged = record(&*store, 1).await.unwrap();
     let removed = store.remove_at(&key(1), judged.revision).await.unwrap();
 
-    assert_eq!(removed, Removal::Removed(Box::new(judged.outline(&key(1)))), "cookies and activity change no verdict");
+    assert_eq!(removed, Removal::Removed(Box::new(judged.outline())), "cookies and activity change no verdict");
     assert!(matches!(store.load(&handle(1), at(2)).await.unwrap(), Found::Absent), "and no tombstone");
     assert_eq!(store.by_user("alice", Some(SITE)).await.unwrap(), []);
     assert_eq!(store.remove_at(&key(1), judged.revision).await.unwrap(), Removal::Gone);

@@ -73,7 +73,7 @@ impl FileStore {
     /// Opens a record that is still sealed. One that was changed behind our back is no session.
     fn wake(&self, handle: &Handle) {
         if let Err(error) = self.memory.wake(handle) {
-            tracing::error!(event = "store.record_unusable", session = handle.key().session_ref(), error = %error);
+            tracing::error!(event = "store.record_unusable", session = &*handle.key().session_ref(), error = %error);
             self.journal.write_later(handle.key());
         }
     }
@@ -95,8 +95,13 @@ impl FileStore {
 
 impl SessionStore for FileStore {
     fn load<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found> {
-        self.wake(handle);
-        self.memory.load(handle, now)
+        match self.memory.look(handle.key(), now) {
+            Some(found) => Box::pin(ready(Ok(found))),
+            None => {
+                self.wake(handle);
+                self.memory.load(handle, now)
+            }
+        }
     }
 
     fn peek<'a>(&'a self, key: &'a SessionKey) -> Reply<'a, Option<Outline>> {

@@ -24,6 +24,7 @@ use crate::policy::session::Record;
 use crate::policy::session::SessionId;
 use crate::policy::session::SessionRules;
 use crate::policy::session::UserName;
+use crate::policy::vault::Vault;
 use crate::store::redis::settings::Form;
 use crate::store::redis::settings::RedisSettings;
 use crate::store::redis::settings::ServerAddress;
@@ -57,10 +58,11 @@ pub(super) fn rules() -> SessionRules {
 
 /// A session of this user, who has just logged in.
 pub(super) fn of(user: &str) -> Record {
-    let identity = Identity::new(UserName::parse(user).unwrap(), at(0), Arc::from("ref"));
+    let user = UserName::parse(user).unwrap();
+    let identity = Identity { user, authenticated: at(0), session_ref: handle(1).key().session_ref() };
     let binding = Binding::new([127, 0, 0, 1].into(), None);
     let chain = Chain::begin(&[0; 16], at(0));
-    Record::authenticated(Arc::from(SITE), Arc::new(identity), binding, chain, Arc::default(), &rules(), at(0))
+    Record::authenticated(Arc::from(SITE), identity, binding, chain, Vault::default(), &rules(), at(0))
 }
 
 /// `redis-server` or `redis-cli`, or what the environment names in its place (`REDIS_SERVER`, `REDIS_CLI`): a Valkey.

@@ -192,9 +192,9 @@ impl Journal {
         let latest = content.iter().map(|(_, stored)| stored.seen).max().unwrap_or_default();
         for (key, stored) in content {
             match sealed::read_outline(&stored.readable, stored.seen) {
-                Ok(outline) => memory.add_sealed(key, outline, stored),
+                Ok(outline) => memory.add_sealed(&key, &outline, &stored),
                 Err(error) => {
-                    tracing::warn!(event = "store.record_unusable", session = key.session_ref(), error = %error);
+                    tracing::warn!(event = "store.record_unusable", session = &*key.session_ref(), error = %error);
                     owed.insert(key, Owed::default());
                 }
             }
@@ -488,7 +488,7 @@ fn read_all(database: &Database) -> Result<Vec<(SessionKey, Sealed)>, redb::Erro
         let (chain, seen) = (chains.get(key)?, seen.get(key)?);
         let form = postcard::from_bytes::<RecordForm<'_>>(record.value());
         let (Ok(form), Some(chain), Some(seen)) = (form, chain, seen) else {
-            tracing::error!(event = "store.record_damaged", session = SessionKey(key).session_ref());
+            tracing::error!(event = "store.record_damaged", session = &*SessionKey(key).session_ref());
             continue;
         };
         let (revision, chain) = chain.value();

@@ -122,6 +122,9 @@ pub struct Population {
 /// How long an ended selector is remembered.
 pub const TOMBSTONE: Duration = Duration::from_secs(60);
 
+/// Sessions that a sweep ends, about, before it stops to tell of them: there may be more.
+pub const AT_ONCE: usize = 20_000;
+
 /// Says why a session is over, if it is: its site, and what its limits are judged by.
 pub type Judge<'a> = &'a (dyn Fn(&str, Life) -> Option<EndReason> + Send + Sync);
 
@@ -179,8 +182,8 @@ pub trait SessionStore: Shelf {
     fn population<'a>(&'a self, site: &'a str) -> Reply<'a, Population>;
     /// Removes the least recently used anonymous session of a site and says what it was.
     fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<(SessionKey, Outline)>>;
-    /// Frees the records that `judge` says are over, and old tombstones; returns what ended.
-    /// Correctness never depends on it.
+    /// Frees the records that `judge` says are over, and old tombstones; returns what ended: fewer than
+    /// [`AT_ONCE`] when that was all. Correctness never depends on it.
     fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Outline, EndReason)>>;
 }
 

@@ -26,21 +26,23 @@ use crate::clock::Timestamp;
 use crate::policy::binding::Binding;
 use crate::policy::chain::Chain;
 use crate::policy::chain::Turn;
+use crate::policy::chain::VerifierDigest;
 use crate::policy::cookie::SameSite;
 use crate::policy::dbsc::Device;
 use crate::policy::session::Handle;
 use crate::policy::session::Identity;
 use crate::policy::session::Outline;
 use crate::policy::session::Record;
+use crate::policy::session::SessionKey;
 use crate::policy::session::UserName;
 use crate::policy::vault::Vault;
 use crate::policy::vault::VaultCookie;
 
 /// The first byte of every readable part. Another one is from a version that we cannot read.
-const VERSION: u8 = 1;
+const VERSION: u8 = 3;
 /// The same where a device is sealed with the identity. Since the readable part is fixed and sealed fields
 /// are tied to it, nobody takes a device out.
-const WITH_DEVICE: u8 = 2;
+const WITH_DEVICE: u8 = 4;
 
 /// What the name of a sealed field is derived from; also keeps fields of different kinds apart.
 const IDENTITY: &[u8] = b"identity";
@@ -102,7 +104,7 @@ struct ReadableForm<'a> {
 
 #[derive(Serialize, Deserialize)]
 struct ChainForm<'a> {
-    current: [u8; 32],
+    current: VerifierDigest,
     minted: u64,
     turn: TurnForm,
     #[serde(borrow)]
@@ -112,8 +114,8 @@ struct ChainForm<'a> {
 #[derive(Serialize, Deserialize)]
 enum TurnForm {
     Steady,
-    Offered { successor: [u8; 32], sealed: [u8; 16], minted: u64, shared: bool },
-    Confirmed { predecessor: [u8; 32], at: u64 },
+    Offered { successor: VerifierDigest, sealed: [u8; 16], minted: u64, shared: bool },
+    Confirmed { predecessor: VerifierDigest, at: u64 },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -187,12 +189,12 @@ fn associated(readable: &[u8], field: &[u8]) -> Vec<u8> {
 pub fn seal(handle: &Handle, record: &Record) -> Option<Sealed> {
     let sealer = Sealer::new(handle)?;
     let version = if record.device.is_some() { WITH_DEVICE } else { VERSION };
-    let readable = write_outline(version, &record.outline(handle.key()))?;
+    let readable = write_outline(version, handle.key(), &record.outline())?;
     let identity = match &record.identity {
         Some(identity) => Some(seal_identity(&sealer, &identity.user, record.device.as_deref(), &readable)?),
         None => None,
     };
-    let cookies = record.vault.cookies().iter().map(|cookie| seal_cookie(&sealer, cookie, &readable));
+    let cookies = record.vault.cookies().into_iter().map(|cookie| seal_cookie(&sealer, &cookie, &readable));
     Some(Sealed {
         identity,
         chain: write_chain(&record.chain)?,
@@ -248,7 +250,7 @@ pub fn open(handle: &Handle, stored: &Sealed) -> Result<Record, Unusable> {
             let (device, user) = read_device(&stored.readable, &text)?;
             let user = std::str::from_utf8(user).ok().and_then(|user| UserName::parse(user).ok());
             let user = user.ok_or(Unusable::Damaged)?;
-            (Some(Arc::new(Identity::new(user, authenticated, Arc::clone(&outline.session_ref)))), device)
+            (Some(Identity { user, authenticated, session_ref: handle.key().session_ref() }), device)
         }
         (None, None) => (None, None),
         // A user without proof, or proof without the time it is about.
@@ -267,7 +269,7 @@ pub fn open(handle: &Handle, stored: &Sealed) -> Result<Record, Unusable> {
         absolute_end: outline.absolute_end,
         chain: read_chain(&stored.chain)?,
         binding: outline.binding,
-        vault: Arc::new(Vault::of(cookies)),
+        vault: Vault::of(&cookies),
         device,
         revision: stored.revision,
     })
@@ -303,11 +305,11 @@ fn open_cookie(sealer: &Sealer, cookie: &SealedCookie, readable: &[u8]) -> Resul
     })
 }
 
-fn write_outline(version: u8, outline: &Outline) -> Option<Vec<u8>> {
+fn write_outline(version: u8, key: &SessionKey, outline: &Outline) -> Option<Vec<u8>> {
     let form = ReadableForm {
         site: &outline.site,
         user: outline.user.as_ref().map(UserName::as_str),
-        session_ref: &outline.session_ref,
+        session_ref: &key.session_ref(),
         created: outline.created.as_millis(),
         authenticated: outline.authenticated.map(Timestamp::as_millis),
         absolute_end: outline.absolute_end.as_millis(),
@@ -330,7 +332,6 @@ pub fn read_outline(readable: &[u8], seen: Timestamp) -> Result<Outline, Unusabl
     Ok(Outline {
         site: Arc::from(form.site),
         user: form.user.map(UserName::parse).transpose().map_err(|_| Unusable::Damaged)?,
-        session_ref: Arc::from(form.session_ref),
         created: Timestamp::from_millis(form.created),
         authenticated: form.authenticated.map(Timestamp::from_millis),
         seen,
@@ -365,7 +366,7 @@ pub fn read_chain(bytes: &[u8]) -> Result<Chain, Unusable> {
         }
         TurnForm::Confirmed { predecessor, at } => Turn::Confirmed { predecessor, at: Timestamp::from_millis(at) },
     };
-    let holder = form.holder.map(|(address, user_agent)| Arc::new(Binding::new(address, user_agent)));
+    let holder = form.holder.map(|(address, user_agent)| Binding::new(address, user_agent));
     Ok(Chain { current: form.current, minted: Timestamp::from_millis(form.minted), holder, turn })
 }
 

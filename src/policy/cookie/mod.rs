@@ -29,6 +29,13 @@ pub struct CookiePair {
     pub value: Bytes,
 }
 
+impl CookiePair {
+    /// Name and value.
+    pub fn parts(&self) -> (&[u8], &[u8]) {
+        (&self.name, &self.value)
+    }
+}
+
 /// Cookie values are credentials more often than not: only the name is shown.
 impl std::fmt::Debug for CookiePair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -62,21 +69,18 @@ pub fn read_line(line: &Bytes, pairs: &mut Vec<CookiePair>) {
 }
 
 /// The `Cookie` value made of these pairs, joined with `; `; `None` when there are none (VR-05).
-pub fn join(pairs: &[CookiePair]) -> Option<HeaderValue> {
-    if pairs.is_empty() {
-        return None;
-    }
-    let length = pairs.iter().map(|pair| pair.name.len() + pair.value.len() + 3).sum();
+pub fn join<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Option<HeaderValue> {
+    let length = pairs.clone().map(|(name, value)| name.len() + value.len() + 3).reduce(|sum, length| sum + length)?;
     let mut line = BytesMut::with_capacity(length);
-    for (index, pair) in pairs.iter().enumerate() {
+    for (index, (name, value)) in pairs.enumerate() {
         if index > 0 {
             line.extend_from_slice(b"; ");
         }
-        if !pair.name.is_empty() {
-            line.extend_from_slice(&pair.name);
+        if !name.is_empty() {
+            line.extend_from_slice(name);
             line.extend_from_slice(b"=");
         }
-        line.extend_from_slice(&pair.value);
+        line.extend_from_slice(value);
     }
     // Pairs come from header values or from the vault, which was filled from header values.
     HeaderValue::from_maybe_shared(line.freeze()).ok()

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderValue;
+use serde::Deserialize;
+use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::policy::cookie::date::cookie_date;
@@ -20,7 +22,7 @@ pub(super) const MAX_ATTRIBUTE: usize = 1024;
 const MAX_LIFETIME: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 /// `SameSite` of an application's cookie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SameSite {
     /// `Strict`
     Strict,

@@ -13,6 +13,10 @@ use super::*;
 
 const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
+fn join(pairs: &[CookiePair]) -> Option<HeaderValue> {
+    super::join(pairs.iter().map(CookiePair::parts))
+}
+
 fn request(lines: &[&[u8]]) -> HeaderMap {
     lines.iter().map(|line| (COOKIE, HeaderValue::from_bytes(line).unwrap())).collect()
 }

@@ -1,11 +1,11 @@
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Timestamp;
 use crate::policy::assertion;
+use crate::policy::session::SessionRef;
 use crate::policy::session::UserName;
 
 fn names() -> IdentityHeaders {
@@ -35,7 +35,11 @@ fn headers(lines: &[(&str, &str)]) -> HeaderMap {
 }
 
 fn alice() -> Identity {
-    Identity::new(UserName::parse("alice").unwrap(), Timestamp::from_millis(5000), Arc::from("ref"))
+    Identity {
+        user: UserName::parse("alice").unwrap(),
+        authenticated: Timestamp::from_millis(5000),
+        session_ref: SessionRef::parse("handle-of-alices").unwrap(),
+    }
 }
 
 fn forwarded(lines: &[(&str, &str)], trusted: bool, identity: Option<&Identity>) -> HeaderMap {
@@ -309,7 +313,7 @@ proptest! {
 
         let sent = forwarded(&fields, trusted, logged_in.then_some(&user));
 
-        for (ours, ourselves) in [("x-auth-user", "alice"), ("x-auth-session", "ref"), ("x-auth-time", "5")] {
+        for (ours, ourselves) in [("x-auth-user", "alice"), ("x-auth-session", "handle-of-alices"), ("x-auth-time", "5")] {
             let known: Vec<_> = sent.iter().filter(|(name, _)| folds_to(name.as_str(), ours)).collect();
             prop_assert_eq!(known.len(), usize::from(logged_in));
             prop_assert!(known.iter().all(|(_, value)| *value == ourselves));

@@ -11,7 +11,6 @@ use crate::policy::cookie::set::SECURE_PREFIX;
 use crate::policy::cookie::set::default_path;
 use crate::policy::cookie::set::has_prefix;
 use crate::policy::path::Target;
-use crate::policy::vault::Vault;
 use crate::policy::vault::VaultCookie;
 use crate::policy::vault::domain_matches;
 
@@ -102,10 +101,10 @@ fn keeps_prefix_rules(cookie: &SetCookie) -> bool {
 const CAPACITY: usize = 32 * 1024;
 
 /// Whether anything but the time of use would be different afterwards.
-pub(super) fn is_effective(vault: &Vault, changes: &[VaultChange], now: Timestamp) -> bool {
-    vault.cookies.iter().any(|cookie| cookie.is_expired(now))
+pub(super) fn is_effective(cookies: &[VaultCookie], changes: &[VaultChange], now: Timestamp) -> bool {
+    cookies.iter().any(|cookie| cookie.is_expired(now))
         || changes.iter().any(|change| {
-            let old = vault.cookies.iter().find(|cookie| change.is_for(cookie));
+            let old = cookies.iter().find(|cookie| change.is_for(cookie));
             match (change, old) {
                 (VaultChange::Put(new), Some(old)) => !is_same(old, new, now),
                 (VaultChange::Put(new), None) => !new.is_expired(now),
@@ -129,9 +128,12 @@ fn is_same(old: &VaultCookie, new: &VaultCookie, now: Timestamp) -> bool {
     same_end && old.value == new.value && old.same_site == new.same_site
 }
 
-/// The vault after the changes, and the names that had to go for lack of room.
-pub(super) fn apply(vault: &Vault, changes: &[VaultChange], now: Timestamp) -> (Vault, Vec<Bytes>) {
-    let mut cookies = vault.cookies.clone();
+/// The cookies after the changes, and the names that had to go for lack of room.
+pub(super) fn apply(
+    mut cookies: Vec<VaultCookie>,
+    changes: &[VaultChange],
+    now: Timestamp,
+) -> (Vec<VaultCookie>, Vec<Bytes>) {
     for change in changes {
         let old = cookies.iter().position(|cookie| change.is_for(cookie));
         match (change, old) {
@@ -147,7 +149,7 @@ pub(super) fn apply(vault: &Vault, changes: &[VaultChange], now: Timestamp) -> (
     }
     cookies.retain(|cookie| !cookie.is_expired(now));
     let dropped = make_room(&mut cookies);
-    (Vault { cookies }, dropped)
+    (cookies, dropped)
 }
 
 fn make_room(cookies: &mut Vec<VaultCookie>) -> Vec<Bytes> {

@@ -2,11 +2,13 @@
 //! passed or dropped, and which go with a request (product 3.3).
 
 mod change;
+mod held;
 mod outgoing;
 mod rules;
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -14,6 +16,7 @@ use crate::clock::Timestamp;
 use crate::policy::cookie::CookiePair;
 use crate::policy::cookie::SameSite;
 use crate::policy::path::Target;
+use crate::policy::vault::held::Held;
 
 pub use change::VaultChange;
 pub use outgoing::CookieContext;
@@ -52,95 +55,102 @@ impl std::fmt::Debug for VaultCookie {
 }
 
 impl VaultCookie {
-    fn pair(&self) -> CookiePair {
-        CookiePair { name: self.name.clone(), value: self.value.clone() }
-    }
-
     fn is_expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|at| at <= now)
     }
+}
 
-    fn goes_with(&self, path: &str, host: &str, cross_site: bool, now: Timestamp) -> bool {
-        let is_withheld = cross_site && self.same_site == Some(SameSite::Strict);
-        !is_withheld
-            && !self.is_expired(now)
-            && path_matches(path, &self.path)
-            && self.domain.as_deref().is_none_or(|domain| domain_matches(host, domain))
+/// The application's cookies of one session: at most 32 KiB. Cheap to clone.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Vault(Option<Arc<[u8]>>);
+
+impl std::fmt::Debug for Vault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.cookies()).finish()
     }
 }
 
-/// The application's cookies of one session: at most 32 KiB.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Vault {
-    cookies: Vec<VaultCookie>,
-}
-
 impl Vault {
-    /// What a store kept of one.
-    pub fn of(cookies: Vec<VaultCookie>) -> Self {
-        Self { cookies }
+    /// One with these cookies.
+    pub fn of(cookies: &[VaultCookie]) -> Self {
+        Self::from_bytes(&held::write(cookies))
+    }
+
+    /// What [`Vault::as_bytes`] gave to a store that keeps it within the process.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        Self((!bytes.is_empty()).then(|| Arc::from(bytes)))
+    }
+
+    /// What [`Vault::from_bytes`] makes the same vault of.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or_default()
     }
 
     /// Whether nothing is in it.
     pub fn is_empty(&self) -> bool {
-        self.cookies.is_empty()
+        self.0.is_none()
     }
 
     /// The cookies.
-    pub fn cookies(&self) -> &[VaultCookie] {
-        &self.cookies
+    pub fn cookies(&self) -> Vec<VaultCookie> {
+        self.held().map(|held| held.cookie()).collect()
+    }
+
+    fn held(&self) -> impl Iterator<Item = Held<'_>> {
+        held::read(self.as_bytes())
     }
 
     /// The vault after the changes, expired ones removed, cut to 32 KiB; `None` when nothing would
     /// change (an equal value is not written again).
     pub fn changed(&self, changes: &[VaultChange], now: Timestamp) -> Option<Self> {
-        change::is_effective(self, changes, now).then(|| change::apply(self, changes, now).0)
+        let cookies = self.cookies();
+        change::is_effective(&cookies, changes, now).then(|| Self::of(&change::apply(cookies, changes, now).0))
     }
 
     /// Names of the cookies for which [`Vault::changed`] with the same arguments has no room: the
     /// least recently used.
     pub fn overflow(&self, changes: &[VaultChange], now: Timestamp) -> Vec<Bytes> {
-        if !change::is_effective(self, changes, now) {
+        let cookies = self.cookies();
+        if !change::is_effective(&cookies, changes, now) {
             return Vec::new();
         }
-        change::apply(self, changes, now).1
+        change::apply(cookies, changes, now).1
     }
 
     /// Only the cookies for which `keep` holds.
     pub fn filtered(&self, keep: &dyn Fn(&VaultCookie) -> bool) -> Self {
-        Self { cookies: self.cookies.iter().filter(|cookie| keep(cookie)).cloned().collect() }
+        let mut cookies = self.cookies();
+        cookies.retain(keep);
+        Self::of(&cookies)
     }
 
     /// Only the cookies that go with a request for `target`: those of [`Vault::pairs_for`].
     pub fn carried(&self, target: &Target, host: &str, cross_site: bool, now: Timestamp) -> Self {
-        Self { cookies: self.sent_with(target, host, cross_site, now).into_iter().cloned().collect() }
+        let sent = self.sent_with(target, host, cross_site, now);
+        Self::of(&sent.iter().map(Held::cookie).collect::<Vec<_>>())
     }
 
     /// The pairs that go with a request for `target` (longer paths first, then older first; not
     /// expired; `SameSite=Strict` ones not when `cross_site`). The leg to the app counts as secure.
     /// `host` is in lower case and without port.
     pub fn pairs_for(&self, target: &Target, host: &str, cross_site: bool, now: Timestamp) -> Vec<CookiePair> {
-        let sent = self.sent_with(target, host, cross_site, now);
-        sent.into_iter().map(VaultCookie::pair).collect()
+        self.sent_with(target, host, cross_site, now).iter().map(Held::pair).collect()
     }
 
     /// What is to be noted with the next real change, when the cookies of [`Vault::pairs_for`] were
     /// sent: that they are in use. Alone these changes do nothing.
     pub fn uses_for(&self, target: &Target, host: &str, cross_site: bool, now: Timestamp) -> Vec<VaultChange> {
-        let sent = self.sent_with(target, host, cross_site, now).into_iter();
-        let used = |cookie: &VaultCookie| VaultChange::Used {
-            name: cookie.name.clone(),
-            path: cookie.path.clone(),
-            domain: cookie.domain.clone(),
+        let used = |held: &Held<'_>| {
+            let VaultCookie { name, path, domain, .. } = held.cookie();
+            VaultChange::Used { name, path, domain }
         };
-        sent.map(used).collect()
+        self.sent_with(target, host, cross_site, now).iter().map(used).collect()
     }
 
-    fn sent_with(&self, target: &Target, host: &str, cross_site: bool, now: Timestamp) -> Vec<&VaultCookie> {
+    fn sent_with(&self, target: &Target, host: &str, cross_site: bool, now: Timestamp) -> Vec<Held<'_>> {
         let path = target.raw_path();
-        let mut sent: Vec<_> =
-            self.cookies.iter().filter(|cookie| cookie.goes_with(path, host, cross_site, now)).collect();
-        sent.sort_by_key(|cookie| (Reverse(cookie.path.len()), cookie.created));
+        let mut sent: Vec<_> = self.held().filter(|held| held.goes_with(path, host, cross_site, now)).collect();
+        sent.sort_by_key(|held| (Reverse(held.path.len()), held.created()));
         sent
     }
 }

@@ -9,7 +9,7 @@ use crate::policy::cookie::join;
 use crate::policy::path::Target;
 use crate::policy::vault::CookieRules;
 use crate::policy::vault::Vault;
-use crate::policy::vault::VaultCookie;
+use crate::policy::vault::held::Held;
 
 /// What the choice of cookies for one request depends on.
 #[derive(Clone, Copy)]
@@ -42,7 +42,7 @@ pub struct Outgoing {
 pub fn outgoing(mut pairs: Vec<CookiePair>, vault: Option<&Vault>, context: &CookieContext<'_>) -> Outgoing {
     let CookieContext { rules, learned, target, host, cross_site, now } = *context;
     let mut sent = vault.map_or_else(Vec::new, |vault| vault.sent_with(target, host, cross_site, now));
-    sent.retain(|cookie| rules.is_sent_from_vault(&cookie.name));
+    sent.retain(|cookie| rules.is_sent_from_vault(cookie.name));
     let mut expire: Vec<Bytes> = Vec::new();
     let is_kept = |name: &[u8]| sent.iter().any(|cookie| cookie.name == name) || rules.is_vaulted_name(name, learned);
     pairs.retain(|pair| {
@@ -52,10 +52,7 @@ pub fn outgoing(mut pairs: Vec<CookiePair>, vault: Option<&Vault>, context: &Coo
         }
         !is_ours
     });
-    if !sent.is_empty() {
-        pairs.splice(0..0, sent.into_iter().map(VaultCookie::pair));
-    }
-    let mut header = join(&pairs);
+    let mut header = join(sent.iter().map(Held::parts).chain(pairs.iter().map(CookiePair::parts)));
     if let Some(value) = header.as_mut() {
         value.set_sensitive(true);
     }

@@ -253,12 +253,12 @@ mod tests {
             created: at(0),
             used: at(0),
         };
-        let record = Record { vault: Arc::new(Vault::of(vec![cookie])), ..of("alice") };
+        let record = Record { vault: Vault::of(&[cookie]), ..of("alice") };
         Known::Whole(Arc::new(Loaded { record, readable: Vec::new(), version: 0 }))
     }
 
     fn known() -> Known {
-        Known::Outline(Arc::new(of("alice").outline(handle(1).key())))
+        Known::Outline(Arc::new(of("alice").outline()))
     }
 
     #[test]

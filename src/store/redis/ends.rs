@@ -88,7 +88,7 @@ impl Shared {
     pub(super) async fn take(&self, handle: &Handle, now: Timestamp) -> Result<Option<Record>, StoreError> {
         let whole = |stored: &Sealed| {
             let record = sealed::open(handle, stored)?;
-            let outline = record.outline(handle.key());
+            let outline = record.outline();
             Ok((record, outline))
         };
         Ok(self.end(handle.key(), Some(now), None, whole).await?.told())

@@ -214,7 +214,7 @@ impl Shared {
         let record = self.names.record(&name);
         let answer = self.ask(&name, &record, redis::cmd("HGET").arg(&record).arg("k")).await?;
         let key = answer::bytes(answer).and_then(|key| key.try_into().ok()).map(SessionKey);
-        Ok(key.filter(|key| key.is_called(session_ref)))
+        Ok(key.filter(|key| *key.session_ref() == *session_ref))
     }
 
     pub(super) async fn population(&self, site: &str) -> Result<Population, StoreError> {

@@ -16,9 +16,7 @@ pub(super) type Ref = [u8; 16];
 
 /// The public handle of the session with this key.
 pub(super) fn ref_of(key: &SessionKey) -> Ref {
-    let mut name = [0; 16];
-    name.copy_from_slice(key.session_ref().as_bytes());
-    name
+    *key.session_ref().as_bytes()
 }
 
 /// Which sessions an index of a site has.

@@ -221,7 +221,7 @@ impl Shared {
         let name = ref_of(key);
         let latest = |outline: Outline| Outline { seen: self.touches.latest(&name, outline.seen), ..outline };
         match self.known(&name) {
-            Some(Known::Whole(loaded)) => return Ok(Some(latest(loaded.record.outline(key)))),
+            Some(Known::Whole(loaded)) => return Ok(Some(latest(loaded.record.outline()))),
             Some(Known::Outline(outline)) => return Ok(Some(latest(Outline::clone(&outline)))),
             None => {}
         }
@@ -250,7 +250,7 @@ impl Shared {
     ) -> Result<Presence, StoreError> {
         let stored = sealed::seal(handle, record).ok_or_else(no_randomness)?;
         let maker = caller()?;
-        self.enter(handle.key(), &record.outline(handle.key()), idle).await?;
+        self.enter(handle.key(), &record.outline(), idle).await?;
         let left = idle.min(record.absolute_end.since(record.seen));
         let answer = self.run(&script::CREATE, ref_of(handle.key()), |command| {
             command.arg(&maker[..]).arg(millis(left).saturating_add(script::MARGIN));

@@ -22,6 +22,7 @@ use vestibule::policy::chain::Chain;
 use vestibule::policy::session::Record;
 use vestibule::policy::session::SessionId;
 use vestibule::policy::session::SessionRules;
+use vestibule::policy::vault::Vault;
 use vestibule::store;
 use vestibule::store::Found;
 use vestibule::store::Presence;
@@ -181,7 +182,7 @@ pub fn canary(rules: &SessionRules, node: &Vestibule) -> (SessionId, Record) {
     let chain = Chain::begin(id.verifier(), now);
     let binding = Binding::new([127, 0, 0, 1].into(), None);
     let site = Arc::from("https://canary.test");
-    let record = Record::anonymous(site, binding, chain, Arc::default(), rules, now);
+    let record = Record::anonymous(site, binding, chain, Vault::default(), rules, now);
     let far = now.plus(Duration::from_secs(1 << 32));
     (id, Record { absolute_end: far, ..record })
 }
