@@ -188,7 +188,10 @@ impl Shared {
         let mut indexes = indexes.into_iter().flat_map(|site| Kind::ALL.map(|kind| (site.clone(), kind)));
         let mut at = match from {
             None => indexes.next().map(|(site, kind)| Cursor { site, kind, at: 0 }),
-            Some(from) => indexes.find(|(site, kind)| (site, *kind) == (&from.site, from.kind)).map(|_| from),
+            Some(from) => match indexes.find(|(site, kind)| (site, *kind) == (&from.site, from.kind)) {
+                Some(_) => Some(from),
+                None => return Ok(None),
+            },
         };
         let mut page = Page::default();
         while let Some(cursor) = at {
