@@ -83,7 +83,10 @@ async fn ask(site: &LiveSite, upstream: &Upstream, path: &str, limit: Duration) 
     headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
     let answer = match upstream.protocol {
-        UpstreamProtocol::Http1 => Link::Http1(Some(upstream.connect_http1(None, limit).await?)).send(request).await,
+        UpstreamProtocol::Http1 => {
+            let mut link = Link::Http1(Some(upstream.connect_http1(None, limit).await?));
+            link.send(request, None).await
+        }
         UpstreamProtocol::Http2 => {
             let http2 = upstream.connect_http2(None, limit).await?;
             http2.send(request).await.map(|response| response.map(Into::into))

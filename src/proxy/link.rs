@@ -78,11 +78,16 @@ impl Link {
         }
     }
 
-    /// Sends a request and waits for the head of its answer. Dropping the future cancels the request.
-    pub(super) async fn send(&mut self, request: Request<Body>) -> Result<Response<Source>, Lost> {
+    /// Sends a request and waits for the head of its answer. Dropping the future cancels the request. After the
+    /// answer an application may take nothing of the rest for as long as `patience`.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Body>,
+        patience: Option<Duration>,
+    ) -> Result<Response<Source>, Lost> {
         match self {
             Self::Http1(connection) => match connection.take() {
-                Some(Http1::Native(native)) => native.send(request).await.map(answer).map_err(|lost| {
+                Some(Http1::Native(native)) => native.send(request, patience).await.map(answer).map_err(|lost| {
                     let fate = if lost.is_answered { Fate::Read } else { Fate::Unknown };
                     Lost { error: lost.fault.into(), fate, request: lost.request }
                 }),

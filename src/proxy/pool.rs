@@ -237,7 +237,8 @@ impl Pool {
                 link.retire();
                 continue;
             }
-            let answer = first_byte(link.send(request), sending.as_deref(), timeouts.first_byte).await;
+            let answer = link.send(request, timeouts.body_idle);
+            let answer = first_byte(answer, sending.as_deref(), timeouts.first_byte).await;
             let lost = match answer {
                 Some(Ok(response)) => {
                     let (pool, upstream) = (Arc::clone(self), Arc::clone(upstream));

@@ -307,6 +307,33 @@ async fn a_refusal_reaches_a_client_that_is_still_sending() {
     }
 }
 
+#[tokio::test]
+async fn an_application_that_refuses_and_reads_no_more_does_not_keep_others_out() {
+    // S172
+    let wire = Wire::start(|_, mut stream: TcpStream| async move {
+        while read_head(&mut stream).await.starts_with("GET ") {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+        }
+        stream.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno!").await.unwrap();
+        std::future::pending().await
+    })
+    .await;
+    let limits =
+        "[limits]\nupstream_connections = 1\nbody = \"off\"\n[timeouts]\nbody_idle = \"300ms\"\nconnect = \"5s\"\n";
+    let (_proxy, browser) = Vestibule::at(&wire.url(), &format!("{SITE}{limits}")).await;
+    for http2 in [false, true] {
+        let mut sender = browser.clone().over(http2);
+        let request = Request::post("/public/x").body(Full::from(vec![b'x'; 2 * HELD as usize])).unwrap();
+        let refused = soon("the refusal", sender.open(request)).await;
+        assert_eq!(refused.status(), 413);
+
+        let answer = soon("another answer", browser.clone().get("/public/small")).await;
+
+        assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, "ok"));
+        drop(sender);
+    }
+}
+
 /// Far below what either side wants to send, far above what sockets and windows may hold.
 const HELD: u64 = 24 * 1024 * 1024;
 const LARGE: u64 = 256 * 1024 * 1024;

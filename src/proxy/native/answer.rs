@@ -1,12 +1,12 @@
 //! The body of an answer, which has the connection that it comes on.
 
 use std::future::Future;
-use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Frame;
@@ -47,7 +47,7 @@ enum Way<T> {
 struct Early<T> {
     io: ReadHalf<T>,
     intake: Intake,
-    /// `None`: it has been sent.
+    /// `None`: it has been sent, or given up.
     upload: Option<JoinHandle<Result<(), Fault>>>,
 }
 
@@ -58,11 +58,16 @@ impl<T: Wire> Answer<T> {
 
     /// The rest of the request is sent whether somebody takes the answer or not: a client may read nothing
     /// before it has sent everything.
-    pub(super) fn early(connection: Connection<T>, mut outbound: Outbound, decoder: Decoder) -> Self {
+    pub(super) fn early(
+        connection: Connection<T>,
+        outbound: Outbound,
+        patience: Option<Duration>,
+        decoder: Decoder,
+    ) -> Self {
         let Connection { io, intake, .. } = connection;
-        let (io, mut writing) = tokio::io::split(io);
-        let upload = async move { poll_fn(|context| outbound.poll(&mut writing, context)).await };
-        Self::new(decoder, Way::Early(Box::new(Early { io, intake, upload: Some(tokio::spawn(upload)) })))
+        let (io, writing) = tokio::io::split(io);
+        let upload = Some(tokio::spawn(outbound.finish(writing, patience)));
+        Self::new(decoder, Way::Early(Box::new(Early { io, intake, upload })))
     }
 
     fn new(decoder: Decoder, way: Way<T>) -> Self {
@@ -163,7 +168,8 @@ impl<T: Wire> Drop for Answer<T> {
         let Some(mut upload) = upload else { return };
         let is_end = self.decoder.is_end();
         match Handle::try_current() {
-            // All has been said but by the client. The application may still want to hear it, until it leaves.
+            // All has been said but by the client. The application may still want to hear it, until it leaves or
+            // takes nothing more.
             Ok(runtime) if is_end => drop(runtime.spawn(async move {
                 tokio::select! {
                     _sent = &mut upload => {}

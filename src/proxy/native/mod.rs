@@ -18,6 +18,7 @@ use std::task::Waker;
 use std::task::ready;
 
 use bytes::BytesMut;
+use std::time::Duration;
 use http::HeaderMap;
 use http::Request;
 use http::Response;
@@ -105,19 +106,25 @@ impl<T: Wire> Connection<T> {
     pub(super) fn is_alive(&mut self) -> bool {
         let mut byte = [0];
         let polled =
+    /// It is really asked: a task that has done much in one go would be told to wait, whatever has come.
             Pin::new(&mut self.io).poll_read(&mut Context::from_waker(Waker::noop()), &mut ReadBuf::new(&mut byte));
         polled.is_pending()
     }
 
-    /// Sends a request and waits for the head of its answer. Dropping the future cancels the request.
-    pub(super) async fn send(mut self: Box<Self>, request: Request<Body>) -> Result<Response<Answer<T>>, Lost> {
+    /// Sends a request and waits for the head of its answer. Dropping the future cancels the request. What of it
+    /// is left behind an early answer is given up when nothing of that is taken for `patience`.
+    pub(super) async fn send(
+        mut self: Box<Self>,
+        request: Request<Body>,
+        patience: Option<Duration>,
+    ) -> Result<Response<Answer<T>>, Lost> {
         let (mut parts, body) = request.into_parts();
         let is_whole = body.is_empty();
         let mut outbound = Outbound::begin(mem::take(&mut self.lines), &parts, body);
         let headers = &mut parts.headers;
         let received = poll_fn(|context| self.poll_head(&mut outbound, headers, context)).await;
         match received.and_then(|head| Ok((Decoder::of(&head, &parts.method)?, head))) {
-            Ok((decoder, head)) => Ok(self.answer(outbound, decoder, head)),
+            Ok((decoder, head)) => Ok(self.answer(outbound, patience, decoder, head)),
             Err(fault) => {
                 let is_answered = self.heads.has_begun() || !self.intake.buffer.is_empty();
                 let is_left = is_whole && !is_answered;
@@ -150,13 +157,19 @@ impl<T: Wire> Connection<T> {
     }
 
     /// The answer, whose body has the connection from now on.
-    fn answer(mut self: Box<Self>, outbound: Outbound, decoder: Decoder, head: Head) -> Response<Answer<T>> {
+    fn answer(
+        mut self: Box<Self>,
+        outbound: Outbound,
+        patience: Option<Duration>,
+        decoder: Decoder,
+        head: Head,
+    ) -> Response<Answer<T>> {
         let keeps_open = head.keeps_open() && !decoder.is_until_close();
         let body = if outbound.is_done() {
             self.lines = outbound.into_lines();
             Answer::whole(self, decoder, keeps_open)
         } else {
-            Answer::early(*self, outbound, decoder)
+            Answer::early(*self, outbound, patience, decoder)
         };
         let mut response = Response::new(body);
         *response.status_mut() = head.status;

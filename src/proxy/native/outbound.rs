@@ -1,17 +1,23 @@
 //! A request on its way out.
 
+use std::future::Future;
+use std::future::poll_fn;
 use std::io;
 use std::io::IoSlice;
 use std::pin::Pin;
+use std::pin::pin;
 use std::task::Context;
 use std::task::Poll;
 use std::task::ready;
+use std::time::Duration;
 
 use bytes::Buf;
 use bytes::Bytes;
 use http::header;
 use http::request::Parts;
 use tokio::io::AsyncWrite;
+use tokio::time::Instant;
+use tokio::time::sleep;
 use tokio_util::io::poll_write_buf;
 
 use crate::http1;
@@ -26,6 +32,8 @@ pub(super) struct Outbound {
     body: Option<Body>,
     framing: Framing,
     is_flushed: bool,
+    /// Whether anything was taken since this was last asked.
+    has_moved: bool,
 }
 
 /// What is written next: lines, and behind them a part of the body.
@@ -49,7 +57,7 @@ impl Outbound {
         http1::write_head(&mut lines, &parts.method, &parts.uri, &parts.headers, framing);
         let pieces = Pieces { lines, written: 0, data: Bytes::new(), end: b"" };
         let body = (!matches!(framing, Framing::Absent | Framing::Length(0))).then_some(body);
-        Self { pieces, body, framing, is_flushed: false }
+        Self { pieces, body, framing, is_flushed: false, has_moved: false }
     }
 
     /// Whether all of it has been sent.
@@ -75,6 +83,7 @@ impl Outbound {
                 if ready!(poll_write_buf(Pin::new(&mut *io), context, &mut self.pieces))? == 0 {
                     return Poll::Ready(Err(io::Error::from(io::ErrorKind::WriteZero).into()));
                 }
+                self.has_moved = true;
                 continue;
             }
             if !self.is_flushed {
@@ -84,6 +93,30 @@ impl Outbound {
             ready!(filled);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Sends what is left behind an early answer, for which nobody waits any more. An application that has
+    /// answered may never take it: it is given up when nothing of it is taken for `patience`, and that is no
+    /// failure of the answer (S172).
+    pub(super) async fn finish(
+        mut self,
+        mut io: impl AsyncWrite + Unpin,
+        patience: Option<Duration>,
+    ) -> Result<(), Fault> {
+        let Some(patience) = patience else { return poll_fn(|context| self.poll(&mut io, context)).await };
+        let mut stalled = pin!(sleep(patience));
+        poll_fn(|context| {
+            if let Poll::Ready(sent) = self.poll(&mut io, context) {
+                return Poll::Ready(sent);
+            }
+            // Who sends it has deadlines of its own.
+            let is_offered = self.pieces.has_remaining() || !self.is_flushed;
+            if std::mem::take(&mut self.has_moved) || !is_offered {
+                stalled.as_mut().reset(Instant::now() + patience);
+            }
+            stalled.as_mut().poll(context).map(Ok)
+        })
+        .await
     }
 
     /// Takes the next part of the body, when the one before has been written.

@@ -133,12 +133,13 @@ async fn a_connection_goes_on_to_the_next_request() {
     let script = Script::saying(&[OK, b"HTTP/1.1 404 \r\nTransfer-Encoding: chunked\r\n\r\n2\r\n", b"no\r\n0\r\n\r\n"]);
     script.state(|state| state.stays = true);
 
-    let mut answer = script.connect().send(get()).await.unwrap_or_else(|lost| panic!("{}", lost.fault)).into_body();
+    let mut answer =
+        script.connect().send(get(), None).await.unwrap_or_else(|lost| panic!("{}", lost.fault)).into_body();
     assert_eq!(answer.size_hint().exact(), Some(2));
     assert_eq!(read(&mut answer).await, (b"ok".to_vec(), true));
     let connection = answer.into_connection().unwrap();
     let posted = request(&Method::POST, Body::bytes("hello"));
-    let mut answer = connection.send(posted).await.unwrap_or_else(|lost| panic!("{}", lost.fault)).into_body();
+    let mut answer = connection.send(posted, None).await.unwrap_or_else(|lost| panic!("{}", lost.fault)).into_body();
     assert_eq!(read(&mut answer).await, (b"no".to_vec(), true));
     let mut connection = answer.into_connection().unwrap();
 
@@ -165,14 +166,14 @@ async fn what_is_not_over_is_not_used_again() {
         b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok",
     ] {
         let script = Script::saying(&[pieces]);
-        let answer = script.connect().send(get()).await.unwrap_or_else(|lost| panic!("{}", lost.fault));
+        let answer = script.connect().send(get(), None).await.unwrap_or_else(|lost| panic!("{}", lost.fault));
         let mut answer = answer.into_body();
         read(&mut answer).await;
         assert!(answer.into_connection().is_none(), "{}", pieces.escape_ascii());
         assert!(script.state(|state| state.is_dropped));
     }
     let script = Script::saying(&[b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok"]);
-    let unread = script.connect().send(get()).await.unwrap_or_else(|lost| panic!("{}", lost.fault)).into_body();
+    let unread = script.connect().send(get(), None).await.unwrap_or_else(|lost| panic!("{}", lost.fault)).into_body();
     assert!(unread.into_connection().is_none());
 }
 
@@ -190,7 +191,7 @@ async fn a_request_is_at_hand_until_an_answer_begins() {
     ] {
         let script = Script::saying(pieces);
         let body = if method == Method::POST { Body::bytes("hello") } else { Body::empty() };
-        let lost = script.connect().send(request(&method, body)).await.err().unwrap();
+        let lost = script.connect().send(request(&method, body), None).await.err().unwrap();
         assert_eq!(lost.is_answered, is_answered, "{}", lost.fault);
         assert_eq!(lost.request.is_some(), is_left, "{}", lost.fault);
         if let Some(request) = lost.request {
@@ -208,7 +209,7 @@ async fn an_answer_may_come_before_its_request_is_complete() {
         script.state(|state| (state.stays, state.takes) = (true, Some(80)));
         let posted = request(&Method::POST, Body::bytes("x".repeat(100)));
         let mut answer =
-            script.connect().send(posted).await.unwrap_or_else(|lost| panic!("{}", lost.fault)).into_body();
+            script.connect().send(posted, None).await.unwrap_or_else(|lost| panic!("{}", lost.fault)).into_body();
         assert_eq!(read(&mut answer).await, (b"ok".to_vec(), true));
         if is_dropped {
             drop(answer);
@@ -223,13 +224,72 @@ async fn an_answer_may_come_before_its_request_is_complete() {
     }
 }
 
+/// An answer to a request of which the application takes no more than 80 bytes for now.
+async fn early(script: &Script, body: Body, patience: Option<Duration>) -> Answer<Wired> {
+    script.state(|state| (state.stays, state.takes) = (true, Some(80)));
+    let answer = script.connect().send(request(&Method::POST, body), patience).await;
+    answer.unwrap_or_else(|lost| panic!("{}", lost.fault)).into_body()
+}
+
+async fn after(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(30));
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_request_is_given_up_when_nobody_takes_it() {
+    // S172
+    for is_whole in [false, true] {
+        let script = Script::saying(&[OK]);
+        let body = "x".repeat(100);
+        let mut answer = early(&script, Body::bytes(body.clone()), PATIENCE).await;
+        assert_eq!(read(&mut answer).await, (b"ok".to_vec(), true));
+        drop(answer);
+        // So much as a byte now and then is something.
+        for taken in 81..90 {
+            after(29).await;
+            assert!(!script.state(|state| state.is_dropped));
+            script.state(|state| state.takes = Some(taken));
+        }
+        if is_whole {
+            after(29).await;
+            script.state(|state| state.takes = None);
+            after(1).await;
+            assert!(script.written().ends_with(&body));
+        } else {
+            after(29).await;
+            assert!(!script.state(|state| state.is_dropped));
+            after(2).await;
+        }
+        assert!(script.state(|state| state.is_dropped));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_is_no_failure_of_its_answer() {
+    let script = Script::saying(&[b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok"]);
+    let mut answer = early(&script, Body::bytes("x".repeat(100)), PATIENCE).await;
+    let saying = async {
+        after(60).await;
+        script.state(|state| state.says.push_back(b"ay".to_vec()));
+    };
+
+    let (answered, ()) = tokio::join!(read(&mut answer), saying);
+
+    assert_eq!(answered, (b"okay".to_vec(), true));
+    script.state(|state| state.takes = None);
+    after(1).await;
+    assert_eq!(script.written().len(), 80, "it is not gone on with");
+}
+
 #[tokio::test]
 async fn an_answer_that_nobody_waits_for_ends_its_request() {
     // S177
     let script = Script::saying(&[b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok"]);
     script.state(|state| (state.stays, state.takes) = (true, Some(80)));
     let posted = request(&Method::POST, Body::bytes("x".repeat(100)));
-    let answer = script.connect().send(posted).await.unwrap_or_else(|lost| panic!("{}", lost.fault));
+    let answer = script.connect().send(posted, None).await.unwrap_or_else(|lost| panic!("{}", lost.fault));
 
     drop(answer);
 
@@ -259,7 +319,7 @@ fn is_coded(response: &Response<impl Sized>) -> bool {
 
 async fn of_native(pieces: &[&[u8]], method: &Method, mends: bool) -> Outcome {
     let connection = Connection::new(Wired(Script::saying(pieces)), mends);
-    let Ok(answer) = connection.send(request(method, Body::empty())).await else { return Outcome::Refused };
+    let Ok(answer) = connection.send(request(method, Body::empty()), None).await else { return Outcome::Refused };
     if is_coded(&answer) {
         return Outcome::Refused;
     }
