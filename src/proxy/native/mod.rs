@@ -8,17 +8,19 @@
 mod answer;
 mod outbound;
 
+use std::future::Future;
 use std::future::poll_fn;
 use std::io;
 use std::mem;
 use std::pin::Pin;
+use std::pin::pin;
 use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
 use std::task::ready;
+use std::time::Duration;
 
 use bytes::BytesMut;
-use std::time::Duration;
 use http::HeaderMap;
 use http::Request;
 use http::Response;
@@ -26,6 +28,7 @@ use hyper::ext::ReasonPhrase;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
+use tokio::task::coop::unconstrained;
 use tokio_util::io::poll_read_buf;
 
 use crate::http1::Decoder;
@@ -103,12 +106,11 @@ impl<T: Wire> Connection<T> {
 
     /// Whether an idle connection can take a request: nothing has come on it, and no end either. What is not
     /// known to be over is asked for it, as tokio takes a connection for readable until a read finds nothing.
+    /// It is really asked: a task that has done much in one go would be told to wait, whatever has come.
     pub(super) fn is_alive(&mut self) -> bool {
         let mut byte = [0];
-        let polled =
-    /// It is really asked: a task that has done much in one go would be told to wait, whatever has come.
-            Pin::new(&mut self.io).poll_read(&mut Context::from_waker(Waker::noop()), &mut ReadBuf::new(&mut byte));
-        polled.is_pending()
+        let read = poll_fn(|context| Pin::new(&mut self.io).poll_read(context, &mut ReadBuf::new(&mut byte)));
+        pin!(unconstrained(read)).poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// Sends a request and waits for the head of its answer. Dropping the future cancels the request. What of it

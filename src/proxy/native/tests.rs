@@ -11,6 +11,10 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
 use proptest::sample::select;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio::task::coop;
 
 use super::*;
 
@@ -281,6 +285,27 @@ async fn that_is_no_failure_of_its_answer() {
     script.state(|state| state.takes = None);
     after(1).await;
     assert_eq!(script.written().len(), 80, "it is not gone on with");
+}
+
+#[tokio::test]
+async fn who_has_done_much_still_sees_that_a_connection_is_over() {
+    // S98, S101: tokio lets such a task wait without a look at its socket.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for says in ["", "x"] {
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut theirs, _) = listener.accept().await.unwrap();
+        theirs.write_all(says.as_bytes()).await.unwrap();
+        drop(theirs);
+        ours.readable().await.unwrap();
+        let mut connection = Connection::new(ours, false);
+        while coop::has_budget_remaining() {
+            let _one_less = pin!(coop::consume_budget()).poll(&mut Context::from_waker(Waker::noop()));
+        }
+
+        assert!(!connection.is_alive(), "{says:?}");
+    }
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    assert!(Connection::new(ours, false).is_alive());
 }
 
 #[tokio::test]
