@@ -93,8 +93,9 @@ pub(super) struct Lease {
     pool: Arc<Pool>,
     pub(super) upstream: Arc<Upstream>,
     link: Link,
-    /// Whether it carries no other request: the application knows it as some user's, or speaks HTTP/1.0 on
-    /// it, which the library would do from then on as well, without chunks (S87).
+    /// Whether it carries no other request: the application knows it as some user's, or what comes next may be
+    /// no answer, or it speaks HTTP/1.0 on it, which the library would do from then on as well, without chunks
+    /// (S87).
     single: bool,
     /// How long it may idle.
     lifetime: Duration,
@@ -243,7 +244,7 @@ impl Pool {
                 Some(Ok(response)) => {
                     let (pool, upstream) = (Arc::clone(self), Arc::clone(upstream));
                     let lifetime = lifetime(response.headers());
-                    let single = personal || response.version() < Version::HTTP_11;
+                    let single = personal || response.version() < Version::HTTP_11 || is_doubtful(response.headers());
                     return Ok((response, Lease { pool, upstream, link, single, lifetime, sending, _load: None }));
                 }
                 Some(Err(lost)) => lost,
@@ -330,6 +331,12 @@ async fn first_byte<T>(
             return None;
         }
     }
+}
+
+/// Whether others may see the end of the answer elsewhere: it has chunks, and a length beside them, as where an
+/// attacker splits answers (RFC 9112 6.3).
+fn is_doubtful(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH)
 }
 
 /// How long a connection may idle: a second less than the application says it keeps it, or a form could
