@@ -45,6 +45,7 @@ use crate::server::activity::Overdue;
 use crate::server::activity::Patience;
 use crate::server::activity::Sending;
 use crate::server::clients;
+use crate::server::cork::Corked;
 use crate::server::door::Admitted;
 use crate::server::door::Permit;
 use crate::server::entrance;
@@ -238,7 +239,7 @@ async fn serve_http2(
     builder: &http2::Builder<TokioExecutor>,
     address: Option<SocketAddr>,
 ) {
-    let connection = builder.serve_connection(TokioIo::new(Counted::new(stream, address)), service);
+    let connection = builder.serve_connection(TokioIo::new(Counted::new(Corked::new(stream), address)), service);
     if let Some(ended) = stay.until_end(pin!(connection), |connection| connection.graceful_shutdown()).await {
         say_flood(ended, address);
     }

@@ -6,6 +6,7 @@ mod alive;
 mod certificates;
 mod clients;
 mod connection;
+mod cork;
 pub mod descriptors;
 mod door;
 mod entrance;
