@@ -67,6 +67,7 @@ mod redis;
 mod redis_faults;
 mod redis_forms;
 mod redis_masters;
+mod redis_questions;
 mod relaxing;
 mod reuse;
 mod rotation;
