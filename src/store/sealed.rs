@@ -1,6 +1,7 @@
 //! How a record looks outside the process (S18, S184, product 3.1): a readable part that is never
 //! believed, and sealed fields that only the holder of the selector can open or make. Who reads a
-//! store learns names and times; who writes to it can end sessions, and forge nothing.
+//! store learns names and times; who writes to it can end sessions, and change none into another's. They
+//! can invent one, though, with a selector of their own: the right to write is all that this rests on.
 //!
 //! Each sealed field is AES-256-GCM under HKDF-SHA256(selector) with a random nonce; the readable
 //! part and the field's own name are its associated data, so that no field works in another record,

@@ -284,7 +284,7 @@ async fn the_time_is_the_servers_whatever_a_nodes_clock_says() {
 }
 
 #[tokio::test]
-async fn whoever_reads_redis_learns_no_secret_and_whoever_writes_forges_nobody() {
+async fn whoever_reads_redis_learns_no_secret_and_no_record_is_changed_unnoticed() {
     // S18, S25, S184
     let app = Upstream::start(|request| match request.path() {
         "/login" => Reply::redirect("/").header("set-cookie", "PHPSESSID=app-secret; HttpOnly"),

@@ -1,6 +1,6 @@
 //! What is kept of a browser's key outside the process: sealed under the identifier that only the browser
 //! has. Who reads a store learns nothing; who writes to it can take a browser's key away, and put none of
-//! their own there.
+//! their own under an identifier that they do not know.
 
 use std::sync::Arc;
 
