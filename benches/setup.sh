@@ -7,6 +7,7 @@ command -v nginx >/dev/null || packages+=(nginx-light)
 command -v haproxy >/dev/null || packages+=(haproxy)
 command -v caddy >/dev/null || packages+=(caddy)
 command -v h2load >/dev/null || packages+=(nghttp2-client)
+command -v redis-server >/dev/null || packages+=(redis-server)
 if [ "${#packages[@]}" -gt 0 ]; then
     sudo=()
     [ "$(id -u)" = 0 ] || sudo=(sudo)

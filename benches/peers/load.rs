@@ -9,6 +9,8 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
 
 use rustls::ClientConfig;
 use rustls::ClientConnection;
@@ -21,6 +23,10 @@ use rustls::pki_types::pem::PemObject;
 use vestibule::cert;
 
 use crate::process::Server;
+
+/// What logs in.
+const LOGIN: &str = "user=alice&password=secret";
+const FORM: &str = "content-type: application/x-www-form-urlencoded";
 
 /// Whether a handshake goes on from an earlier one.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,8 +41,8 @@ pub type Held = StreamOwned<ClientConnection, TcpStream>;
 /// Someone with a browser who is logged in.
 pub struct Client {
     roots: Arc<RootCertStore>,
-    /// A file of 1 MiB.
-    upload: PathBuf,
+    /// For what h2load reads and writes.
+    directory: PathBuf,
 }
 
 impl Client {
@@ -46,9 +52,9 @@ impl Client {
         for certificate in CertificateDer::pem_reader_iter(file) {
             roots.add(certificate.unwrap()).unwrap();
         }
-        let upload = directory.join("upload");
-        std::fs::write(&upload, vec![b'x'; 1024 * 1024]).unwrap();
-        Self { roots: Arc::new(roots), upload }
+        std::fs::write(directory.join("upload"), vec![b'x'; 1024 * 1024]).unwrap();
+        std::fs::write(directory.join("login"), LOGIN).unwrap();
+        Self { roots: Arc::new(roots), directory: directory.to_owned() }
     }
 
     /// GET requests on kept connections, with a session where there are sessions.
@@ -58,21 +64,39 @@ impl Client {
 
     /// POST requests with 1 MiB.
     pub fn uploads(&self, server: &Server, count: u32, http2: bool) {
-        self.load(server, count, http2, "/upload", &["-d", &self.upload.display().to_string()]);
+        self.load(server, count, http2, "/upload", &["-d", &self.file("upload")]);
     }
 
     fn load(&self, server: &Server, count: u32, http2: bool, path: &str, more: &[&str]) {
         let cookie = format!("cookie: {}", self.session(server));
-        let count = count.to_string();
-        let url = format!("https://{}{path}", server.authority());
-        let mut load = Command::new("h2load");
-        load.args(["-n", &count, "-t", "1", "-H", &cookie, "-H", "user-agent: bench"]);
-        load.args(["-H", "sec-fetch-site: same-origin"]).args(more);
-        load.args(["--connect-to", &format!("127.0.0.1:{}", server.port)]);
-        load.args(if http2 { &["-c", "16", "-m", "4"][..] } else { &["-c", "32", "-m", "1", "--h1"] });
-        let output = load.arg(url).output().expect("h2load");
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(said.contains(&format!("status codes: {count} 2xx, 0 3xx, 0 4xx")), "{}: {said}", server.name);
+        let connections = if http2 { &["-c", "16", "-m", "4"][..] } else { &["-c", "32", "-m", "1", "--h1"] };
+        let more = [connections, &["-H", &cookie, "-H", "sec-fetch-site: same-origin"], more].concat();
+        h2load(server, count, path, &format!("{count} 2xx, 0 3xx, 0 4xx"), &more);
+    }
+
+    /// Logins as from so many browsers at once; how long they took together.
+    pub fn logins(&self, server: &Server, count: u32, at_once: u32) -> Duration {
+        let started = Instant::now();
+        let more = ["--h1", "-c", &at_once.to_string(), "-m", "1", "-H", FORM, "-d", &self.file("login")];
+        h2load(server, count, "/login", &format!("0 2xx, {count} 3xx, 0 4xx"), &more);
+        started.elapsed()
+    }
+
+    /// How long requests with a session take of which so many come in a second, in microseconds.
+    pub fn latencies(&self, server: &Server, count: u32, rate: u32) -> Vec<u64> {
+        const CONNECTIONS: u32 = 16;
+        let log = self.file("latencies");
+        let _of_the_turn_before = std::fs::remove_file(&log);
+        let cookie = format!("cookie: {}", self.session(server));
+        let (rate, connections) = ((rate / CONNECTIONS).to_string(), CONNECTIONS.to_string());
+        let more = ["--h1", "-c", &connections, "-m", "1", "-H", &cookie, "--rps", &rate, "--log-file", &log];
+        h2load(server, count, "/page", &format!("{count} 2xx, 0 3xx, 0 4xx"), &more);
+        let lines = std::fs::read_to_string(log).unwrap();
+        lines.lines().map(|line| line.split('\t').nth(2).unwrap().parse().unwrap()).collect()
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.directory.join(name).display().to_string()
     }
 
     /// So many connections on which a page was asked for.
@@ -117,22 +141,21 @@ impl Client {
         }
     }
 
-    /// Our cookie after a login; nginx has none.
-    fn session(&self, server: &Server) -> String {
+    /// Our cookie after a login; others have none.
+    pub fn session(&self, server: &Server) -> String {
         let stream = TcpStream::connect(("127.0.0.1", server.port)).unwrap();
         let connection = ClientConnection::new(self.settings(Resume::Never), "bench.test".try_into().unwrap()).unwrap();
         let mut stream = StreamOwned::new(connection, stream);
-        let body = "user=alice&password=secret";
-        let head =
-            format!("POST /login HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n", server.authority(), body.len());
-        let kind = "content-type: application/x-www-form-urlencoded\r\nuser-agent: bench\r\nconnection: close\r\n\r\n";
-        stream.write_all(format!("{head}{kind}{body}").as_bytes()).unwrap();
+        let length = LOGIN.len();
+        let head = format!("POST /login HTTP/1.1\r\nhost: {}\r\ncontent-length: {length}\r\n", server.authority());
+        let kind = format!("{FORM}\r\nuser-agent: bench\r\nconnection: close\r\n\r\n");
+        stream.write_all(format!("{head}{kind}{LOGIN}").as_bytes()).unwrap();
         let mut answer = Vec::new();
         // Not everyone says goodbye in TLS.
         let _whole = stream.read_to_end(&mut answer);
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let cookie = answer.lines().filter_map(|line| line.strip_prefix("set-cookie: ")).next();
-        assert_eq!(cookie.is_some(), server.name == "vestibule", "{answer}");
+        assert_eq!(cookie.is_some(), server.has_sessions, "{answer}");
         cookie.and_then(|cookie| cookie.split(';').next()).unwrap_or("none=at-all").to_owned()
     }
 
@@ -152,4 +175,13 @@ impl Client {
         }
         Arc::new(settings)
     }
+}
+
+fn h2load(server: &Server, count: u32, path: &str, expected: &str, more: &[&str]) {
+    let mut load = Command::new("h2load");
+    load.args(["-n", &count.to_string(), "-t", "1", "-H", "user-agent: bench"]).args(more);
+    load.args(["--connect-to", &format!("127.0.0.1:{}", server.port)]);
+    let output = load.arg(format!("https://{}{path}", server.authority())).output().expect("h2load");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains(&format!("status codes: {expected}")), "{}: {said}", server.name);
 }

@@ -18,15 +18,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A panic is how it fails.
 
 mod chart;
+#[allow(dead_code)] // What the other benchmark needs.
 mod load;
 mod process;
+mod rounds;
+#[allow(dead_code)]
 mod servers;
-
-use std::process::Command;
 
 use load::Client;
 use load::Resume;
 use process::Server;
+use rounds::Ratio;
 use servers::Setup;
 use vestibule::cert;
 
@@ -67,19 +69,12 @@ struct Row {
     ratios: Vec<Ratio>,
 }
 
-/// The median over all rounds, and how far they lay apart.
-struct Ratio {
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let rounds: usize = arguments.first().map_or(5, |rounds| rounds.parse().expect("the number of rounds"));
     let wanted = arguments.get(1).map_or("", String::as_str);
     let peers = arguments.get(2).map(String::as_str);
-    run_beside_the_servers();
+    rounds::run_beside_the_servers();
 
     let directory = tempfile::tempdir().unwrap();
     let certificate = cert::make(directory.path(), &["bench.test".to_owned()]).unwrap();
@@ -97,9 +92,7 @@ fn main() {
     for workload in WORKLOADS.iter().filter(|workload| workload.name.contains(wanted)) {
         let row = compare(workload, &client, &servers, rounds);
         print!("{:<12} {:>6.1} µs", row.name, row.base);
-        for Ratio { median, least, most } in &row.ratios {
-            print!(" {:>22}", format!("{median:.2} ({least:.2} to {most:.2})"));
-        }
+        row.ratios.iter().for_each(|ratio| print!(" {:>22}", ratio.text()));
         println!();
         rows.push(row);
     }
@@ -122,8 +115,8 @@ fn chains_and_binding(setup: &Setup<'_>, client: &Client, rounds: usize) {
     println!("\nchains and binding: CPU with them on, as a ratio to off");
     for workload in WORKLOADS.iter().filter(|workload| workload.name.ends_with(" 1 KiB")) {
         for _ in 0..3 {
-            let off = setup.vestibule("vestibule", "[session]\nrotate_every = 'off'\nbind = 'off'");
-            let on = setup.vestibule("vestibule", "");
+            let off = setup.vestibule("vestibule", "memory:", "[session]\nrotate_every = 'off'\nbind = 'off'");
+            let on = setup.vestibule("vestibule", "memory:", "");
             let row = compare(workload, client, &[off, on], rounds);
             let Ratio { median, least, most } = &row.ratios[0];
             println!("{:<12} {:>6.1} µs {median:.3} ({least:.3} to {most:.3})", row.name, row.base);
@@ -131,31 +124,12 @@ fn chains_and_binding(setup: &Setup<'_>, client: &Client, rounds: usize) {
     }
 }
 
-/// Rounds in which each server has its turn, the first one changing, after one that does not count.
 fn compare(workload: &Workload, client: &Client, servers: &[Server], rounds: usize) -> Row {
-    let turn = |server: &Server| {
+    let (base, ratios) = rounds::compare(servers, rounds, |server| {
         let count = (workload.count / server.slowness).max(100);
-        let before = server.cpu();
-        (workload.run)(client, server, count);
-        (server.cpu() - before).as_secs_f64() * 1e6 / f64::from(count)
-    };
-    let mut costs: Vec<Vec<f64>> = Vec::new();
-    for round in 0..=rounds {
-        let mut of_round = vec![0.0; servers.len()];
-        for place in 0..servers.len() {
-            let server = (place + round) % servers.len();
-            of_round[server] = turn(&servers[server]);
-        }
-        if round > 0 {
-            costs.push(of_round);
-        }
-    }
-    let ratios = (1..servers.len()).map(|server| {
-        let mut ratios: Vec<f64> = costs.iter().map(|round| round[server] / round[0]).collect();
-        Ratio { median: median(&mut ratios), least: ratios[0], most: ratios[ratios.len() - 1] }
+        server.cost(count, || (workload.run)(client, server, count))
     });
-    let base = median(&mut costs.iter().map(|round| round[0]).collect::<Vec<_>>());
-    Row { name: workload.name, base, ratios: ratios.collect() }
+    Row { name: workload.name, base, ratios }
 }
 
 /// KiB of a connection on which a request was answered and nothing happens.
@@ -166,18 +140,4 @@ fn idle(client: &Client, server: &Server) -> f64 {
     let after = server.memory();
     drop(held);
     (after.saturating_sub(before)) as f64 / 1024.0 / f64::from(count)
-}
-
-/// Sorts them, too.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
-}
-
-/// Everything but the servers stays off their core.
-fn run_beside_the_servers() {
-    let own = std::process::id().to_string();
-    let moved = Command::new("taskset").args(["-cp", "1", &own]).output().expect("taskset, of util-linux");
-    assert!(moved.status.success(), "two cores are needed: {}", String::from_utf8_lossy(&moved.stderr));
 }

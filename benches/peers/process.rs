@@ -14,6 +14,8 @@ pub struct Server {
     pub port: u16,
     /// How many times fewer requests a turn has, so that it does not take longer than others'.
     pub slowness: u32,
+    /// Whether a login makes a session.
+    pub has_sessions: bool,
     process: Child,
 }
 
@@ -28,7 +30,7 @@ impl Server {
             .stderr(log)
             .spawn()
             .unwrap_or_else(|error| panic!("{name}: {error}"));
-        let mut server = Self { name, port, slowness: 1, process };
+        let mut server = Self { name, port, slowness: 1, has_sessions: false, process };
         let deadline = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(server.process.try_wait().unwrap().is_none() && Instant::now() < deadline, "{name} does not start");
@@ -43,8 +45,15 @@ impl Server {
     }
 
     /// Processor time of all its threads and workers.
-    pub fn cpu(&self) -> Duration {
+    fn cpu(&self) -> Duration {
         family(self.process.id()).into_iter().flat_map(threads).map(|thread| time_of(&thread)).sum()
+    }
+
+    /// Processor time of one of these requests, in microseconds.
+    pub fn cost(&self, count: u32, run: impl FnOnce()) -> f64 {
+        let before = self.cpu();
+        run();
+        (self.cpu() - before).as_secs_f64() * 1e6 / f64::from(count)
     }
 
     /// Bytes in memory that are its own and its workers'.

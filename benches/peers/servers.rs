@@ -56,7 +56,7 @@ impl<'a> Setup<'a> {
         let is_wanted = |name: &str| wanted.is_none_or(|wanted| wanted.split(',').any(|wanted| wanted == name));
         let mut servers = vec![self.nginx("nginx", "")];
         if is_wanted("vestibule") {
-            servers.push(self.vestibule("vestibule", ""));
+            servers.push(self.vestibule("vestibule", "memory:", ""));
         }
         if is_wanted("auth_request") {
             servers.push(self.nginx("nginx + auth_request", "auth_request /auth;"));
@@ -191,8 +191,9 @@ impl<'a> Setup<'a> {
         caddy
     }
 
-    /// With every check, but for what `session` says.
-    pub fn vestibule(&self, name: &'static str, session: &str) -> Server {
+    /// With every check of a request, but for what `session` says. Everybody logs in from one address, so that
+    /// logins are not slowed down.
+    pub fn vestibule(&self, name: &'static str, store: &str, session: &str) -> Server {
         let (port, application) = (free_port(), self.application);
         let (certificate, key) = (self.certificate.certificate.display(), self.certificate.key.display());
         let settings = format!(
@@ -205,7 +206,7 @@ impl<'a> Setup<'a> {
              [limits]
              connections_per_address = 4096
              [store]
-             url = 'memory:'
+             url = '{store}'
              {session}
              [[site]]
              origin = 'https://bench.test:{port}'
@@ -213,12 +214,23 @@ impl<'a> Setup<'a> {
              [site.login]
              path = '/login'
              user = 'form:user'
-             success = {{ status = 302 }}"
+             success = {{ status = 302 }}
+             throttle = {{ per_account = 'off', per_address = 'off' }}"
         );
         let file = self.settings(&format!("{port}.toml"), &settings);
         let program = env!("CARGO_BIN_EXE_vestibule");
         let program = std::env::var("VESTIBULE").unwrap_or_else(|_| program.to_owned());
-        Server::start(name, port, "0", &[&program, "run", "--config", &file], self.log(port))
+        let mut vestibule = Server::start(name, port, "0", &[&program, "run", "--config", &file], self.log(port));
+        vestibule.has_sessions = true;
+        vestibule
+    }
+
+    /// A Redis that keeps nothing on the disk: what is measured is the way to it.
+    pub fn redis(&self) -> Server {
+        let (port, at) = (free_port(), self.directory.display().to_string());
+        let number = port.to_string();
+        let command = ["redis-server", "--port", &number, "--bind", "127.0.0.1", "--save", "", "--dir", &at];
+        Server::start("redis-server", port, "1", &command, self.log(port))
     }
 
     fn settings(&self, name: &str, text: &str) -> String {
@@ -238,13 +250,15 @@ fn free_port() -> u16 {
 
 /// What was compared.
 pub fn versions() -> String {
-    let says = |program: &str, argument: &str| {
-        let output = Command::new(program).arg(argument).output().unwrap_or_else(|error| panic!("{program}: {error}"));
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned();
-        said.split(" - ").next().unwrap_or_default().to_owned()
-    };
-    let ours = says(env!("CARGO_BIN_EXE_vestibule"), "--version");
-    let theirs = [says("nginx", "-v"), says("haproxy", "-v"), format!("caddy {}", says("caddy", "version"))];
-    format!("{ours}; {}; {}; {}", theirs.join("; "), says("h2load", "--version"), says("uname", "-sr"))
+    let ours = version(env!("CARGO_BIN_EXE_vestibule"), "--version");
+    let theirs = [version("nginx", "-v"), version("haproxy", "-v"), format!("caddy {}", version("caddy", "version"))];
+    format!("{ours}; {}; {}; {}", theirs.join("; "), version("h2load", "--version"), version("uname", "-sr"))
+}
+
+/// What a program says when it is asked for its version.
+pub fn version(program: &str, argument: &str) -> String {
+    let output = Command::new(program).arg(argument).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned();
+    said.split(" - ").next().unwrap_or_default().to_owned()
 }
