@@ -52,11 +52,12 @@ pub(super) fn too_many_attempts(cause: &str, wait: Duration, login_page: Option<
 
 /// Asks for the same page once more, as one of our own pages: then browsers prove first that they are the
 /// device which the session is bound to. What asks is a page's script, and only when it worked is the
-/// page loaded again: whoever cannot prove it is sent to log in, and nothing goes round in a circle.
+/// page loaded again, once in ten seconds, as a service worker may answer for us: nothing goes round in a
+/// circle. Whoever cannot prove it is sent to log in; when something else is wrong the page stays with its links.
 pub(super) fn once_more(login: &str) -> Response<Body> {
     let page = format!(
-        "<!doctype html><meta charset=\"utf-8\"><title>One moment</title><p>One moment. \
-         <a href=\"{}\">Log in</a> if nothing happens.</p><script>{ONCE_MORE}</script>",
+        "<!doctype html><meta charset=\"utf-8\"><title>One moment</title><p>One moment. If nothing happens, \
+         <a href=\"\">load the page again</a> or <a href=\"{}\">log in</a>.</p><script>{ONCE_MORE}</script>",
         escape(login)
     );
     let mut response = answer(StatusCode::OK, "text/html; charset=utf-8", page);
@@ -64,11 +65,13 @@ pub(super) fn once_more(login: &str) -> Response<Body> {
     response
 }
 
-const ONCE_MORE: &str =
-    "fetch(\"/.vestibule/session\").then(r=>r.ok?location.reload():location.replace(document.links[0].href))";
+const ONCE_MORE: &str = "fetch(\"/.vestibule/session\",{cache:\"no-store\"}).then(r=>{\
+    if(r.status==401)location.replace(document.links[1].href);\
+    const s=sessionStorage,n=Date.now();\
+    if(r.ok&&!(n-s.vestibule<1e4)){s.vestibule=n;location.reload()}}).catch(()=>{})";
 /// Lets that script run, by its hash, and nothing else.
 const ONCE_MORE_POLICY: &str =
-    "default-src 'none'; connect-src 'self'; script-src 'sha256-Nu0IVDmmP9wJ80GHwVHkF1xfC2K+7ykBqtT6XSk+YiA='";
+    "default-src 'none'; connect-src 'self'; script-src 'sha256-r3Ge99NlIkHzBUBjro1cGMZwloGuMqjIFyCHPLVG0ho='";
 
 /// 303 to a path of ours or the application's, or to one of our origins: never to what a client named.
 pub(super) fn see_other(location: &str) -> Response<Body> {
