@@ -190,11 +190,16 @@ impl Exchange<'_> {
 
     /// It is not used, and not replaced or ended either: its owner may prove yet that it is theirs.
     fn doubt(&mut self, handle: Handle, id: SessionId, record: Box<Record>, lack: Lack) {
-        // Honest browsers come here to prove it, and when they are sent by another site.
-        if self.device_endpoint().is_none() && !dbsc::can_try_again(&self.method, &self.headers) {
-            self.refuse_session(handle.key(), Some(&record), RefusedSession::Device(lack));
-        }
         let context = self.context_of(handle.key(), Some(&record));
+        // Honest browsers come here to prove it, and when they are sent by another site.
+        if self.device_endpoint().is_none() {
+            if !dbsc::can_try_again(&self.method, &self.headers) {
+                self.refuse_session(handle.key(), Some(&record), RefusedSession::Device(lack));
+            } else if self.is_news(handle.key(), "device, for now") {
+                let reason = RefusedSession::DeviceForNow(lack);
+                telemetry::audit(&context, &Audit::SessionRefused { reason });
+            }
+        }
         self.device_lacks(&context, lack);
         self.session = Session::Unproven(Live { handle, id, record });
     }

@@ -53,6 +53,8 @@ pub enum RefusedSession {
     Binding,
     /// Bound to a device that it was not shown to come from.
     Device(Lack),
+    /// The same of a page load that is tried again: honest browsers come here from other sites.
+    DeviceForNow(Lack),
     /// Issued by another site.
     Foreign,
 }
@@ -66,7 +68,7 @@ impl RefusedSession {
             Self::Unknown => "unknown",
             Self::Expired(reason) => reason.as_str(),
             Self::Binding => "binding",
-            Self::Device(_) => "device",
+            Self::Device(_) | Self::DeviceForNow(_) => "device",
             Self::Foreign => "foreign",
         }
     }
@@ -436,6 +438,9 @@ fn session_event(context: &Context, event: &Audit<'_>) {
         }
         Audit::SessionRefused { reason: reason @ RefusedSession::Device(lack) } => {
             emit!(warn, context, "session.refused", reason = reason.as_str(), cookie = lack.as_str());
+        }
+        Audit::SessionRefused { reason: reason @ RefusedSession::DeviceForNow(lack) } => {
+            emit!(info, context, "session.refused", reason = reason.as_str(), cookie = lack.as_str());
         }
         Audit::SessionRefused { reason } => emit!(info, context, "session.refused", reason = reason.as_str()),
         Audit::SessionReused { holder, changed } => emit!(
