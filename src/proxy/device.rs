@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http::Response;
 use http::StatusCode;
+use http::header;
 
 use crate::policy::dbsc;
 use crate::policy::dbsc::BOUND_LIFETIME;
@@ -16,8 +18,10 @@ use crate::policy::dbsc::Endpoint;
 use crate::policy::dbsc::Identifier;
 use crate::policy::dbsc::Lack;
 use crate::policy::dbsc::OFFER_LIFETIME;
+use crate::policy::dbsc::PublicKey;
 use crate::policy::dbsc::RefusedDevice;
 use crate::policy::dbsc::Registration;
+use crate::policy::session::Handle;
 use crate::policy::session::SessionKey;
 use crate::proxy::Gate;
 use crate::proxy::body::Body;
@@ -66,6 +70,13 @@ impl From<StoreError> for Denied {
 }
 
 impl Gate {
+    /// From now on the session is none without its bound cookie, and what was opened without it ends.
+    pub(super) async fn bind(&self, handle: &Handle) -> Result<Presence, StoreError> {
+        let presence = self.store.bind(handle).await?;
+        self.streams.end_unproven(handle.key());
+        Ok(presence)
+    }
+
     /// Frees what is kept of the browser of a session that has ended. Without the session it is worth nothing,
     /// and goes by itself when that would have ended.
     pub(super) async fn forget_device(&self, device: Option<&Device>) {
@@ -80,9 +91,10 @@ impl Exchange<'_> {
         self.site.rules.device_bound != DeviceBound::Off
     }
 
-    /// The endpoint that it is for, where sessions are bound.
+    /// The endpoint that it is for. Also where nothing is offered (any more): browsers forget a key that nobody
+    /// wants to see, and it may be offered again, or by another node.
     pub(super) fn device_endpoint(&self) -> Option<Endpoint> {
-        Endpoint::of(&self.target).filter(|_| self.binds())
+        Endpoint::of(&self.target)
     }
 
     /// What a new session is offered to be bound to.
@@ -134,9 +146,15 @@ impl Exchange<'_> {
 
     fn refuse_device(&self, endpoint: Endpoint, reason: RefusedDevice) -> Response<Body> {
         self.worker.gate.tally.devices.refused();
-        telemetry::audit(&self.trace.context, &Audit::Device(DeviceEvent::Refused { endpoint, reason }));
+        self.say_refused(endpoint, reason);
         match (endpoint, reason) {
+            (_, RefusedDevice::Unknown | RefusedDevice::NoSession | RefusedDevice::NotOffered) if !self.binds() => {
+                reply::problem(StatusCode::NOT_FOUND, "There is no such endpoint.")
+            }
             (Endpoint::Register | Endpoint::Refresh, RefusedDevice::TooMany) => self.too_many(MINUTE),
+            // Browsers keep a session that cannot be refreshed for now, and ask for the page without: it is
+            // for the binding to say what that is worth.
+            (Endpoint::Refresh, RefusedDevice::WrongClient) => self.not_now(),
             // Browsers forget a session that is refused so, and its user logs in again.
             (Endpoint::Refresh, _) | (Endpoint::Register, RefusedDevice::NoSession) => {
                 self.throttled.map_or_else(reply::unauthorized, |wait| self.too_many(wait))
@@ -145,49 +163,105 @@ impl Exchange<'_> {
         }
     }
 
+    /// Once an hour per session, client and reason, as with IDs; what is asked for no session at all is only counted.
+    fn say_refused(&self, endpoint: Endpoint, reason: RefusedDevice) {
+        let about = match endpoint {
+            Endpoint::Register => self.session.known().map(|live| *live.handle.key()),
+            Endpoint::Refresh => self.named().map(|identifier| SessionKey(*identifier.bytes())),
+        };
+        let about = about.filter(|_| reason != RefusedDevice::Unknown);
+        if about.is_some_and(|key| self.is_news(&key, reason.as_str())) {
+            telemetry::audit(&self.trace.context, &Audit::Device(DeviceEvent::Refused { endpoint, reason }));
+        }
+    }
+
+    fn not_now(&self) -> Response<Body> {
+        let mut response = reply::problem(StatusCode::SERVICE_UNAVAILABLE, "Not from here.");
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(MINUTE.as_secs()));
+        response
+    }
+
     /// Registers a browser's key for the session that it presents. Once: a second key would be a thief's (S63).
     async fn register(&mut self) -> Result<Response<Body>, Denied> {
         let live = self.session.known().ok_or(RefusedDevice::NoSession)?;
         let (handle, key, now) = (live.handle.clone(), *live.handle.key(), self.now);
         let identity = live.record.identity.as_ref().ok_or(RefusedDevice::NoSession)?;
         let device = live.record.device.as_deref().ok_or(RefusedDevice::NotOffered)?;
-        if device.is_bound() {
-            return Err(RefusedDevice::Again.into());
+        let (is_bound, identifier) = (device.is_bound(), device.identifier());
+        if dbsc::is_scripts(&self.headers) {
+            return Err(RefusedDevice::Script.into());
         }
         if now.since(identity.authenticated) >= OFFER_LIFETIME {
-            return Err(RefusedDevice::Late.into());
+            return Err(Denied::from(if is_bound { RefusedDevice::Again } else { RefusedDevice::Late }));
         }
-        self.may_prove(&key)?;
         let proof = dbsc::text(&self.headers, &dbsc::RESPONSE);
-        let registered = dbsc::registered(proof, &device.offer(), &self.audience(Endpoint::Register));
+        let answer = dbsc::answer(proof, &device.offer(), &self.audience(Endpoint::Register));
+        let answer = answer.map_err(RefusedDevice::Proof)?;
+        // Only now: who has not seen the offer uses up nothing of what the browser may try.
+        self.may_prove(&key)?;
         let registration = Registration {
             session: key,
             site: Arc::clone(&self.site.name),
-            key: registered.map_err(RefusedDevice::Proof)?,
+            key: answer.verified().map_err(RefusedDevice::Proof)?,
             bound: device.bound_key(),
             challenges: Challenges::begin(random()?, now),
             absolute_end: live.record.absolute_end,
         };
-        let identifier = device.identifier();
         let (name, value) = (name_of(&identifier), sealed(&identifier, &registration)?);
         let (gate, lives) = (Arc::clone(&self.worker.gate), registration.absolute_end.since(now));
-        let registered = self.must_finish(async move {
+        let session = handle.clone();
+        let is_first = self.must_finish(async move {
             // First the key, which exactly one can put there: a bound session always has one.
-            if gate.store.shelve(&name, None, value, lives, now).await? != Swap::Swapped {
-                return Err(Denied::from(RefusedDevice::Again));
+            if is_bound || gate.store.shelve(&name, None, value, lives, now).await? != Swap::Swapped {
+                return Ok(false);
             }
-            match gate.store.bind(&handle).await? {
-                Presence::Present => Ok(()),
-                Presence::Gone => {
-                    gate.store.unshelve(&name).await?;
-                    Err(RefusedDevice::NoSession.into())
-                }
+            let presence = gate.bind(&session).await?;
+            if presence == Presence::Gone {
+                gate.store.unshelve(&name).await?;
+                return Err(Denied::from(RefusedDevice::NoSession));
             }
+            Ok(true)
         });
-        registered.await??;
+        if !is_first.await?? {
+            return self.register_again(handle, identifier, &registration.key).await;
+        }
         self.worker.gate.tally.devices.registered();
         telemetry::audit(&self.trace.context, &Audit::Device(DeviceEvent::Registered { key: &registration.key }));
         Ok(self.grant(&identifier, &registration))
+    }
+
+    /// The key that is there already, once more: its answer was lost, or the write that binds. Another one is a
+    /// thief's (S63).
+    async fn register_again(
+        &mut self,
+        session: Handle,
+        identifier: Identifier,
+        key: &PublicKey,
+    ) -> Result<Response<Body>, Denied> {
+        let registration = self.load_registration(identifier).await?.registration;
+        if registration.key != *key {
+            return Err(RefusedDevice::Again.into());
+        }
+        self.bind(session).await?;
+        Ok(self.grant(&identifier, &registration))
+    }
+
+    /// Binds the session, which changes nothing if it is bound.
+    pub(super) async fn bind(&self, session: Handle) -> Result<(), Denied> {
+        let gate = Arc::clone(&self.worker.gate);
+        match self.must_finish(async move { gate.bind(&session).await }).await?? {
+            Presence::Present => Ok(()),
+            Presence::Gone => Err(RefusedDevice::NoSession.into()),
+        }
+    }
+
+    /// Whether what this request opens goes on when a browser registers: it comes from the device, or nobody
+    /// will register.
+    pub(super) fn outlives_registration(&self, device: Option<&Device>) -> bool {
+        let Some(device) = device.filter(|device| !device.is_bound()) else { return true };
+        let is_good = |value| device.bound_key().check(value, self.now).is_ok();
+        // The login itself is answered with the cookie.
+        self.trace.settled.registration.is_some() || self.bound_cookie.as_ref().is_some_and(|value| is_good(value))
     }
 
     /// The answer to a proof: a new bound cookie, and what is to be signed next. Browsers send a proof again

@@ -38,11 +38,11 @@ use crate::telemetry::DeviceEvent;
 const ATTEMPTS: usize = 16;
 
 /// The registration that a refresh is about.
-struct Found {
+pub(super) struct Found {
     identifier: Identifier,
     name: Name,
     version: Version,
-    registration: Registration,
+    pub(super) registration: Registration,
 }
 
 impl Exchange<'_> {
@@ -58,6 +58,7 @@ impl Exchange<'_> {
             response.headers_mut().insert(dbsc::CHALLENGE, challenge);
             return Ok(response);
         }
+        self.mend(&registration.session).await?;
         self.rotate_proven(&registration.session).await?;
         self.worker.gate.tally.devices.refreshed();
         telemetry::audit(&self.trace.context, &Audit::Device(DeviceEvent::Refreshed));
@@ -66,8 +67,7 @@ impl Exchange<'_> {
 
     /// The registration that is named; it is worth nothing on another site.
     async fn registration(&mut self) -> Result<Found, Denied> {
-        let identifier = dbsc::text(&self.headers, &dbsc::SESSION_ID).and_then(Identifier::parse);
-        let identifier = identifier.ok_or(RefusedDevice::Unknown)?;
+        let identifier = self.named().ok_or(RefusedDevice::Unknown)?;
         match self.load_registration(identifier).await {
             Ok(found) if found.registration.site == self.site.name => Ok(found),
             Ok(_) | Err(Denied::Refused(RefusedDevice::Unknown)) => {
@@ -79,7 +79,12 @@ impl Exchange<'_> {
         }
     }
 
-    async fn load_registration(&self, identifier: Identifier) -> Result<Found, Denied> {
+    /// What a refresh says that it is for.
+    pub(super) fn named(&self) -> Option<Identifier> {
+        dbsc::text(&self.headers, &dbsc::SESSION_ID).and_then(Identifier::parse)
+    }
+
+    pub(super) async fn load_registration(&self, identifier: Identifier) -> Result<Found, Denied> {
         let name = name_of(&identifier);
         let shelved = self.worker.gate.store.shelved(&name, self.now).await?.ok_or(RefusedDevice::Unknown)?;
         let registration = device::open(&identifier, &shelved.value).map_err(|_| RefusedDevice::Unusable)?;
@@ -115,13 +120,11 @@ impl Exchange<'_> {
         for _ in 0..ATTEMPTS {
             let challenges = &found.registration.challenges;
             let answered = jti.as_deref().map_or(Answered::Stale, |jti| challenges.answered(jti, self.now));
-            let (is_proven, is_over) = match answered {
-                Answered::Current => (true, true),
-                Answered::Previous => (true, false),
-                Answered::Stale => (false, !challenges.is_fresh(self.now)),
-            };
-            if !is_over || self.renew(&mut found).await? {
-                return Ok((is_proven, found));
+            match answered {
+                Answered::Previous => return Ok((true, found)),
+                Answered::Stale => return Ok((false, found)),
+                Answered::Current if self.renew(&mut found).await? => return Ok((true, found)),
+                Answered::Current => {}
             }
             found = self.load_registration(found.identifier).await?;
         }
@@ -149,6 +152,16 @@ impl Exchange<'_> {
             Swap::Stale => Ok(false),
             Swap::Gone => Err(RefusedDevice::NoSession.into()),
         }
+    }
+
+    /// Binds the session if it came along and does not know that it is bound: the write may have been lost, in a
+    /// crash or with a Redis that failed over, and without it the session's cookie alone would do.
+    async fn mend(&self, session: &SessionKey) -> Result<(), Denied> {
+        let Some(live) = self.session.known().filter(|live| live.handle.key() == session) else { return Ok(()) };
+        if live.record.device.as_ref().is_none_or(|device| device.is_bound()) {
+            return Ok(());
+        }
+        self.bind(live.handle.clone()).await
     }
 
     /// The periodic rotation, if the session's cookie came along.

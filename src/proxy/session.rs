@@ -407,7 +407,8 @@ impl Exchange<'_> {
     /// Ends what holds it with the session.
     pub(super) fn guard(&self) -> Option<StreamGuard> {
         let live = self.session.live()?;
-        Some(self.worker.gate.streams.bind(*live.handle.key(), live.record.absolute_end))
+        let is_proven = self.outlives_registration(live.record.device.as_deref());
+        Some(self.worker.gate.streams.bind(*live.handle.key(), live.record.absolute_end, is_proven))
     }
 
     /// Keeps the session from idling, unless the path is `untouched`.

@@ -25,18 +25,31 @@ pub(super) struct Streams {
 
 struct Open {
     ended: CancellationToken,
+    /// For what does not go on when the session is bound to a device; cancelled with the other one.
+    unproven: CancellationToken,
     holders: usize,
     /// When the session ends whatever happens.
     absolute_end: Timestamp,
 }
 
 impl Streams {
-    /// Ends with the session from now on.
-    pub(super) fn bind(self: &Arc<Self>, key: SessionKey, absolute_end: Timestamp) -> StreamGuard {
-        let new = || Open { ended: CancellationToken::new(), holders: 0, absolute_end };
+    /// Ends with the session from now on, and if it is not `proven` when that is bound to a device.
+    pub(super) fn bind(self: &Arc<Self>, key: SessionKey, absolute_end: Timestamp, proven: bool) -> StreamGuard {
+        let new = || {
+            let ended = CancellationToken::new();
+            Open { unproven: ended.child_token(), ended, holders: 0, absolute_end }
+        };
         let mut open = self.open.entry(key).or_insert_with(new);
         open.holders += 1;
-        StreamGuard { streams: Arc::clone(self), key, ended: open.ended.clone() }
+        let cut = if proven { open.ended.clone() } else { open.unproven.clone() };
+        StreamGuard { streams: Arc::clone(self), key, ended: open.ended.clone(), cut }
+    }
+
+    /// Closes what was opened for this session without showing that it comes from its device.
+    pub(super) fn end_unproven(&self, key: &SessionKey) {
+        if let Some(open) = self.open.get(key) {
+            open.unproven.cancel();
+        }
     }
 
     /// Closes what is open for this session.
@@ -70,12 +83,13 @@ pub(super) struct StreamGuard {
     streams: Arc<Streams>,
     key: SessionKey,
     ended: CancellationToken,
+    cut: CancellationToken,
 }
 
 impl StreamGuard {
-    /// Completes when the session has ended.
+    /// Completes when the session has ended, for this.
     pub(super) fn ended(&self) -> WaitForCancellationFutureOwned {
-        self.ended.clone().cancelled_owned()
+        self.cut.clone().cancelled_owned()
     }
 }
 

@@ -25,6 +25,7 @@ mod demo;
 mod device_bound;
 mod device_proofs;
 mod device_stores;
+mod device_trouble;
 mod documents;
 mod durable;
 mod example;

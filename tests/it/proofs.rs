@@ -15,7 +15,7 @@ use vestibule::policy::dbsc::BadProof;
 use vestibule::policy::dbsc::Device;
 use vestibule::policy::dbsc::Offer;
 use vestibule::policy::dbsc::PublicKey;
-use vestibule::policy::dbsc::registered;
+use vestibule::policy::dbsc::answer;
 use vestibule::policy::dbsc::signed;
 
 const AUDIENCE: &str = "https://app.test/.vestibule/dbsc/register";
@@ -103,7 +103,7 @@ fn without(value: Value, name: &str) -> Value {
 }
 
 fn register(text: &str) -> Result<PublicKey, BadProof> {
-    registered(Some(text), &offer(), AUDIENCE)
+    answer(Some(text), &offer(), AUDIENCE)?.verified()
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_registration_that_is_not_quite_right_is_none() {
     ] {
         assert_eq!(register(&signer.token(&header, &claims)), Err(expected), "{what}");
     }
-    assert_eq!(registered(None, &offer(), AUDIENCE), Err(BadProof::Missing));
+    assert_eq!(answer(None, &offer(), AUDIENCE).err(), Some(BadProof::Missing));
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! What a browser has to sign next. Each is good for one proof; the one before it stays good for a
-//! moment, for proofs that were on their way when it was replaced.
+//! What a browser has to sign next. Each is good for one proof, as long as its session lives: after a pause
+//! browsers sign what they have, and every signature that is asked for twice counts against their quota. The
+//! one before it stays good for a moment, for proofs that were on their way when it was replaced.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,12 +8,9 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 use crate::clock::Timestamp;
-use crate::policy::dbsc::bound::BOUND_LIFETIME;
 use crate::policy::dbsc::encoded;
 
-/// How long one is good: browsers keep it until the bound cookie ends.
-const LIFETIME: Duration = BOUND_LIFETIME.saturating_add(Duration::from_secs(60));
-/// How long its predecessor is: parallel proofs, and those whose answer was lost, are repeated (S63).
+/// How long the one before is good: parallel proofs, and those whose answer was lost, are repeated (S63).
 const GRACE: Duration = Duration::from_secs(30);
 
 /// A challenge and since when it stands where it stands.
@@ -65,21 +63,16 @@ impl Challenges {
     /// What the challenge that was signed is (constant-time comparisons).
     pub fn answered(&self, jti: &str, now: Timestamp) -> Answered {
         if self.current.is(jti) {
-            return if self.is_fresh(now) { Answered::Current } else { Answered::Stale };
+            return Answered::Current;
         }
         let is_previous = |previous: &Challenge| previous.is(jti) && now.since(previous.since) < GRACE;
         if self.previous.as_ref().is_some_and(is_previous) { Answered::Previous } else { Answered::Stale }
     }
 
-    /// Whether the current one can be handed out (again).
-    pub fn is_fresh(&self, now: Timestamp) -> bool {
-        now.since(self.current.since) < LIFETIME
-    }
-
     /// With another one in its place.
     pub fn next(&self, value: [u8; 32], now: Timestamp) -> Self {
         let previous = Challenge { value: self.current.value, since: now };
-        Self { current: Challenge { value, since: now }, previous: self.is_fresh(now).then_some(previous) }
+        Self { current: Challenge { value, since: now }, previous: Some(previous) }
     }
 
     /// The current one as browsers get it.
@@ -101,8 +94,7 @@ mod tests {
         // S62
         let first = Challenges::begin([1; 32], at(0));
         let old = first.text();
-        assert_eq!(first.answered(&old, at(659)), Answered::Current);
-        assert_eq!(first.answered(&old, at(660)), Answered::Stale);
+        assert_eq!(first.answered(&old, at(28_800)), Answered::Current, "as long as there is a session");
 
         let second = first.next([2; 32], at(100));
 
@@ -112,13 +104,6 @@ mod tests {
         let third = second.next([3; 32], at(101));
         assert_eq!(third.answered(&old, at(101)), Answered::Stale, "the last two are known");
         assert_eq!(third.answered(&second.text(), at(101)), Answered::Previous);
-    }
-
-    #[test]
-    fn what_was_too_old_does_not_get_younger_by_being_replaced() {
-        let first = Challenges::begin([1; 32], at(0));
-        let second = first.next([2; 32], at(660));
-        assert_eq!(second.answered(&first.text(), at(660)), Answered::Stale);
     }
 
     #[test]

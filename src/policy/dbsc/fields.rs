@@ -66,6 +66,12 @@ pub fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     (values.next().is_none() && !bare.is_empty() && bare.bytes().all(is_plain)).then_some(bare)
 }
 
+/// Whether a page's script may have asked: browsers register without CORS, and let no script add our fields to
+/// such a request. Those that say nothing of it are taken for no browsers.
+pub fn is_scripts(headers: &HeaderMap) -> bool {
+    headers.get("sec-fetch-mode").is_some_and(|mode| mode.as_bytes() != b"no-cors")
+}
+
 /// The word of `Secure-Session-Skipped`, if it is one of the specification's.
 pub fn skipped(headers: &HeaderMap) -> Option<&'static str> {
     let value = headers.get(SKIPPED)?.to_str().ok()?;

@@ -211,11 +211,28 @@ impl<'a> Token<'a> {
     }
 }
 
-/// The key that a registration registers, if it answers this offer and is signed with that key.
+/// A registration that answers its offer: only who has the offer writes one. Whether it is signed is open.
+pub struct Answer<'a> {
+    token: Token<'a>,
+    key: PublicKey,
+}
+
+impl Answer<'_> {
+    /// The key that it registers, if it is signed with that.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn verified(self) -> Result<PublicKey, BadProof> {
+        self.key.verify(&self.token)?;
+        Ok(self.key)
+    }
+}
+
+/// Reads a registration.
 ///
 /// # Errors
-/// What is wrong with it.
-pub fn registered(text: Option<&str>, offer: &Offer, audience: &str) -> Result<PublicKey, BadProof> {
+/// What is wrong with it, or that it does not answer this offer.
+pub fn answer<'a>(text: Option<&'a str>, offer: &Offer, audience: &str) -> Result<Answer<'a>, BadProof> {
     let token = Token::read(text.ok_or(BadProof::Missing)?).ok_or(BadProof::Form)?;
     let header = token.header()?;
     let key = match (header.alg, &header.jwk) {
@@ -223,7 +240,6 @@ pub fn registered(text: Option<&str>, offer: &Offer, audience: &str) -> Result<P
         ("ES256" | "RS256", None) => return Err(BadProof::Key),
         _ => return Err(BadProof::Algorithm),
     };
-    key.verify(&token)?;
     let claims = token.claims(audience)?;
     if !is_same(&claims.jti, &offer.challenge) {
         return Err(BadProof::Challenge);
@@ -231,7 +247,7 @@ pub fn registered(text: Option<&str>, offer: &Offer, audience: &str) -> Result<P
     if !is_same(claims.authorization.as_deref().unwrap_or_default(), &offer.authorization) {
         return Err(BadProof::Authorization);
     }
-    Ok(key)
+    Ok(Answer { token, key })
 }
 
 /// The challenge that a refresh answers, if it is signed with the registered key.
@@ -278,7 +294,7 @@ mod tests {
         #[test]
         fn nothing_that_is_sent_panics_or_proves(text in "[a-zA-Z0-9_.=-]{0,300}") {
             let offer = Device::offered([1; 32]).offer();
-            prop_assert!(registered(Some(&text), &offer, "https://app.test").is_err());
+            prop_assert!(answer(Some(&text), &offer, "https://app.test").is_err());
         }
     }
 }

@@ -13,6 +13,8 @@ pub enum RefusedDevice {
     Late,
     /// A key is registered already (S63).
     Again,
+    /// A script of a page asks, and not the browser.
+    Script,
     /// Nobody registered under this identifier.
     Unknown,
     /// What is kept of the key was changed by somebody else.
@@ -33,6 +35,7 @@ impl RefusedDevice {
             Self::NotOffered => "not-offered",
             Self::Late => "late",
             Self::Again => "again",
+            Self::Script => "script",
             Self::Unknown => "unknown",
             Self::Unusable => "unusable",
             Self::WrongClient => "binding",
@@ -45,7 +48,7 @@ impl RefusedDevice {
     pub fn is_usual(self) -> bool {
         match self {
             Self::NoSession | Self::NotOffered | Self::Late | Self::Unknown | Self::WrongClient => true,
-            Self::Again | Self::Unusable | Self::TooMany | Self::Proof(_) => false,
+            Self::Again | Self::Script | Self::Unusable | Self::TooMany | Self::Proof(_) => false,
         }
     }
 }
