@@ -4,6 +4,8 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 use std::time::SystemTime;
@@ -43,6 +45,17 @@ impl Timestamp {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
+
+    /// How many milliseconds later this is than the other; negative when it is earlier.
+    pub fn ahead_of(self, other: Self) -> i64 {
+        let millis = i64::try_from(self.0.abs_diff(other.0)).unwrap_or(i64::MAX);
+        if self < other { -millis } else { millis }
+    }
+
+    /// This time moved by so many milliseconds, forward or back; saturates.
+    pub fn moved(self, by: i64) -> Self {
+        Self(self.0.saturating_add_signed(by))
+    }
 }
 
 /// A future that completes at some later time.
@@ -50,8 +63,11 @@ pub type Sleep<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Where the shell gets its time from.
 pub trait Clock: Send + Sync + 'static {
-    /// The current time.
+    /// The current time, by which everything here lives.
     fn now(&self) -> Timestamp;
+    /// What the system says now what time it is: only for what others compare with their own clocks. It can be
+    /// set at any moment, forward and back.
+    fn time_of_day(&self) -> Timestamp;
     /// Completes when [`Clock::now`] has reached `deadline`.
     fn sleep_until(&self, deadline: Timestamp) -> Sleep<'_>;
 }
@@ -66,16 +82,23 @@ pub struct SystemClock {
 
 impl SystemClock {
     /// A clock that starts from the system's present time.
-    #[allow(clippy::disallowed_methods)] // The one place that may.
     pub fn start() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { started_at: Timestamp::default().plus(since_epoch), started: Instant::now() }
+        Self { started_at: of_the_system(), started: Instant::now() }
     }
+}
+
+#[allow(clippy::disallowed_methods)] // The one place that may.
+fn of_the_system() -> Timestamp {
+    Timestamp::default().plus(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         self.started_at.plus(self.started.elapsed())
+    }
+
+    fn time_of_day(&self) -> Timestamp {
+        of_the_system()
     }
 
     fn sleep_until(&self, deadline: Timestamp) -> Sleep<'_> {
@@ -92,6 +115,10 @@ struct Ahead {
 impl Clock for Ahead {
     fn now(&self) -> Timestamp {
         self.own.now().plus(self.by)
+    }
+
+    fn time_of_day(&self) -> Timestamp {
+        self.own.time_of_day()
     }
 
     fn sleep_until(&self, deadline: Timestamp) -> Sleep<'_> {
@@ -111,23 +138,34 @@ pub fn not_before(earliest: Timestamp, clock: Arc<dyn Clock>) -> Arc<dyn Clock> 
 #[derive(Clone, Debug)]
 pub struct ManualClock {
     now: Arc<watch::Sender<Timestamp>>,
+    /// How many milliseconds the time of day is ahead.
+    ahead: Arc<AtomicI64>,
 }
 
 impl ManualClock {
     /// A clock that stands at `now`.
     pub fn at(now: Timestamp) -> Self {
-        Self { now: Arc::new(watch::Sender::new(now)) }
+        Self { now: Arc::new(watch::Sender::new(now)), ahead: Arc::default() }
     }
 
     /// Moves the clock forward and wakes everyone whose deadline was reached.
     pub fn advance(&self, by: Duration) {
         self.now.send_modify(|now| *now = now.plus(by));
     }
+
+    /// Sets the time of day, as NTP does: no deadline moves.
+    pub fn set(&self, time_of_day: Timestamp) {
+        self.ahead.store(time_of_day.ahead_of(self.now()), Ordering::Relaxed);
+    }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         *self.now.borrow()
+    }
+
+    fn time_of_day(&self) -> Timestamp {
+        self.now().moved(self.ahead.load(Ordering::Relaxed))
     }
 
     fn sleep_until(&self, deadline: Timestamp) -> Sleep<'_> {

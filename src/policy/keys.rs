@@ -1,5 +1,7 @@
 //! When a key signs, when the next one is made, and until when one is published. Whoever verifies keeps
-//! what was published for a while: a key is known a day before it signs, and an hour after it has.
+//! what was published for a while: a key is known a day before it signs, and an hour after it has. All of it
+//! is by the time of day: processes that share keys know it from the same source, also after one of them was
+//! suspended for days.
 
 use std::time::Duration;
 
@@ -12,18 +14,16 @@ const AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long after that; longer than any statement holds.
 const BEHIND: Duration = Duration::from_secs(60 * 60);
 
-/// Which of the keys that begin to sign then (in order) signs now.
+/// Which of the keys that begin to sign then (in order) signs now. When the clock was set back behind all of
+/// them, the first does: it is published.
 pub fn signer(begins: &[Timestamp], now: Timestamp) -> Option<usize> {
-    begins.iter().rposition(|begin| *begin <= now)
+    begins.iter().rposition(|begin| *begin <= now).or_else(|| (!begins.is_empty()).then_some(0))
 }
 
 /// From when on a new key is to sign, if it is time to make one.
 pub fn due(begins: &[Timestamp], now: Timestamp) -> Option<Timestamp> {
-    if signer(begins, now).is_none() {
-        return Some(now);
-    }
     // One that was made under a clock that was far ahead keeps no other from being made.
-    let last = begins.iter().rfind(|begin| **begin <= now.plus(AHEAD))?;
+    let Some(last) = begins.iter().rfind(|begin| **begin <= now.plus(AHEAD)) else { return Some(now) };
     (last.plus(PERIOD) <= now.plus(AHEAD)).then(|| now.plus(AHEAD))
 }
 
@@ -52,7 +52,7 @@ mod tests {
         for (now, signs) in [(0, Some(0)), (30 * DAY - 1, Some(0)), (30 * DAY, Some(1)), (90 * DAY, Some(1))] {
             assert_eq!(signer(&keys, at(now)), signs, "{now}");
         }
-        assert_eq!(signer(&keys[1..], at(0)), None);
+        assert_eq!((signer(&keys[1..], at(0)), signer(&[], at(0))), (Some(0), None));
     }
 
     #[test]
@@ -73,6 +73,7 @@ mod tests {
         assert_eq!(due(&both, at(29 * DAY)), Some(at(30 * DAY)));
         assert_eq!(signer(&both, at(29 * DAY)), Some(0));
         assert_eq!(due(&all([5 * DAY]), at(0)), Some(at(0)));
+        assert_eq!((due(&all([DAY]), at(0)), signer(&all([DAY]), at(0))), (None, Some(0)));
     }
 
     #[test]

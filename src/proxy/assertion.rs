@@ -6,9 +6,10 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use http::HeaderValue;
 
-use crate::clock::Timestamp;
+use crate::clock::Clock;
 use crate::policy::assertion::AssertionRules;
 use crate::policy::assertion::Issuer;
+use crate::policy::assertion::Moment;
 use crate::policy::session::Identity;
 use crate::policy::session::SessionKey;
 use crate::policy::site::Origin;
@@ -30,7 +31,7 @@ pub(super) struct Assertions {
 
 struct Assertion {
     about: Identity,
-    made: Timestamp,
+    made: Moment,
     by: Arc<Key>,
     value: HeaderValue,
 }
@@ -41,28 +42,28 @@ impl Assertions {
     }
 
     /// One about the user of this session, made now or a moment ago.
-    fn about(&self, live: &Live, identity: &Identity, now: Timestamp) -> Result<HeaderValue, Failure> {
-        let key = self.keys.signer(now).ok_or(Failure::Unsigned)?;
+    fn about(&self, live: &Live, identity: &Identity, at: Moment) -> Result<HeaderValue, Failure> {
+        let key = self.keys.signer(at.time_of_day).ok_or(Failure::Unsigned)?;
         if let Some(made) = self.made.get(live.handle.key())
             && made.about == *identity
             && Arc::ptr_eq(&made.by, &key)
-            && self.issuer.may_repeat(made.made, now)
+            && self.issuer.may_repeat(made.made, at)
         {
             return Ok(made.value.clone());
         }
-        let token = key.sign(&self.issuer.claims(identity, live.record.absolute_end, now)).ok_or(Failure::Unsigned)?;
+        let token = key.sign(&self.issuer.claims(identity, live.record.absolute_end, at)).ok_or(Failure::Unsigned)?;
         let value = HeaderValue::try_from(token).map_err(|_| Failure::Unsigned)?;
         if self.made.len() >= KEPT {
             self.made.clear();
         }
-        let made = Assertion { about: identity.clone(), made: now, by: key, value: value.clone() };
+        let made = Assertion { about: identity.clone(), made: at, by: key, value: value.clone() };
         self.made.insert(*live.handle.key(), made);
         Ok(value)
     }
 
     /// Frees those that are not sent again.
-    pub(super) fn forget(&self, now: Timestamp) {
-        self.made.retain(|_, made| self.issuer.may_repeat(made.made, now));
+    pub(super) fn forget(&self, at: Moment) {
+        self.made.retain(|_, made| self.issuer.may_repeat(made.made, at));
     }
 }
 
@@ -73,6 +74,10 @@ impl Exchange<'_> {
         let Some(assertions) = &self.site.assertions else { return Ok(None) };
         let Some(live) = self.session.live() else { return Ok(None) };
         let Some(identity) = &live.record.identity else { return Ok(None) };
-        assertions.about(live, identity, self.now).map(Some)
+        assertions.about(live, identity, moment(&*self.worker.gate.clock)).map(Some)
     }
+}
+
+pub(super) fn moment(clock: &dyn Clock) -> Moment {
+    Moment { now: clock.now(), time_of_day: clock.time_of_day() }
 }

@@ -57,7 +57,8 @@ impl Exchange<'_> {
         else {
             return method_not_allowed("GET, HEAD");
         };
-        let mut response = reply::json(StatusCode::OK, &assertions.keys.published(self.now));
+        let mut response =
+            reply::json(StatusCode::OK, &assertions.keys.published(self.worker.gate.clock.time_of_day()));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));

@@ -192,8 +192,8 @@ impl Gate {
     /// When an upstream's TLS files or the keys for assertions cannot be used.
     pub fn new(config: &Config, store: Arc<dyn SessionStore>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, GateError> {
         let (lasting, rings) = (DashMap::new(), Rings::default());
-        let now = clock.now();
-        let snapshot = Snapshot::build(config, &|site| lasting_of(&lasting, site), &|place| rings.open(place, now))?;
+        let keys = |place| rings.open(place, clock.time_of_day());
+        let snapshot = Snapshot::build(config, &|site| lasting_of(&lasting, site), &keys)?;
         Ok(Arc::new(Self {
             current: ArcSwap::from_pointee(snapshot),
             store,
@@ -228,8 +228,7 @@ impl Gate {
     /// # Errors
     /// When an upstream's TLS files or the keys for assertions cannot be used; nothing was changed then.
     pub fn reload(&self, config: &Config) -> Result<(), GateError> {
-        let now = self.clock.now();
-        let keys = |place| self.rings.open(place, now);
+        let keys = |place| self.rings.open(place, self.clock.time_of_day());
         let snapshot = Snapshot::build(config, &|site| lasting_of(&self.lasting, site), &keys)?;
         let before = self.current.swap(Arc::new(snapshot));
         self.pools.forget(before.upstreams());
@@ -262,9 +261,12 @@ impl Gate {
         let mut now = self.clock.now();
         loop {
             now = self.wait(now, TEND_EVERY).await;
+            let at = assertion::moment(&*self.clock);
             for assertions in self.current.load_full().sites().filter_map(|site| site.assertions.as_ref()) {
-                assertions.keys.keep(now);
-                assertions.forget(now);
+                assertions.forget(at);
+                let keys = Arc::clone(&assertions.keys);
+                // Nobody waits for it: a file system that does not answer holds up nothing here.
+                tokio::task::spawn_blocking(move || keys.keep(at.time_of_day));
             }
         }
     }

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tempfile::TempDir;
 
 use crate::support::SITE;
@@ -61,6 +63,28 @@ async fn a_clock_that_is_set_while_it_runs_changes_nothing() {
             assert_ne!(hour(&program, requests).await, right, "{url}: the clock was set");
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_signed_is_dated_by_the_clock_as_it_was_set() {
+    // S39, S73
+    let (app, place) = (Upstream::legacy().await, TempDir::new().unwrap());
+    let (clock, rules) = (place.path().join("clock"), "\n[site.identity]\nassertion = { header = \"X-Assertion\" }\n");
+    fs::write(&clock, "-1h").unwrap();
+    let program = started(&clock, &stored_at("memory:", "", &app, &format!("{SITE}{rules}"))).await;
+    let mut browser = program.browser();
+    browser.log_in("alice").await;
+    let mut issued = Vec::new();
+
+    for set_to in ["-1h", "+0"] {
+        fs::write(&clock, set_to).unwrap();
+        assert_eq!(browser.fetch("/").await.status, 200);
+        let token = app.last().header("x-assertion").unwrap().to_owned();
+        let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+        issued.push(serde_json::from_slice::<serde_json::Value>(&claims).unwrap()["iat"].as_u64().unwrap());
+    }
+
+    assert!(issued[1] - issued[0] >= 3600, "{issued:?}");
 }
 
 #[tokio::test]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::clock::Sleep;
@@ -37,7 +36,7 @@ impl ServerClock {
     /// The server has said what time it is, at some moment since `asked`.
     pub(super) fn heard(&self, says: Timestamp, asked: Timestamp) {
         let ours = asked.plus(self.own.now().since(asked) / 2);
-        let measured = difference(says, ours);
+        let measured = says.ahead_of(ours);
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
         *ahead = Some(match *ahead {
             None => measured,
@@ -46,27 +45,25 @@ impl ServerClock {
     }
 }
 
-fn difference(one: Timestamp, other: Timestamp) -> i64 {
-    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-    millis(one.since(other)) - millis(other.since(one))
-}
-
-fn moved(time: Timestamp, by: i64) -> Timestamp {
-    Timestamp::from_millis(time.as_millis().saturating_add_signed(by))
-}
-
 impl Clock for ServerClock {
     fn now(&self) -> Timestamp {
-        moved(self.own.now(), self.ahead())
+        self.own.now().moved(self.ahead())
+    }
+
+    /// Of this machine: it is no matter of those that share the server.
+    fn time_of_day(&self) -> Timestamp {
+        self.own.time_of_day()
     }
 
     fn sleep_until(&self, deadline: Timestamp) -> Sleep<'_> {
-        self.own.sleep_until(moved(deadline, -self.ahead()))
+        self.own.sleep_until(deadline.moved(-self.ahead()))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::clock::ManualClock;
 
