@@ -10,9 +10,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::MutexGuard;
+use std::sync::TryLockError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -59,6 +62,11 @@ impl KeyPlace {
 /// Of the directory, where nothing else is said.
 const NAME: &str = "assertion-keys";
 
+/// How often a start tries when another process is at the keys, and how long it waits between: five seconds
+/// in all.
+const TRIES: usize = 100;
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Why there are no keys to sign with.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
@@ -73,6 +81,20 @@ pub enum KeysError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// A directory that is not only this user's.
+    #[error(
+        "others can put keys into {path}: it must be owned as the files in it are, or by root, and writable for nobody else (chown, chmod go-w)"
+    )]
+    Exposed {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Another process does not let go of the directory.
+    #[error("there is no key in {path}, and another process keeps the lock without making one: end that process")]
+    Busy {
+        /// Which.
+        path: PathBuf,
     },
     /// A file that holds no key.
     #[error("{path} is no key of ours: remove it, and a new one is made")]
@@ -115,7 +137,7 @@ impl Keys {
         Ok(Self { place, ring, tending: Mutex::default(), fails: AtomicBool::default() })
     }
 
-    /// The one that signs now; `None` only while the clock is behind all of them.
+    /// The one that signs now; `None` only while there is none at all.
     pub fn signer(&self, now: Timestamp) -> Option<Arc<Key>> {
         let ring = self.ring.load();
         keys::signer(&ring.begins, now).and_then(|place| ring.keys.get(place).cloned())
@@ -128,12 +150,13 @@ impl Keys {
     }
 
     /// Takes what others have put there or removed, makes the next key when it is time, removes what nothing
-    /// needs any more. Blocks: never on the way of a request.
+    /// needs any more. What another one is at is left to it. Blocks as long as the file system does: never on
+    /// the way of a request.
     ///
     /// # Errors
     /// When the directory cannot be used; what was known stays.
     pub fn tend(&self, now: Timestamp) -> Result<(), KeysError> {
-        let _one_at_a_time = self.tending.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(_one_at_a_time) = self.alone() else { return Ok(()) };
         let known = self.ring.load();
         let ring = match &self.place {
             KeyPlace::Memory => known.replaced(now, |_| Ok(()))?,
@@ -144,6 +167,14 @@ impl Keys {
         };
         self.ring.store(Arc::new(ring));
         Ok(())
+    }
+
+    fn alone(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.tending.try_lock() {
+            Ok(alone) => Some(alone),
+            Err(TryLockError::Poisoned(alone)) => Some(alone.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// The same, for whom there is nobody to tell: the log is told, once.
@@ -174,7 +205,14 @@ impl Rings {
             Some(keys) => Arc::clone(&keys),
             None => Arc::new(Keys::existing(place.clone())?),
         };
-        keys.tend(now)?;
+        let mut tries = 0;
+        while let Err(error) = keys.tend(now) {
+            tries += 1;
+            if tries > TRIES || !matches!(error, KeysError::Busy { .. }) {
+                return Err(error);
+            }
+            thread::sleep(PAUSE);
+        }
         self.open.insert(place, Arc::clone(&keys));
         Ok(keys)
     }
@@ -190,6 +228,10 @@ impl Ring {
     fn of(mut keys: Vec<Arc<Key>>) -> Self {
         keys.sort_by_key(|key| key.begins);
         Self { begins: keys.iter().map(|key| key.begins).collect(), keys }
+    }
+
+    fn signs(&self, now: Timestamp) -> bool {
+        keys::signer(&self.begins, now).is_some()
     }
 
     /// Those that are not over.

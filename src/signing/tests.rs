@@ -102,7 +102,7 @@ fn the_next_key_is_published_before_it_signs_and_the_last_one_after_it_did() {
 #[test]
 fn processes_that_share_a_directory_share_their_keys() {
     let place = TempDir::new().unwrap();
-    let all: Vec<Arc<Keys>> = std::thread::scope(|scope| {
+    let all: Vec<Arc<Keys>> = thread::scope(|scope| {
         let open = || scope.spawn(|| opened(place.path(), NOW));
         let threads: Vec<_> = (0..8).map(|_| open()).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -110,13 +110,15 @@ fn processes_that_share_a_directory_share_their_keys() {
     let first = signer(&all[0], NOW);
     assert!(all.iter().all(|keys| published(keys, NOW) == [first.clone()]));
 
-    // All of them find that it is time for the next one.
+    // All of them find that it is time for the next one; who comes while another is at it takes it in the next round.
     let later = NOW.plus(DAY * 29);
-    std::thread::scope(|scope| {
-        for keys in &all {
-            scope.spawn(move || keys.tend(later).unwrap());
-        }
-    });
+    for _ in 0..2 {
+        thread::scope(|scope| {
+            for keys in &all {
+                scope.spawn(move || keys.tend(later).unwrap());
+            }
+        });
+    }
 
     let both = published(&all[0], later);
     assert_eq!(both.len(), 2);
@@ -150,6 +152,81 @@ fn what_cannot_be_used_is_named_and_what_is_known_stays() {
     let file = KeyPlace::Directory(place.path().join("lock"));
     let refused = Keys::existing(file).unwrap_err().to_string();
     assert!(refused.contains("it must be a directory for keys"), "{refused}");
+}
+
+#[test]
+fn a_held_lock_holds_nothing_up() {
+    let place = TempDir::new().unwrap();
+    let keys = opened(place.path(), NOW);
+    let first = published(&keys, NOW);
+    let held = std::fs::File::create(place.path().join("lock")).unwrap();
+    held.lock().unwrap();
+
+    let later = NOW.plus(DAY * 29);
+    keys.tend(later).unwrap();
+    assert_eq!(published(&keys, later), first, "left for the next round");
+    assert_eq!(published(&opened(place.path(), later), later), first, "a start goes on with what is there");
+    std::fs::remove_file(place.path().join("from-1800000000.pem")).unwrap();
+    let refused = Keys::existing(keys.place.clone()).unwrap().tend(later).unwrap_err();
+    assert!(matches!(refused, KeysError::Busy { .. }), "{refused}");
+    assert!(matches!(keys.tend(later), Err(KeysError::Busy { .. })));
+    assert_eq!(published(&keys, later), first, "what is known stays");
+
+    held.unlock().unwrap();
+    keys.tend(later).unwrap();
+    assert_ne!(published(&keys, later), first);
+}
+
+#[test]
+fn a_directory_that_others_can_change_is_refused() {
+    let place = TempDir::new().unwrap();
+    let chmod = |mode| std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+    let directory = || KeyPlace::Directory(place.path().to_owned());
+    for mode in [0o770, 0o702, 0o1777] {
+        chmod(mode);
+        let refused = Rings::default().open(directory(), NOW).unwrap_err().to_string();
+        assert!(refused.contains("chmod go-w"), "{mode:o}: {refused}");
+        assert!(Keys::existing(directory()).is_err() && files(place.path()).is_empty(), "{mode:o}");
+    }
+
+    chmod(0o755);
+    let keys = opened(place.path(), NOW);
+    let first = signer(&keys, NOW);
+    chmod(0o775);
+
+    assert!(matches!(keys.tend(NOW), Err(KeysError::Exposed { .. })));
+    assert_eq!(signer(&keys, NOW), first);
+    for (directory, files, may) in [(1, 1, true), (0, 1, true), (0, 0, true), (1, 0, false), (1, 2, false)] {
+        assert_eq!(directory::may_own(directory, files), may, "{directory} {files}");
+    }
+}
+
+#[test]
+fn what_was_left_behind_is_not_written_through() {
+    let (place, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let target = elsewhere.path().join("file");
+    std::fs::write(&target, "somebody's").unwrap();
+    std::os::unix::fs::symlink(&target, place.path().join("new")).unwrap();
+
+    opened(place.path(), NOW);
+
+    assert_eq!(std::fs::read_to_string(&target).unwrap(), "somebody's");
+    assert_eq!(files(place.path()), ["from-1800000000.pem", "lock"]);
+    assert!(!place.path().join("from-1800000000.pem").is_symlink());
+}
+
+#[test]
+fn names_that_we_would_not_give_are_left_alone() {
+    let place = TempDir::new().unwrap();
+    let odd = ["from-+5.pem", "from-007.pem", "from-18446744073709551615.pem", "from-.pem", "from-5.pem~"];
+    odd.iter().for_each(|name| std::fs::write(place.path().join(name), "no key").unwrap());
+
+    let keys = opened(place.path(), NOW);
+    let known = keys.signer(NOW).unwrap();
+    keys.tend(NOW).unwrap();
+
+    assert!(Arc::ptr_eq(&known, &keys.signer(NOW).unwrap()), "nothing is read again");
+    assert_eq!(files(place.path()).len(), odd.len() + 2);
 }
 
 #[test]

@@ -2,7 +2,11 @@
 //! shown by `apps/jwt.rs`.
 
 use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -10,6 +14,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Request;
 use serde_json::Value;
 use tempfile::TempDir;
+use vestibule::clock::Timestamp;
+use vestibule::store::SessionStore;
+use vestibule::store::memory::MemoryStore;
 
 use crate::support::Answer;
 use crate::support::Browser;
@@ -17,6 +24,7 @@ use crate::support::Reply;
 use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
+use crate::support::configure;
 use crate::support::empty;
 use crate::support::eventually;
 use crate::support::labelled;
@@ -209,6 +217,56 @@ fn pem_files(directory: &Path) -> usize {
 }
 
 #[tokio::test]
+async fn its_times_are_those_of_the_day() {
+    // S39, S73
+    let app = Upstream::legacy().await;
+    let rules = format!("{}[site.session]\nidle_timeout = \"45s\"\nabsolute_timeout = \"45s\"\n", site(""));
+    let (proxy, mut browser) = Vestibule::with(&app, &rules).await;
+    browser.log_in("alice").await;
+    browser.fetch("/").await;
+    let kid = last(&app).1["kid"].clone();
+
+    // Also behind the moment when the key was made.
+    for (step, set_to) in [1_800_003_600, 1_799_996_400_u64].into_iter().enumerate() {
+        let age = 10 * (step as u64 + 1);
+        proxy.advance(10 * SECOND);
+        proxy.clock.set(Timestamp::from_millis(set_to * 1000));
+        assert_eq!(browser.fetch("/").await.status, 200);
+
+        let (_, head, claims) = last(&app);
+        assert_eq!((&claims["iat"], &claims["exp"]), (&set_to.into(), &(set_to + 45 - age).into()));
+        assert_eq!((&claims["auth_time"], &head["kid"]), (&(set_to - age).into(), &kid));
+        assert_eq!(kids(&browser).await, [kid.as_str().unwrap()]);
+    }
+}
+
+#[tokio::test]
+async fn a_file_system_that_does_not_answer_holds_up_nothing_else() {
+    // A key that somebody is still writing, without end, is read like one on a server that is gone.
+    let (app, place, store) = (Upstream::legacy().await, TempDir::new().unwrap(), Arc::new(MemoryStore::default()));
+    let rules = site(&format!(", keys = {:?}", place.path()));
+    let (proxy, mut browser) = Vestibule::with_store(configure(&app.url(), &rules), store.clone()).await;
+    browser.log_in("alice").await;
+    let pipe = place.path().join("from-1700000000.pem");
+    assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&pipe).status().unwrap().success());
+
+    proxy.advance(30 * SECOND);
+    let writes = move || OpenOptions::new().write(true).open(pipe).unwrap();
+    let _being_read = tokio::task::spawn_blocking(writes).await.unwrap();
+    assert_eq!(browser.fetch("/").await.status, 200);
+    proxy.reload_in_front_of(&app.url(), &rules);
+    proxy.advance(DAY);
+
+    for _ in 0..1000 {
+        if store.population("https://app.test").await.unwrap().authenticated == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("the session is never swept");
+}
+
+#[tokio::test]
 async fn keys_lie_beside_the_sessions_and_stay_over_a_restart() {
     let app = Upstream::legacy().await;
     let place = TempDir::new().unwrap();
@@ -238,5 +296,11 @@ async fn keys_that_cannot_be_used_are_told_at_the_start() {
 
     let expected = format!("[site.identity] assertion: {} is no key of ours: remove it", file.display());
     assert!(said.contains(&expected), "{said}");
+    assert_eq!(code, 2);
+    std::fs::remove_file(file).unwrap();
+    std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
+    let (code, said) = Program::fail(&text).await;
+    let expected = format!("[site.identity] assertion: others can put keys into {}: ", place.path().display());
+    assert!(said.contains(&expected) && said.contains("chmod go-w"), "{said}");
     assert_eq!(code, 2);
 }
