@@ -37,8 +37,9 @@ impl Exchange<'_> {
         self.rotate(&head.headers, eligible).await?;
         let body = match body {
             AnswerBody::Unread(body, lease) => {
-                let stream = self.response_stream(body, &head.headers).with_lease(lease, &self.trace.context);
-                self.response_body(stream.begin().await)
+                let mut stream = self.response_stream(body, &head.headers).with_lease(lease, &self.trace.context);
+                stream.begin().await;
+                self.response_body(stream)
             }
             AnswerBody::Begun(bytes, rest, lease) => {
                 let stream = self.response_stream(rest, &head.headers).with_prefix(bytes);

@@ -121,14 +121,13 @@ impl Stream {
     /// Takes what is there without waiting, which is all of most answers: then the connection is free
     /// again, however slow the client is. Not if it has no length: it would be time that decides whether
     /// the client is told of one.
-    pub(super) async fn begin(mut self) -> Self {
+    pub(super) async fn begin(&mut self) {
         if self.size_hint().exact().is_none() {
-            return self;
+            return;
         }
         if let Poll::Ready(ahead) = poll_fn(|context| Poll::Ready(self.poll(context))).await {
             self.ahead = ahead;
         }
-        self
     }
 
     /// All of it, if nothing has to be waited for.

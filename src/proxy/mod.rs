@@ -50,6 +50,7 @@ use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
+use std::pin::Pin;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -441,7 +442,7 @@ impl Worker {
         let started = Instant::now();
         let (is_head, is_connect) = (request.method() == Method::HEAD, request.method() == Method::CONNECT);
         let mut trace = Trace::begin(&self.gate, peer, &request);
-        let answered = caught(self.exchange(peer, request, &mut trace)).await;
+        let answered = caught(pin!(self.exchange(peer, request, &mut trace))).await;
         let mut response = match answered.unwrap_or(Err(Failure::Panicked)) {
             Ok(response) => response,
             Err(failure) => trace.answer(&failure),
@@ -483,7 +484,7 @@ impl Worker {
         trace: &mut Trace,
     ) -> Result<Response<Body>, Failure> {
         let mut exchange = match Exchange::open(self, peer, request, trace)? {
-            exchange::Opened::Exchange(exchange) => *exchange,
+            exchange::Opened::Exchange(exchange) => exchange,
             exchange::Opened::Answered(response) => return Ok(response),
         };
         exchange.find_session().await?;
@@ -516,8 +517,7 @@ fn over_connect(mut response: Response<Body>, trace: &Trace) -> Response<Body> {
 
 /// A request that panics ends with an answer: on a connection that only closes, browsers ask again,
 /// and others' requests may be on it (S168). `None`: it panicked.
-async fn caught<T>(request: impl Future<Output = T>) -> Option<T> {
-    let mut request = pin!(request);
+async fn caught<T>(mut request: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     // What it has broken is never seen again: it is not polled any more, and owns all that it changes
     // but the trace, which is only added to.
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| request.as_mut().poll(context))) {
@@ -535,3 +535,6 @@ fn refusal(refusal: admit::Refusal) -> Response<Body> {
         admit::Refusal::Unauthorized => reply::unauthorized(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::pin::Pin;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -233,13 +234,13 @@ impl Pool {
             };
             let may_repeat = was_used && is_idempotent || protocol == UpstreamProtocol::Http2;
             let may_copy = may_repeat && !repeated && !link.hands_back();
-            let copy = if may_copy { copy_of(&request) } else { None };
+            let copy = if may_copy { copy_of(&request).map(Box::new) } else { None };
             if was_used && !link.is_ready(timeouts.connect).await {
                 link.retire();
                 continue;
             }
-            let answer = link.send(request, timeouts.body_idle);
-            let answer = first_byte(answer, sending.as_deref(), timeouts.first_byte).await;
+            let (limit, patience) = (timeouts.first_byte, timeouts.body_idle);
+            let answer = first_byte(pin!(link.send(request, patience)), sending.as_deref(), limit).await;
             let lost = match answer {
                 Some(Ok(response)) => {
                     let (pool, upstream) = (Arc::clone(self), Arc::clone(upstream));
@@ -259,23 +260,22 @@ impl Pool {
             }
             let may_repeat = may_repeat && !repeated;
             let again = match lost.fate {
-                Fate::Unsent if was_used => lost.request.map(|unsent| *unsent),
+                Fate::Unsent if was_used => lost.request,
                 Fate::Refused => copy,
-                Fate::Unknown if was_used && is_idempotent && may_repeat => {
-                    copy.or_else(|| lost.request.map(|left| *left))
-                }
+                Fate::Unknown if was_used && is_idempotent && may_repeat => copy.or(lost.request),
                 Fate::Unsent | Fate::Reset | Fate::Read | Fate::Unknown => None,
             };
             let Some(again) = again else {
                 let upload = sending.and_then(|sending| sending.failure());
                 return Err((upload.map_or(lost.error, UpstreamError::Upload), None));
             };
-            request = again;
+            request = *again;
             repeated = true;
         }
     }
 
-    /// A connection for one request, used before if that may be.
+    /// A connection for one request, used before if that may be. Boxed is what most requests have no need of: they
+    /// are moved about with room for it.
     async fn hold(
         &self,
         upstream: &Arc<Upstream>,
@@ -289,8 +289,7 @@ impl Pool {
                 if reuse && let Some(connection) = self.take(upstream.id) {
                     return Ok(Hold { link: Link::Http1(Some(connection)), was_used: true });
                 }
-                let slot = upstream.slot(limit, make_room).await?;
-                let connection = upstream.connect_http1(Some(slot), limit).await?;
+                let connection = Box::pin(upstream.open_http1(limit, make_room)).await?;
                 Ok(Hold { link: Link::Http1(Some(connection)), was_used: false })
             }
             UpstreamProtocol::Http2 => Ok(match self.group(upstream).seat(limit, make_room).await? {
@@ -315,14 +314,13 @@ impl Idle {
 /// Waits for the answer; `None` when nothing has come `limit` after the request went out, or after
 /// the application stopped taking it.
 async fn first_byte<T>(
-    answer: impl Future<Output = T>,
+    mut answer: Pin<&mut impl Future<Output = T>>,
     sending: Option<&Sending>,
     limit: Option<Duration>,
 ) -> Option<T> {
     let Some(limit) = limit else { return Some(answer.await) };
     let begun = Instant::now();
     let deadline = || sending.map_or(begun, Sending::quiet_since) + limit;
-    let mut answer = pin!(answer);
     loop {
         if let Ok(answer) = tokio::time::timeout_at(deadline(), answer.as_mut()).await {
             return Some(answer);

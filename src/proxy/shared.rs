@@ -67,6 +67,11 @@ impl Group {
         if let Some(seat) = self.take() {
             return Ok(Found::Seat(seat));
         }
+        // Boxed, as most requests have no need of it, and are moved about with room for it.
+        Box::pin(self.wait_or_open(limit, make_room)).await
+    }
+
+    async fn wait_or_open(self: &Arc<Self>, limit: Duration, make_room: impl Fn()) -> Result<Found, UpstreamError> {
         match tokio::time::timeout(limit, self.wait(limit, make_room)).await {
             Ok(Ok(Waited::Seat(seat))) => Ok(Found::Seat(seat)),
             Ok(Ok(Waited::Slot(slot, _turn))) => self.open(slot, limit).await.map(Found::Opened),

@@ -139,6 +139,12 @@ impl Upstream {
         }
     }
 
+    /// A new connection for one request at a time, as soon as there is room for one more.
+    pub(super) async fn open_http1(&self, limit: Duration, make_room: impl FnOnce()) -> Result<Http1, UpstreamError> {
+        let slot = self.slot(limit, make_room).await?;
+        self.connect_http1(Some(slot), limit).await
+    }
+
     /// A new connection for one request at a time, made no later than `limit`.
     pub(super) async fn connect_http1(
         &self,
