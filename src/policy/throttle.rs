@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::Serialize;
 use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
 
 use crate::clock::Timestamp;
 
@@ -282,9 +283,23 @@ fn millis(duration: Duration) -> u32 {
 }
 
 /// How an account is counted, however it is typed: what applications take for the same name is one (S151, VR-31).
+/// Databases compare without accents and without what is not seen.
 pub fn account(typed: &str) -> String {
-    let folded = typed.trim().nfkc().flat_map(char::to_uppercase).flat_map(char::to_lowercase);
-    folded.nfkc().collect::<String>().trim().to_owned()
+    let is_seen = |letter: &char| !is_combining_mark(*letter) && !letter.is_control() && !is_format(*letter);
+    let plain = typed.nfkd().filter(is_seen);
+    let folded: String = plain.flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect();
+    folded.nfkd().filter(is_seen).collect::<String>().trim().to_owned()
+}
+
+/// What takes no room: the general category `Cf`, and the fillers that are ignored like it.
+fn is_format(letter: char) -> bool {
+    matches!(letter,
+        '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
+        | '\u{8e2}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}'
+        | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Where an attempt comes from. An IPv4 address is one client or one office; its neighbours are strangers. Of IPv6

@@ -170,6 +170,11 @@ fn an_account_is_one_however_it_is_typed() {
     assert!(names.iter().all(|name| account(name) == account("josé")), "{names:?}");
     assert_eq!(account("STRASSE"), account("straße"));
     assert_eq!(account("\u{212a}elvin"), account("kelvin"));
+    for name in
+        ["\u{e1}lice", "a\u{301}lice", "al\u{200b}ice", "al\u{ad}ice", "alice\0", "\u{feff}Alice", "a\u{20e3}lice"]
+    {
+        assert_eq!(account(name), "alice", "{name:?}");
+    }
     assert_ne!(account("alice"), account("alicf"));
 }
 
