@@ -282,6 +282,26 @@ async fn an_account_is_one_however_it_is_typed() {
 }
 
 #[tokio::test]
+async fn no_guess_passes_as_something_else() {
+    // S146, VR-31: applications that merge query, form and JSON take each of these for a login.
+    let (app, _proxy, browser) = proxied().await;
+    let form = "application/x-www-form-urlencoded";
+    for (path, kind, body) in [
+        ("/login?username=bob&password=guess", form, ""),
+        ("/login?username=bob", form, "password=guess"),
+        ("/login", "application/json", r#"{"username":"bob","password":"guess"}"#),
+        ("/login", form, "Username=bob&password=guess"),
+        ("/login", form, "username[]=bob&password=guess"),
+    ] {
+        let request = labelled("POST", path, "same-origin", "cors", "empty").header("content-type", kind);
+        let answer = browser.clone().send(request.body(Full::from(body)).unwrap()).await;
+        assert_eq!(answer.status, 400, "{path} {body}");
+    }
+    assert_eq!(asked(&app), 0);
+    assert_eq!(browser.clone().post("/login", &[("code", "123")]).await.status, 200, "no user at all");
+}
+
+#[tokio::test]
 async fn nodes_count_together() {
     // S153
     let (app, redis) = (app(&Arc::default()).await, Redis::start());

@@ -119,7 +119,12 @@ impl Body {
             let Some(next) = next else { return Ok(Said::Nothing) };
             place = next;
         }
-        Ok(place.text().map_or(Said::Nothing, |text| Said::Value(text.to_owned())))
+        Ok(match place {
+            Json::Scalar(text) => Said::Value(text.clone()),
+            // Some applications take the one element of a list for a text.
+            Json::Array(_) | Json::Object(_) => Said::Alike,
+            Json::Other => Said::Nothing,
+        })
     }
 }
 
@@ -287,6 +292,7 @@ mod tests {
             (r#"{"user":7}"#, "/user", value("7")),
             (r#"["x"]"#, "/0", value("x")),
             (r#"{"user":null}"#, "/user", Ok(Said::Nothing)),
+            (r#"{"user":["alice"]}"#, "/user", Ok(Said::Alike)),
             (r#"{"User":"alice"}"#, "/user", Ok(Said::Alike)),
             (r#"{"user":"a","user":"b"}"#, "/user", Err(Unreadable::DuplicateField)),
             (r#"{"user":"a","USER":"b"}"#, "/user", Err(Unreadable::DuplicateField)),

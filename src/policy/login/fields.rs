@@ -108,6 +108,11 @@ impl<'a> Fields<'a> {
         self.statements.iter().any(|said| places.contains(&said.place) && said.meets(condition))
     }
 
+    /// Whether a query or a form has it, or what may be taken for it.
+    pub fn is_in_parameters(&self, name: &str) -> bool {
+        self.alike(name).any(|said| matches!(said.place, Place::Query | Place::Form))
+    }
+
     /// Whether the query has it, or what may be taken for it.
     pub fn is_in_query(&self, name: &str) -> bool {
         self.alike(name).any(|said| said.place == Place::Query)

@@ -258,6 +258,10 @@ pub enum Unreadable {
     /// query, or under names that applications take for one another.
     #[error("the user field, or one that the login rule requires, occurs more than once")]
     DuplicateField,
+    /// The user field is not where the rule looks for it, but where some application finds it as well: such a login
+    /// would be neither counted nor watched.
+    #[error("the user field is in another place, or spelt in another way, than the login rule says")]
+    Elsewhere,
     /// A path that not every application takes for that of the rule: the answer may be that of
     /// something else, and mean nothing about a login.
     #[error("the path can be read as another than that of the login rule")]
@@ -274,11 +278,11 @@ pub enum Unreadable {
 }
 
 impl Unreadable {
-    /// Whether the body is none in which a login could be read: from an authenticated session that is
+    /// Whether there is nothing in which a login could be read as the rule says: from an authenticated session that is
     /// ordinary traffic, such as an upload to an application that has one path for everything.
     pub fn is_no_form(self) -> bool {
         match self {
-            Self::Type | Self::Encoding | Self::Malformed => true,
+            Self::Type | Self::Encoding | Self::Malformed | Self::Elsewhere => true,
             Self::DuplicateField | Self::Path => false,
         }
     }

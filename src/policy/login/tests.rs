@@ -277,6 +277,44 @@ fn a_user_field_is_never_chosen_among_several() {
 }
 
 #[test]
+fn a_user_field_that_is_not_where_the_rule_looks_is_no_way_around_it() {
+    // product 3.5: to an application that merges query, form and JSON it is a login.
+    let elsewhere = Some(Unreadable::Elsewhere);
+    let (kind, json) = ("application/x-www-form-urlencoded", "application/json");
+    let by_form = [rule(&[form("user")])];
+    let by_json = [rule(&[UserSource::Json("/user".into())])];
+    let by_query = [rule(&[UserSource::Query("user".into())])];
+    let by_both = [rule(&[form("user"), UserSource::ResponseHeader(HeaderName::from_static("x-user"))])];
+    for (rules, raw, content_type, body) in [
+        (&by_form, "/login?user=b&p=x", "", ""),
+        (&by_form, "/login?user=b", kind, "p=x"),
+        (&by_form, "/login?USER[]=b", "", ""),
+        (&by_form, "/login", json, "{\"user\":\"b\"}"),
+        (&by_form, "/login", kind, "User=b"),
+        (&by_form, "/login", kind, "user[]=b"),
+        (&by_form, "/login", kind, "x=1;user=b"),
+        (&by_json, "/login?user=b", "", ""),
+        (&by_json, "/login", kind, "user=b"),
+        (&by_json, "/login", json, "{\"User\":\"b\"}"),
+        (&by_json, "/login", json, "{\"user\":[\"b\"]}"),
+        (&by_query, "/login", kind, "user=b"),
+        (&by_query, "/login", json, "{\"user\":\"b\"}"),
+        (&by_query, "/login?User=b", "", ""),
+        (&by_both, "/login?user=b", "", ""),
+    ] {
+        let sent = sent(Method::POST, raw, content_type, body);
+        assert_eq!(tried(rules, &sent).err(), elsewhere, "{raw} {content_type} {body}");
+    }
+    assert!(Unreadable::Elsewhere.is_no_form(), "ordinary traffic of a session");
+    for rules in [&by_form, &by_json, &by_query] {
+        for (content_type, body) in [("", ""), (kind, "code=1"), (json, "{\"code\":1}")] {
+            let sent = sent(Method::POST, "/login?next=/", content_type, body);
+            assert!(tried(rules, &sent).unwrap().is_none(), "{content_type} {body}");
+        }
+    }
+}
+
+#[test]
 fn a_name_from_a_later_source_is_not_taken_where_the_application_may_see_an_earlier_one() {
     // product 3.5
     let rules = [rule(&[form("user_name"), form("mail")])];

@@ -38,9 +38,10 @@ pub(super) fn typed(
     let fields = Fields::of(request.target, body);
     let said = |source: &UserSource| match source {
         UserSource::Form(field) => fields.one(Place::Form, field),
-        UserSource::Json(pointer) => match body.json(pointer)? {
-            Said::Value(_) if fields.is_in_query(&parameter_of(pointer)) => Err(Unreadable::DuplicateField),
-            said @ (Said::Value(_) | Said::Alike | Said::Nothing) => Ok(said),
+        UserSource::Json(pointer) => match (body.json(pointer)?, fields.is_in_parameters(&parameter_of(pointer))) {
+            (Said::Value(_), true) => Err(Unreadable::DuplicateField),
+            (Said::Nothing, true) => Ok(Said::Alike),
+            (said @ (Said::Value(_) | Said::Nothing), false) | (said @ Said::Alike, _) => Ok(said),
         },
         UserSource::Query(field) => fields.one(Place::Query, field),
         UserSource::Basic => Ok(basic(request.headers)?.map_or(Said::Nothing, Said::Value)),
@@ -52,9 +53,9 @@ pub(super) fn typed(
         | UserSource::Fixed(_) => Ok(Said::Nothing),
     };
     let said: Vec<_> = rule.user.iter().map(said).collect::<Result<_, _>>()?;
-    let names = said.iter().any(|said| matches!(said, Said::Value(_)));
-    if names && said.contains(&Said::Alike) {
-        return Err(Unreadable::DuplicateField);
+    if said.contains(&Said::Alike) {
+        let names = said.iter().any(|said| matches!(said, Said::Value(_)));
+        return Err(if names { Unreadable::DuplicateField } else { Unreadable::Elsewhere });
     }
     let text = |said| match said {
         Said::Value(text) => Some(text),
