@@ -228,13 +228,16 @@ impl Exchange<'_> {
             }
             Verdict::Reused => {
                 let (gate, key, revision, by) = (Arc::clone(&self.worker.gate), *key, record.revision, context.clone());
-                if !self.must_finish(async move { gate.end_copied(&key, revision, &by).await }).await?? {
+                let ended = self.must_finish(async move { gate.end_copied(&key, revision, &by).await }).await?;
+                if matches!(ended, Ok(false)) {
                     return Ok(false);
                 }
                 let holder = record.chain.holder.as_ref().unwrap_or(&record.binding);
                 let changed = holder.changes(&self.binding());
                 telemetry::audit(&context, &Audit::SessionReused { holder: holder.address, changed: &changed });
                 self.suspect(&key, &context);
+                // Said before: it may have been carried out although nobody heard so, and the ID was copied anyway.
+                ended?;
             }
             Verdict::Foreign => self.refuse_session(key, Some(record), RefusedSession::Foreign),
             Verdict::Live { .. } | Verdict::Unproven(_) => {}

@@ -151,6 +151,24 @@ async fn a_store_that_is_silent_ends_nothing_and_lets_nobody_in() {
 }
 
 #[tokio::test]
+async fn a_copy_is_told_also_when_the_store_fails_while_the_session_is_ended() {
+    // S35, S159: the end may have been carried out, and nobody else would say why.
+    let (app, redis) = (Upstream::legacy().await, Redis::start());
+    let program = Program::start(&stored_at(&redis.url(), "", &app, SITE)).await;
+    let mut browser = program.browser();
+    browser.log_in("alice").await;
+    let mut forged = browser.session().unwrap();
+    forged.replace_range(30..32, if &forged[30..32] == "AA" { "BB" } else { "AA" });
+    redis.say(&["ACL", "SETUSER", "default", "-evalsha"]);
+
+    assert_eq!(browser.with_session(&forged).fetch("/").await.status, 503);
+
+    let refused = program.event("session.refused").await;
+    let said = ["reason", "user"].map(|name| refused[name].as_str().unwrap());
+    assert_eq!(said, ["reuse", "alice"]);
+}
+
+#[tokio::test]
 async fn what_is_open_on_another_node_closes_within_a_second() {
     // S35, S46
     let (app, redis) = (EchoApp::start().await, Redis::start());
