@@ -100,8 +100,82 @@ async fn a_master_that_no_sentinel_names_any_more_is_not_believed() {
     becomes(&browser, 200).await;
 }
 
+/// The connections that are told what changes.
+fn told(redis: &Redis) -> Vec<String> {
+    let is_told = |line: &&str| line.contains(" flags=tB ");
+    redis.say(&["CLIENT", "LIST"]).lines().filter(is_told).map(|line| line.split(' ').next().unwrap().into()).collect()
+}
+
+#[tokio::test]
+async fn a_master_that_has_too_few_replicas_for_a_moment_is_not_left() {
+    // S185: a late word of a replica does not mean to read everything again.
+    let master = Redis::start();
+    let (_app, proxy, browser) = logged_in(&master.url()).await;
+    let mut other = proxy.browser();
+    other.log_in("bob").await;
+    assert_eq!(other.fetch("/").await.status, 200);
+    let connections = told(&master);
+    assert_eq!(connections.len(), 1);
+
+    master.say(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    becomes(&browser, 503).await;
+    master.say(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    becomes(&browser, 200).await;
+
+    assert_eq!(told(&master), connections, "the connection is the same");
+    let read =
+        || master.say(&["INFO", "commandstats"]).lines().find(|line| line.contains("hgetall")).map(str::to_owned);
+    let before = read();
+    assert_eq!(other.fetch("/").await.status, 200);
+    assert_eq!(read(), before, "it is still known");
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_proves_itself_by_what_it_serves() {
+    // S185: one that is asked for another's says only whose that is, whatever it may change itself.
+    let nodes = cluster().await;
+    let (_app, proxy, _) = logged_in(&format!("redis+cluster://127.0.0.1:{}", nodes[0].port)).await;
+    for node in &nodes {
+        let before = node.records().len();
+        let mut browser = proxy.browser();
+        browser.log_in("alice").await;
+        while node.records().len() == before {
+            browser = proxy.browser();
+            browser.log_in("alice").await;
+        }
+
+        node.say(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+        becomes(&browser, 503).await;
+        node.say(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+        becomes(&browser, 200).await;
+    }
+}
+
+#[tokio::test]
+async fn a_slot_that_nobody_serves_takes_no_more_than_what_is_in_it() {
+    // S167
+    let nodes = cluster().await;
+    nodes.iter().for_each(|node| drop(node.say(&["CONFIG", "SET", "cluster-require-full-coverage", "no"])));
+    let proof = "vestibule:proof:0";
+    let slot = nodes[0].say(&["CLUSTER", "KEYSLOT", proof]);
+    eventually("nobody serves it", || {
+        nodes.iter().all(|node| {
+            let is_lost = node.say(&["DEL", proof]).contains("Hash slot not served");
+            if !is_lost {
+                node.say(&["CLUSTER", "DELSLOTS", &slot]);
+            }
+            is_lost
+        })
+    })
+    .await;
+
+    let (_app, _proxy, mut browser) = logged_in(&format!("redis+cluster://127.0.0.1:{}", nodes[0].port)).await;
+
+    assert_eq!(browser.get("/logout").await.status, 302);
+}
+
 /// What a sentinel says to a command: that this port is the master's since that change of masters.
-async fn say(mut client: TcpStream, master: u16, epoch: u8) -> std::io::Result<()> {
+async fn say(mut client: TcpStream, master: Option<u16>, epoch: u8) -> std::io::Result<()> {
     let mut buffer = [0; 4096];
     loop {
         let read = client.read(&mut buffer).await?;
@@ -111,8 +185,12 @@ async fn say(mut client: TcpStream, master: u16, epoch: u8) -> std::io::Result<(
         } else if said.contains("HELLO") {
             "%1\r\n$5\r\nproto\r\n:3\r\n".to_owned()
         } else if said.contains("GET-MASTER-ADDR-BY-NAME") {
-            let port = master.to_string();
-            format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len())
+            // The last to speak is one that knows something.
+            tokio::time::sleep(Duration::from_millis(if master.is_some() { 100 } else { 0 })).await;
+            let named = |port: String| format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len());
+            master.map_or_else(|| "_\r\n".to_owned(), |port| named(port.to_string()))
+        } else if master.is_none() {
+            "-ERR No such master with that name\r\n".to_owned()
         } else {
             format!("%1\r\n$12\r\nconfig-epoch\r\n$1\r\n{epoch}\r\n")
         };
@@ -120,7 +198,7 @@ async fn say(mut client: TcpStream, master: u16, epoch: u8) -> std::io::Result<(
     }
 }
 
-async fn fake_sentinel(master: u16, epoch: u8) -> String {
+async fn fake_sentinel(master: Option<u16>, epoch: u8) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
@@ -137,7 +215,7 @@ async fn of_what_sentinels_say_the_latest_holds() {
     let (former, master) = (Redis::start(), Redis::start());
     let mut sentinels = Vec::new();
     for (port, epoch) in [(former.port, 1), (master.port, 2), (master.port, 2)] {
-        sentinels.push(fake_sentinel(port, epoch).await);
+        sentinels.push(fake_sentinel(Some(port), epoch).await);
     }
 
     let (_app, _proxy, mut browser) = logged_in(&format!("redis+sentinel://{}/main", sentinels.join(","))).await;
@@ -145,4 +223,19 @@ async fn of_what_sentinels_say_the_latest_holds() {
     assert_eq!((former.records().len(), master.records().len()), (0, 1));
     assert_eq!(browser.get("/logout").await.status, 302);
     assert_eq!(former.records().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinels_that_know_of_no_master_do_not_count() {
+    // S185: made anew, before anybody has told them what to watch.
+    let master = Redis::start();
+    let mut sentinels = Vec::new();
+    for port in [None, None, Some(master.port)] {
+        sentinels.push(fake_sentinel(port, 1).await);
+    }
+
+    let (_app, _proxy, mut browser) = logged_in(&format!("redis+sentinel://{}/main", sentinels.join(","))).await;
+
+    assert_eq!(master.records().len(), 1);
+    assert_eq!(browser.get("/logout").await.status, 302);
 }

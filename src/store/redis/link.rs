@@ -5,6 +5,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -107,6 +108,11 @@ impl LinkError {
     /// Whether there is something else in the place of what we keep under a key.
     pub(super) fn is_wrong_type(&self) -> bool {
         self.code() == Some("WRONGTYPE")
+    }
+
+    /// Whether the server has fewer replicas than its `min-replicas-to-write`.
+    pub(super) fn is_lack_of_replicas(&self) -> bool {
+        self.code() == Some("NOREPLICAS")
     }
 }
 
@@ -212,8 +218,8 @@ impl Asked {
     }
 
     /// Whether it may speak for its cluster.
-    pub(super) async fn prove(&self, names: &Names) -> Result<(), LinkError> {
-        proven(self.ask(&proof(names)).await)
+    pub(super) async fn prove(&self, names: &Names, number: u32) -> Result<(), LinkError> {
+        proven(self.ask(&proof(names, number)).await)
     }
 }
 
@@ -235,18 +241,24 @@ pub(super) struct Link {
     is_stalled: AtomicBool,
     /// The connection has ended.
     lost: CancellationToken,
-    proof: Cmd,
+    names: Names,
+    /// The number of the proof that it serves.
+    proof: Arc<AtomicU32>,
     cache: Arc<Cache>,
     clock: Arc<ServerClock>,
 }
 
 impl Link {
     /// Connects to a master, and has it say what changes.
-    pub(super) async fn open(dialer: &Dialer, address: ServerAddress, cache: &Arc<Cache>) -> Result<Self, LinkError> {
+    pub(super) async fn open(
+        dialer: &Dialer,
+        address: ServerAddress,
+        cache: &Arc<Cache>,
+        proof: &Arc<AtomicU32>,
+    ) -> Result<Self, LinkError> {
         let lost = CancellationToken::new();
         let pushes = (Arc::clone(cache), lost.clone());
         let (connection, driver) = dialer.connect(&address, Some(pushes), true).await?;
-        let names = Names::new(&dialer.settings.prefix);
         let link = Self {
             connection,
             driver,
@@ -255,12 +267,13 @@ impl Link {
             trusted_until: AtomicU64::new(0),
             is_stalled: AtomicBool::new(false),
             lost,
-            proof: proof(&names),
+            names: Names::new(&dialer.settings.prefix),
+            proof: Arc::clone(proof),
             cache: Arc::clone(cache),
             clock: Arc::clone(&dialer.clock),
         };
         let mut track = redis::cmd("CLIENT");
-        track.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(names.records());
+        track.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(link.names.records());
         link.send(&track).await?;
         link.announce().await?;
         link.beat().await?;
@@ -323,7 +336,8 @@ impl Link {
         let (asked, asked_at) = (self.born.elapsed(), self.clock.own());
         let mut questions = redis::pipe();
         questions.cmd("ROLE").cmd("TIME");
-        let (answers, standing) = tokio::join!(self.send_all(&questions, 0), self.send(&self.proof));
+        let proof = proof(&self.names, self.proof.load(Ordering::Relaxed));
+        let (answers, standing) = tokio::join!(self.send_all(&questions, 0), self.send(&proof));
         let mut answers = answers?.into_iter().filter_map(answer::members);
         let role = answers.next().and_then(|parts| answer::bytes(parts.into_iter().next()?));
         if role.as_deref() != Some(b"master") {
@@ -335,6 +349,7 @@ impl Link {
         // All that changed before the question was asked has been heard by now: it is the same stream.
         let until = u64::try_from((asked + TRUST).as_millis()).unwrap_or(u64::MAX);
         self.trusted_until.store(until, Ordering::Release);
+        self.is_stalled.store(false, Ordering::Relaxed);
         Ok(())
     }
 
@@ -344,14 +359,22 @@ impl Link {
         loop {
             let _lost = tokio::time::timeout(BEAT_EVERY, self.lost.cancelled()).await;
             match self.beat().await {
-                Ok(()) => {
-                    heard = Instant::now();
-                    self.is_stalled.store(false, Ordering::Relaxed);
-                }
+                Ok(()) => heard = Instant::now(),
                 Err(LinkError::Silent { .. }) if heard.elapsed() < SILENCE => {
                     self.is_stalled.store(true, Ordering::Relaxed);
                 }
                 Err(error) => return error,
+            }
+        }
+    }
+
+    /// Completes when its replicas are heard from again, or it is of no use for another reason.
+    pub(super) async fn replicated(&self) -> Result<(), LinkError> {
+        loop {
+            let _lost = tokio::time::timeout(BEAT_EVERY, self.lost.cancelled()).await;
+            match self.beat().await {
+                Err(error) if error.is_lack_of_replicas() => {}
+                answer => return answer,
             }
         }
     }
@@ -364,9 +387,9 @@ impl Drop for Link {
 }
 
 /// A change that changes nothing.
-fn proof(names: &Names) -> Cmd {
+fn proof(names: &Names, number: u32) -> Cmd {
     let mut command = redis::cmd("DEL");
-    command.arg(names.proof(0));
+    command.arg(names.proof(number));
     command
 }
 

@@ -10,6 +10,8 @@ use crate::store::shelf::Name;
 
 /// Slots of a cluster.
 const SLOTS: u16 = 16384;
+/// Among how many proofs one is looked for: one of a single slot is among them almost surely.
+const TRIED: u32 = 200_000;
 
 /// The public handle of a session: what its record is called.
 pub(super) type Ref = [u8; 16];
@@ -63,6 +65,11 @@ impl Names {
     /// Never there: what a server must be allowed to change. Each number is in another part of a cluster.
     pub(super) fn proof(&self, number: u32) -> Vec<u8> {
         format!("{}:proof:{number}", self.prefix).into_bytes()
+    }
+
+    /// The number of a proof in one of these slots, `first` if it is.
+    pub(super) fn proof_among(&self, first: u32, is_among: impl Fn(u16) -> bool) -> Option<u32> {
+        std::iter::once(first).chain(0..TRIED).find(|number| is_among(slot(&self.proof(*number))))
     }
 
     /// The names of all sites: a set.
@@ -122,6 +129,16 @@ mod tests {
     fn slots_are_those_of_the_specification() {
         assert_eq!(crc16(b"123456789"), 0x31c3);
         assert_eq!(slot(b"foo"), 12182);
+    }
+
+    #[test]
+    fn every_slot_has_a_proof() {
+        let names = Names::new("vestibule");
+        for wanted in [0, 1, 5461, 16383] {
+            let number = names.proof_among(0, |slot| slot == wanted).unwrap();
+            assert_eq!(slot(&names.proof(number)), wanted);
+            assert_eq!(names.proof_among(number, |slot| slot >= wanted), Some(number), "it stays");
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! One place that commands are sent to, and the connection to whoever is there at the moment.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -52,6 +54,9 @@ enum State {
 /// A place, and the connection to it.
 pub(super) struct Node {
     pub(super) place: Place,
+    /// The number of the proof that is asked of it: of a cluster's node one in a slot that it serves, since others
+    /// say of their slots only where they are.
+    proof: Arc<AtomicU32>,
     state: Arc<watch::Sender<State>>,
     /// Ends what keeps it connected.
     _stops: DropGuard,
@@ -59,12 +64,24 @@ pub(super) struct Node {
 
 impl Node {
     /// A node that is kept connected from now on. On the store's own runtime.
-    pub(super) fn start(place: Place, dialer: Arc<Dialer>, cache: Arc<Cache>) -> Arc<Self> {
+    pub(super) fn start(place: Place, proof: u32, dialer: Arc<Dialer>, cache: Arc<Cache>) -> Arc<Self> {
+        let proof = Arc::new(AtomicU32::new(proof));
         let state = Arc::new(watch::Sender::new(State::Down(Instant::now())));
         let stop = CancellationToken::new();
-        let keeper = Keeper { place: place.clone(), dialer, cache, state: Arc::clone(&state) };
+        let keeper =
+            Keeper { place: place.clone(), proof: Arc::clone(&proof), dialer, cache, state: Arc::clone(&state) };
         tokio::spawn(stop.clone().run_until_cancelled_owned(keeper.keep()));
-        Arc::new(Self { place, state, _stops: stop.drop_guard() })
+        Arc::new(Self { place, proof, state, _stops: stop.drop_guard() })
+    }
+
+    /// The number of the proof that is asked of it.
+    pub(super) fn proof(&self) -> u32 {
+        self.proof.load(Ordering::Relaxed)
+    }
+
+    /// Has another proof asked of it.
+    pub(super) fn prove_by(&self, number: u32) {
+        self.proof.store(number, Ordering::Relaxed);
     }
 
     /// Whether it is connected at this moment.
@@ -114,6 +131,7 @@ impl Node {
 /// Keeps a node connected.
 struct Keeper {
     place: Place,
+    proof: Arc<AtomicU32>,
     dialer: Arc<Dialer>,
     cache: Arc<Cache>,
     state: Arc<watch::Sender<State>>,
@@ -146,24 +164,40 @@ impl Keeper {
     async fn open(&self) -> Result<Link, LinkError> {
         let address = match &self.place {
             Place::Fixed(address) => address.clone(),
-            Place::Master(name) => self.master(name).await?,
+            Place::Master(name) => self.master(name, None).await?,
         };
-        Link::open(&self.dialer, address, &self.cache).await
+        Link::open(&self.dialer, address, &self.cache, &self.proof).await
     }
 
     /// Lets requests use the connection until it is of no use any more.
     async fn serve(&self, link: Arc<Link>) -> LinkError {
-        tracing::info!(event = "store.connected", server = %link.address);
         // What was read before the server said what changes.
         self.cache.forget_all();
-        self.state.send_replace(State::Up(Arc::clone(&link)));
         let error = tokio::select! {
-            error = link.watch() => error,
+            error = self.offer(&link) => error,
             error = self.replaced(&link.address) => error,
         };
         self.state.send_replace(State::Down(Instant::now()));
         link.close();
         error
+    }
+
+    /// The same, but for times when the server has too few replicas to change anything. It goes on saying what
+    /// changes, so that what is known is as exact as before when its replicas are heard from again.
+    async fn offer(&self, link: &Arc<Link>) -> LinkError {
+        loop {
+            tracing::info!(event = "store.connected", server = %link.address);
+            self.state.send_replace(State::Up(Arc::clone(link)));
+            let error = link.watch().await;
+            if !error.is_lack_of_replicas() {
+                return error;
+            }
+            tracing::warn!(event = "store.lost", server = self.place.name(), error = chain(&error));
+            self.state.send_replace(State::Down(Instant::now()));
+            if let Err(error) = link.replicated().await {
+                return error;
+            }
+        }
     }
 
     /// Completes when the sentinels name another master, or none of them says anything any more: the old one
@@ -173,7 +207,7 @@ impl Keeper {
         let mut vouched = Instant::now();
         loop {
             tokio::time::sleep(ASK_EVERY).await;
-            match self.master(name).await {
+            match self.master(name, Some(address)).await {
                 Ok(by) if by == *address => vouched = Instant::now(),
                 Ok(by) => return LinkError::Replaced { address: address.clone(), by },
                 Err(error) if vouched.elapsed() >= UNVOUCHED => return error,
@@ -182,40 +216,52 @@ impl Keeper {
         }
     }
 
-    /// Asks the sentinels, all at once, until more than half of them have answered: one that was cut off from
-    /// the others still names the former master, and its word is the older one.
-    async fn master(&self, name: &str) -> Result<ServerAddress, LinkError> {
+    /// Asks the sentinels, all at once, until more than half of them have named it and agree: one that was cut
+    /// off from the others still names the former master, and one that is new may know nothing.
+    async fn master(&self, name: &str, current: Option<&ServerAddress>) -> Result<ServerAddress, LinkError> {
         let sentinels = &self.dialer.settings.servers;
         let mut asking = JoinSet::new();
         for sentinel in sentinels {
             let (dialer, sentinel, name) = (Arc::clone(&self.dialer), sentinel.clone(), name.to_owned());
             asking.spawn(async move { named_by(&dialer, &sentinel, &name).await });
         }
-        let (mut latest, mut answers, mut failure) = (None, 0, None);
-        while answers <= sentinels.len() / 2
+        let (mut named, mut failure) = (Vec::with_capacity(sentinels.len()), None);
+        while (named.len() <= sentinels.len() / 2 || !is_agreed(&named))
             && let Some(answer) = asking.join_next().await
         {
             match answer {
-                Ok(Ok(found)) => {
-                    answers += 1;
-                    latest = latest.max(found);
-                }
+                Ok(Ok(found)) => named.extend(found),
                 Ok(Err(error)) => failure = Some(Box::new(error)),
                 // It panicked: it has not answered.
                 Err(_) => {}
             }
         }
         let unknown = || LinkError::NoMaster { master: name.to_owned(), source: failure };
-        latest.map(|(_, address)| address).ok_or_else(unknown)
+        elected(&named, current).cloned().ok_or_else(unknown)
     }
 }
 
-/// Who is master according to a sentinel, and since which change of masters.
-async fn named_by(
-    dialer: &Dialer,
-    sentinel: &ServerAddress,
-    name: &str,
-) -> Result<Option<(u64, ServerAddress)>, LinkError> {
+/// A master, and since which change of masters.
+type Named = (u64, ServerAddress);
+
+/// Whether those who know the latest change name the same.
+fn is_agreed(named: &[Named]) -> bool {
+    let latest = named.iter().map(|(epoch, _)| *epoch).max();
+    let mut latest = named.iter().filter(|(epoch, _)| Some(*epoch) == latest);
+    let first = latest.next();
+    latest.all(|other| Some(other) == first)
+}
+
+/// Who is master: of the latest change what most say; as long as they are as many, nothing changes. They do not
+/// all call it the same, or may not say since which change.
+fn elected<'a>(named: &'a [Named], current: Option<&ServerAddress>) -> Option<&'a ServerAddress> {
+    let votes = |one: &Named| named.iter().filter(|other| *other == one).count();
+    let best = named.iter().max_by_key(|one| (one.0, votes(one), Some(&one.1) == current, &one.1));
+    best.map(|(_, address)| address)
+}
+
+/// Who is master according to a sentinel, if it knows.
+async fn named_by(dialer: &Dialer, sentinel: &ServerAddress, name: &str) -> Result<Option<Named>, LinkError> {
     let asked = dialer.ask(sentinel, true).await?;
     let known = asked.ask(redis::cmd("SENTINEL").arg("MASTER").arg(name)).await;
     let epoch = known.ok().and_then(answer::pairs).into_iter().flatten().find(|[field, _]| field == b"config-epoch");
@@ -236,4 +282,33 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said, who it is, who it is then, and whether all say so.
+    type Case = (&'static [(u64, &'static str)], &'static str, Option<&'static str>, bool);
+
+    #[test]
+    fn of_those_who_name_a_master_the_latest_count_then_the_most_then_who_it_is() {
+        // S185
+        let at = |host: &str| ServerAddress::Tcp { host: host.to_owned(), port: 6379 };
+        let cases: [Case; 8] = [
+            (&[], "a", None, true),
+            (&[(1, "a")], "b", Some("a"), true),
+            (&[(1, "a"), (2, "b")], "a", Some("b"), true),
+            (&[(2, "b"), (1, "a"), (1, "a")], "a", Some("b"), true),
+            (&[(0, "a"), (0, "b"), (0, "b")], "a", Some("b"), false),
+            (&[(0, "a"), (0, "b")], "a", Some("a"), false),
+            (&[(0, "b"), (0, "a")], "b", Some("b"), false),
+            (&[(0, "a"), (0, "b")], "c", Some("b"), false),
+        ];
+        for (named, current, expected, is_said_by_all) in cases {
+            let said: Vec<Named> = named.iter().map(|(epoch, host)| (*epoch, at(host))).collect();
+            assert_eq!(elected(&said, Some(&at(current))), expected.map(at).as_ref(), "{named:?}");
+            assert_eq!(is_agreed(&said), is_said_by_all, "{named:?}");
+        }
+    }
 }

@@ -1,6 +1,5 @@
 //! Which node serves a key, and the way of a command to it and back.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,17 +27,27 @@ use crate::store::redis::settings::ServerAddress;
 const ATTEMPTS: usize = 4;
 /// How often the nodes of a cluster are asked who serves what.
 const ASK_EVERY: Duration = Duration::from_secs(2);
-/// Among how many keys one of each node is looked for: one of a single slot is among them almost surely.
-const TRIED: u32 = 200_000;
 /// How long a command waits for a new division of a cluster.
 const REDIVIDE: Duration = Duration::from_millis(500);
+
+/// First and last slot, and who serves them.
+type Range<T> = (u16, u16, T);
+
+/// Whether somebody serves a slot.
+fn is_served<T>(ranges: &[Range<T>], slot: u16) -> bool {
+    ranges.iter().any(|(first, last, _)| (*first..=*last).contains(&slot))
+}
+
+fn nobody() -> LinkError {
+    LinkError::Odd("no node of the cluster is known")
+}
 
 /// The nodes, and which slots they serve.
 #[derive(Clone, Default)]
 struct Division {
     nodes: Vec<Arc<Node>>,
-    /// First and last slot, and the place in `nodes`; none when one node serves everything.
-    slots: Vec<(u16, u16, usize)>,
+    /// The place in `nodes`; none when one node serves everything.
+    slots: Vec<Range<usize>>,
 }
 
 impl Division {
@@ -58,6 +67,7 @@ impl Division {
 pub(super) struct Nodes {
     division: ArcSwap<Division>,
     dialer: Arc<Dialer>,
+    names: Names,
     cache: Arc<Cache>,
     /// Somebody was sent elsewhere: the division is to be asked for again.
     is_doubted: Notify,
@@ -74,13 +84,14 @@ impl Nodes {
             Form::Sentinel { master } => Some(Place::Master(master.clone())),
             Form::Cluster => None,
         };
-        let one = |place| Node::start(place, Arc::clone(&dialer), Arc::clone(cache));
+        let one = |place| Node::start(place, 0, Arc::clone(&dialer), Arc::clone(cache));
         let division = Division { nodes: place.map(one).into_iter().collect(), slots: Vec::new() };
         let nodes = Arc::new(Self {
             division: ArcSwap::from_pointee(division),
             is_doubted: Notify::new(),
             divided: watch::Sender::new(0),
             cache: Arc::clone(cache),
+            names: Names::new(&dialer.settings.prefix),
             dialer,
         });
         if nodes.is_cluster() {
@@ -184,18 +195,15 @@ impl Nodes {
         Ok(answers)
     }
 
-    /// Sends a command to every node that serves something; of those that `make` makes, one about a key there.
+    /// Sends every node what `make` makes of the number of its proof.
     pub(super) async fn call_each(&self, make: impl Fn(u32) -> (Vec<u8>, Cmd)) -> Result<(), LinkError> {
         let division = self.division.load_full();
-        let mut missing: BTreeSet<_> = division.slots.iter().map(|(_, _, place)| *place).collect();
-        for number in 0..TRIED {
-            let (key, command) = make(number);
-            if !self.is_cluster() || missing.remove(&division.place(&key)?) {
-                self.call(&key, &command).await?;
-            }
-            if missing.is_empty() {
-                break;
-            }
+        if division.nodes.is_empty() {
+            return Err(nobody());
+        }
+        for node in &division.nodes {
+            let (key, command) = make(node.proof());
+            self.call(&key, &command).await?;
         }
         Ok(())
     }
@@ -206,7 +214,9 @@ impl Nodes {
             return Arc::clone(node);
         }
         self.is_doubted.notify_one();
-        let new = Node::start(Place::Fixed(address.clone()), Arc::clone(&self.dialer), Arc::clone(&self.cache));
+        // What it serves is not known yet: a slot that somebody serves.
+        let known = self.division.load_full();
+        let new = self.node(address, self.names.proof_among(0, |slot| is_served(&known.slots, slot)));
         self.division.rcu(|division| {
             let mut division = Division::clone(division);
             if division.node(address).is_none() {
@@ -215,6 +225,25 @@ impl Nodes {
             division
         });
         self.division.load().node(address).map_or(new, Arc::clone)
+    }
+
+    fn node(&self, address: &ServerAddress, proof: Option<u32>) -> Arc<Node> {
+        let (dialer, cache) = (Arc::clone(&self.dialer), Arc::clone(&self.cache));
+        Node::start(Place::Fixed(address.clone()), proof.unwrap_or_default(), dialer, cache)
+    }
+
+    /// The node at an address, which proves itself by one of its slots.
+    fn serving_there(
+        &self,
+        known: Option<&Arc<Node>>,
+        address: &ServerAddress,
+        ranges: &[Range<ServerAddress>],
+    ) -> Arc<Node> {
+        let its: Vec<_> = ranges.iter().filter(|(_, _, by)| by == address).cloned().collect();
+        let proof = self.names.proof_among(known.map_or(0, |node| node.proof()), |slot| is_served(&its, slot));
+        let Some(node) = known else { return self.node(address, proof) };
+        node.prove_by(proof.unwrap_or_default());
+        Arc::clone(node)
     }
 
     /// Waits a moment for a new division.
@@ -232,11 +261,11 @@ impl Nodes {
             Place::Fixed(address) => Some(address.clone()),
             Place::Master(_) => None,
         });
-        let mut failure = LinkError::Odd("no node of the cluster is known");
+        let mut failure = nobody();
         for address in places.chain(self.dialer.settings.servers.iter().cloned()) {
             match self.division_by(&address).await {
                 Ok(ranges) => {
-                    self.take(&known, ranges);
+                    self.take(&known, &ranges);
                     return Ok(());
                 }
                 Err(error) => failure = error,
@@ -245,25 +274,25 @@ impl Nodes {
         Err(failure)
     }
 
-    async fn division_by(&self, address: &ServerAddress) -> Result<Vec<(u16, u16, ServerAddress)>, LinkError> {
+    async fn division_by(&self, address: &ServerAddress) -> Result<Vec<Range<ServerAddress>>, LinkError> {
         let asked = self.dialer.ask(address, false).await?;
-        // One that the others have left knows only how it was before.
-        asked.prove(&Names::new(&self.dialer.settings.prefix)).await?;
         let answer = asked.ask(redis::cmd("CLUSTER").arg("SLOTS")).await?;
-        ranges(&answer, address).ok_or(LinkError::Odd("CLUSTER SLOTS is answered with something odd"))
+        let ranges = ranges(&answer, address).ok_or(LinkError::Odd("CLUSTER SLOTS is answered with something odd"))?;
+        // One that the others have left knows only how it was before.
+        let proof = self.names.proof_among(0, |slot| is_served(&ranges, slot));
+        asked.prove(&self.names, proof.unwrap_or_default()).await?;
+        Ok(ranges)
     }
 
-    fn take(&self, known: &Division, ranges: Vec<(u16, u16, ServerAddress)>) {
+    fn take(&self, known: &Division, ranges: &[Range<ServerAddress>]) {
         let mut division = Division::default();
         for (first, last, address) in ranges {
             let place = division.nodes.iter().position(|node| node.place == Place::Fixed(address.clone()));
             let place = place.unwrap_or_else(|| {
-                let start =
-                    || Node::start(Place::Fixed(address.clone()), Arc::clone(&self.dialer), Arc::clone(&self.cache));
-                division.nodes.push(known.node(&address).map_or_else(start, Arc::clone));
+                division.nodes.push(self.serving_there(known.node(address), address, ranges));
                 division.nodes.len() - 1
             });
-            division.slots.push((first, last, place));
+            division.slots.push((*first, *last, place));
         }
         let is_same = known.slots == division.slots
             && known.nodes.iter().map(|node| &node.place).eq(division.nodes.iter().map(|node| &node.place));
@@ -292,7 +321,7 @@ async fn follow(nodes: Arc<Nodes>) {
 }
 
 /// Slots and their masters, from the answer to `CLUSTER SLOTS`.
-fn ranges(answer: &Value, asked: &ServerAddress) -> Option<Vec<(u16, u16, ServerAddress)>> {
+fn ranges(answer: &Value, asked: &ServerAddress) -> Option<Vec<Range<ServerAddress>>> {
     let Value::Array(rows) = answer else { return None };
     let mut ranges = Vec::with_capacity(rows.len());
     for row in rows {
