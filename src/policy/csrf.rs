@@ -44,9 +44,13 @@ impl CsrfRules {
         }
     }
 
-    /// Whether browsers are told that an answer is for pages of its own origin alone.
-    pub fn isolates(&self, open_on_purpose: bool) -> bool {
-        self.isolation && self.mode == CsrfMode::Enforce && !open_on_purpose
+    /// Whether browsers are told that the answer is for pages of its own origin alone.
+    pub fn isolates(&self, facts: CsrfFacts<'_>) -> bool {
+        self.isolation && self.mode == CsrfMode::Enforce && !facts.open_on_purpose && !self.exempts(facts)
+    }
+
+    fn exempts(&self, facts: CsrfFacts<'_>) -> bool {
+        self.exempt.iter().any(|pattern| pattern.opens(facts.method, facts.target))
     }
 }
 
@@ -126,7 +130,7 @@ pub fn is_safe(method: &Method) -> bool {
 
 /// Judges a request by its labels, if it could do harm, or if what it loads is isolated.
 pub fn judge(rules: &CsrfRules, facts: CsrfFacts<'_>) -> CsrfVerdict {
-    if rules.exempt.iter().any(|pattern| pattern.opens(facts.method, facts.target)) {
+    if rules.exempts(facts) {
         return CsrfVerdict::Unconcerned;
     }
     let verdict = judge_change(rules, facts);

@@ -338,7 +338,6 @@ impl<'a> Exchange<'a> {
         // Our own endpoints tell nothing that a page of another site could see.
         let is_named = route.access == Access::Public && access.names_as_public(&self.method, &self.target);
         let open_on_purpose = route.own || is_named;
-        self.trace.isolated = rules.isolates(open_on_purpose);
         let facts = CsrfFacts {
             method: &self.method,
             target: &self.target,
@@ -349,6 +348,7 @@ impl<'a> Exchange<'a> {
             client_certificate,
             open_on_purpose,
         };
+        self.trace.isolated = rules.isolates(facts);
         let verdict = csrf::judge(rules, facts);
         let CsrfVerdict::Fails(cross_site) = verdict else {
             // Caches keep the answers to safe methods.

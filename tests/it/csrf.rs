@@ -344,7 +344,7 @@ async fn pages_of_other_sites_load_only_what_is_public() {
         ("/", "cross-site", "navigate", "document", Some("same-origin")),
         ("/", "same-site", "no-cors", "image", Some("same-origin")),
         ("/", "same-origin", "no-cors", "image", Some("same-origin")),
-        ("/shared", "cross-site", "no-cors", "image", Some("same-origin")),
+        ("/shared", "cross-site", "no-cors", "image", None),
         ("/public/x", "cross-site", "no-cors", "image", None),
     ] {
         for browser in &mut browsers {
