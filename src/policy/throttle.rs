@@ -25,6 +25,9 @@ pub const MOST: u32 = 300;
 pub const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 /// A place is given back by itself after so long: whoever held it is gone, and so is its Vestibule.
 pub const HELD: Duration = Duration::from_secs(2 * 60);
+/// How much longer the place of a client is held that leaves before the answer: the application may have judged its
+/// guess.
+pub const LEFT: Duration = Duration::from_secs(10);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// What a proven client may have under way at once, where every request is a login.
@@ -62,8 +65,8 @@ pub enum Company {
     Guesses,
     /// More, once one has succeeded: programs send the password with every request, many at once.
     Requests,
-    /// Any number, and it takes no place: a session of the same user vouches for it.
-    Session,
+    /// Any number, and it takes no place: it is counted elsewhere.
+    Any,
 }
 
 /// How a count is judged.
@@ -95,7 +98,7 @@ impl Pace {
     /// names fail once each, and are not remembered for a day.
     pub fn of_ceiling() -> Self {
         let limit = Limit { count: CEILING, window: DAY };
-        Self { limit, first_wait: None, company: Company::Session, is_brief: true }
+        Self { limit, first_wait: None, company: Company::Any, is_brief: true }
     }
 }
 
@@ -115,8 +118,8 @@ pub enum Admission {
 pub struct Place {
     /// Told from those that were taken in the same moment.
     pub id: u32,
-    /// Since when, milliseconds since the Unix epoch.
-    pub since: u64,
+    /// When it is given back at the latest, milliseconds since the Unix epoch.
+    until: u64,
 }
 
 /// What is known of the attempts that are counted together.
@@ -132,11 +135,18 @@ pub struct Attempts {
     until: Timestamp,
     /// Whether the latest outcome was the success of a [`Company::Requests`].
     proven: bool,
+    /// How the names were spelt that failed, hashed, or two of those ways.
+    spellings: Vec<u64>,
 }
 
 impl Place {
+    /// One that is taken now.
+    pub fn new(id: u32, now: Timestamp) -> Self {
+        Self { id, until: now.plus(HELD).as_millis() }
+    }
+
     fn ends(&self) -> Timestamp {
-        Timestamp::from_millis(self.since).plus(HELD)
+        Timestamp::from_millis(self.until)
     }
 }
 
@@ -148,7 +158,7 @@ impl Attempts {
             return Admission::Refused(until);
         }
         let places = match pace.company {
-            Company::Session => return Admission::Admitted,
+            Company::Any => return Admission::Admitted,
             Company::Requests if self.proven => self.places(pace).max(PARALLEL),
             Company::Requests | Company::Guesses => self.places(pace),
         };
@@ -160,10 +170,13 @@ impl Attempts {
     }
 
     /// The attempt with this place has failed; says how long the next one waits, if it does.
-    pub fn fail(&mut self, pace: Pace, place: Place, now: Timestamp) -> Option<Duration> {
+    pub fn fail(&mut self, pace: Pace, place: Place, spelling: u64, now: Timestamp) -> Option<Duration> {
         self.forget(pace, now);
         self.release(place);
         self.proven = false;
+        if self.spellings.len() < 2 && !self.spellings.contains(&spelling) {
+            self.spellings.push(spelling);
+        }
         let at = self.failures.partition_point(|failure| *failure <= now);
         self.failures.insert(at, now);
         let most = pace.limit.count.max(1) as usize;
@@ -179,16 +192,25 @@ impl Attempts {
         self.waits_until(pace, now).map(|until| until.since(now))
     }
 
-    /// The attempt with this place has succeeded: nothing that went before counts.
-    pub fn succeed(&mut self, pace: Pace, place: Place) {
+    /// The attempt with this place has succeeded: nothing that went before counts, if it was about the same name. Who
+    /// has an account whose name only looks the same to us may not reset the count of another's.
+    pub fn succeed(&mut self, pace: Pace, place: Place, spelling: u64) {
         self.release(place);
         let proven = pace.company == Company::Requests;
-        *self = Self { pending: std::mem::take(&mut self.pending), proven, ..Self::default() };
+        if self.spellings.iter().all(|failed| *failed == spelling) {
+            *self = Self { pending: std::mem::take(&mut self.pending), proven, ..Self::default() };
+        }
     }
 
     /// The attempt with this place came to nothing.
     pub fn release(&mut self, place: Place) {
         self.pending.retain(|pending| *pending != place);
+    }
+
+    /// The client with this place has left before its answer.
+    pub fn leave(&mut self, place: Place, now: Timestamp) {
+        let own = self.pending.iter_mut().filter(|pending| **pending == place);
+        own.for_each(|place| place.until = now.plus(LEFT).as_millis());
     }
 
     /// Whether as many have failed as may.
@@ -216,6 +238,9 @@ impl Attempts {
         self.pending.retain(|place| now < place.ends());
         if now >= self.until.plus(window) {
             self.streak = 0;
+        }
+        if self.streak == 0 && self.failures.is_empty() {
+            self.spellings.clear();
         }
     }
 
@@ -248,6 +273,7 @@ impl Attempts {
             streak: self.streak,
             until: self.until.as_millis(),
             proven: self.proven,
+            spellings: self.spellings.clone(),
         };
         postcard::to_allocvec(&form).ok()
     }
@@ -263,6 +289,7 @@ impl Attempts {
             streak: form.streak,
             until: Timestamp::from_millis(form.until),
             proven: form.proven,
+            spellings: form.spellings,
         })
     }
 }
@@ -276,6 +303,7 @@ struct Form {
     streak: u32,
     until: u64,
     proven: bool,
+    spellings: Vec<u64>,
 }
 
 fn millis(duration: Duration) -> u32 {

@@ -133,8 +133,13 @@ impl Exchange<'_> {
         let report = Report::begin(self, &attempt);
         headers::ask_for_all(&mut self.headers);
         let asker = rule.verify.as_ref().map(|_| Asker::of(self));
-        let body = self.streamed_body(None)?;
-        let mut answer = self.ask_login(body, rule).await?;
+        let mut answer = match self.ask_login(rule).await {
+            Ok(answer) => answer,
+            Err(failure) => {
+                self.settle(permit, attempt.number, Outcome::Undetermined).await?;
+                return Err(failure);
+            }
+        };
         let mut trial = login::judge(rule, self.view(&answer, &self.target));
         let mut verified = None;
         if trial.outcome == Outcome::Ask
@@ -190,7 +195,8 @@ impl Exchange<'_> {
 
     /// The answer to a login, as far as it has to be looked at. Before a verifying request it is read in
     /// any case: an application may have only one connection for us.
-    async fn ask_login(&mut self, body: Body, rule: &LoginRule) -> Result<Answer, Failure> {
+    async fn ask_login(&mut self, rule: &LoginRule) -> Result<Answer, Failure> {
+        let body = self.streamed_body(None)?;
         let answer = self.ask(body, rule.needs_response_body()).await?;
         if rule.needs_response_body() || rule.verify.is_some() { self.look_ahead(answer).await } else { Ok(answer) }
     }

@@ -17,6 +17,7 @@ use crate::policy::guess::Guesses;
 use crate::policy::session::Record;
 use crate::policy::session::SessionKey;
 use crate::proxy::exchange::Exchange;
+use crate::store::shelf::Name;
 use crate::telemetry;
 use crate::telemetry::Audit;
 use crate::telemetry::Context;
@@ -33,6 +34,8 @@ const MOST: usize = 16 * 1024;
 pub(super) struct Suspicions {
     said: DashMap<(SessionKey, u64), Timestamp>,
     guesses: DashMap<IpAddr, Guesses>,
+    /// Accounts of which it was said that they are guessed at from everywhere.
+    guessed: DashMap<Name, Timestamp>,
 }
 
 impl Suspicions {
@@ -56,9 +59,19 @@ impl Suspicions {
         Guess::Few
     }
 
+    /// Whether it was not said a while ago that an account is guessed at from everywhere.
+    pub(super) fn is_news_of_guesses(&self, account: Name, now: Timestamp) -> bool {
+        let is_known = self.guessed.get(&account).is_some_and(|said| now.since(*said) < QUIET);
+        if !is_known && self.guessed.len() < MOST {
+            self.guessed.insert(account, now);
+        }
+        !is_known
+    }
+
     /// Forgets what does not count any more.
     pub(super) fn tidy(&self, now: Timestamp) {
         self.said.retain(|_, said| now.since(*said) < QUIET);
+        self.guessed.retain(|_, said| now.since(*said) < QUIET);
         self.guesses.retain(|_, guesses| !guesses.is_over(now));
     }
 }
@@ -103,5 +116,29 @@ impl Exchange<'_> {
             user: identity.map(|identity| identity.user.clone()),
             ..self.trace.context.clone()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::shelf::Kind;
+
+    use super::*;
+
+    #[test]
+    fn guesses_at_an_account_are_said_again_after_a_while_however_many_there_were_before() {
+        // S159
+        let (suspicions, begin) = (Suspicions::default(), Timestamp::from_millis(1_000_000));
+        let account = |number: usize| Name::of(Kind::Attempts, &[&number.to_le_bytes()]);
+        for number in 0..MOST {
+            assert!(suspicions.is_news_of_guesses(account(number), begin));
+        }
+        assert!(!suspicions.is_news_of_guesses(account(0), begin.plus(QUIET / 2)));
+        assert!(suspicions.is_news_of_guesses(account(MOST), begin), "rather twice than never");
+
+        let later = begin.plus(QUIET);
+        suspicions.tidy(later);
+        assert!(suspicions.is_news_of_guesses(account(0), later));
+        assert!(!suspicions.is_news_of_guesses(account(0), later));
     }
 }

@@ -67,6 +67,7 @@ struct Count {
     what: Counting,
     name: Name,
     pace: Pace,
+    spelling: u64,
 }
 
 /// An attempt that may go on. Whatever becomes of it, its places are given back.
@@ -131,43 +132,44 @@ impl Exchange<'_> {
     async fn try_permit(&self, attempt: &Attempt<'_>, now: Timestamp) -> Result<Result<Permit, NoPlace>, Failure> {
         let (gate, rules) = (&self.worker.gate, attempt.rule.throttle);
         let account = login::account(attempt);
-        let counted = account.as_deref().filter(|_| rules.per_account.is_some());
+        let counted = account.as_ref().filter(|_| rules.per_account.is_some());
         let place = throttle::place_of(self.client.address).to_string();
-        let named = |parts: [&str; 3]| {
-            let [what, account, place] = parts.map(str::as_bytes);
-            Name::of(Kind::Attempts, &[b"1", self.site.name.as_bytes(), what, account, place])
+        let named = |parts: [&str; 4]| {
+            let [what, limit, account, place] = parts.map(str::as_bytes);
+            Name::of(Kind::Attempts, &[b"2", self.site.name.as_bytes(), what, limit, account, place])
         };
-        let pair = counted.map(|account| named(["pair", account, &place]));
-        let address = rules.per_address.map(|_| named(["address", "", &place]));
-        let ceiling = counted.map(|account| named(["account", account, ""]));
+        // Rules of the same limits count together; under others the history that is kept is another.
+        let [of_pair, of_each] = [rules.per_account, rules.per_address].map(|limit| format!("{limit:?}"));
+        let pair = counted.map(|account| named(["pair", &of_pair, &account.counted, &place]));
+        let address = rules.per_address.map(|_| named(["address", &of_each, "", &place]));
+        let ceiling = counted.map(|account| named(["account", "", &account.counted, ""]));
+        let spelling = account.as_ref().map_or(0, |account| named(["spelling", "", account.typed, ""]).short());
         let (pair_is, address_is, ceiling_is) =
             tokio::try_join!(gate.known(pair, now), gate.known(address, now), gate.known(ceiling, now))?;
 
         let is_besieged = ceiling_is.attempts.is_exhausted(Pace::of_ceiling(), now);
-        let company = self.company(attempt, account.as_deref());
-        let count = |what, name: Option<Name>, pace: Option<Pace>| Some(Count { what, name: name?, pace: pace? });
+        let company = if attempt.rule.takes_basic() { Company::Requests } else { Company::Guesses };
+        // What programs send with a session of their own is bounded by its account.
+        let is_own = counted.is_some_and(|account| self.is_own(&account.counted)) && company == Company::Requests;
+        let count =
+            |what, name: Option<Name>, pace: Option<Pace>| Some(Count { what, name: name?, pace: pace?, spelling });
         let of_account = rules.per_account.map(|limit| Pace::of_account(limit, is_besieged, company));
-        let of_address = rules.per_address.map(|limit| Pace::of_address(limit, company));
+        let of_address =
+            rules.per_address.map(|limit| Pace::of_address(limit, if is_own { Company::Any } else { company }));
         let permit = Permit {
             gate: Arc::clone(gate),
             pair: count(Counting::Account, pair, of_account),
             address: count(Counting::Address, address, of_address),
             ceiling: count(Counting::Ceiling, ceiling, Some(Pace::of_ceiling())),
-            place: Place { id: new_id()?, since: now.as_millis() },
+            place: Place::new(new_id()?, now),
             is_settled: false,
         };
         Ok(permit.take(pair_is, address_is, now).await?)
     }
 
-    fn company(&self, attempt: &Attempt<'_>, account: Option<&str>) -> Company {
-        let user = self.session.identity().map(|identity| throttle::account(identity.user.as_str()));
-        if account.is_some() && user.as_deref() == account {
-            Company::Session
-        } else if attempt.rule.takes_basic() {
-            Company::Requests
-        } else {
-            Company::Guesses
-        }
+    /// Whether the session is that of this account.
+    fn is_own(&self, account: &str) -> bool {
+        self.session.identity().is_some_and(|identity| throttle::account(identity.user.as_str()) == account)
     }
 
     /// The same for a right password, a wrong one, and an account that is not there (S148).
@@ -183,7 +185,7 @@ impl Exchange<'_> {
     /// Notes what came of an attempt, whether its client is still there or not.
     pub(super) async fn settle(&self, permit: Permit, rule: usize, outcome: Outcome) -> Result<(), Failure> {
         let now = self.now;
-        for (what, wait) in self.must_finish(permit.settle(outcome, now)).await?? {
+        for (what, wait) in self.must_finish(permit.settle(Some(outcome), now)).await?? {
             let wait = in_seconds(wait);
             telemetry::audit(&self.trace.context, &Audit::LoginCooldown { rule, per: what, wait });
         }
@@ -219,7 +221,7 @@ impl Permit {
             let taken =
                 gate.change(count, known.clone(), now, |attempts| attempts.admit(count.pace, place, now)).await?;
             if let Err(none) = NoPlace::told(count.what, taken) {
-                self.note(Outcome::Undetermined, now).await?;
+                self.note(Some(Outcome::Undetermined), now).await?;
                 self.is_settled = true;
                 return Ok(Err(none));
             }
@@ -227,28 +229,32 @@ impl Permit {
         Ok(Ok(self))
     }
 
-    /// Says which waits have begun.
-    async fn settle(mut self, outcome: Outcome, now: Timestamp) -> Result<Vec<(Counting, Duration)>, StoreError> {
+    /// Says which waits have begun. Without an outcome the client has left before there was one.
+    async fn settle(
+        mut self,
+        outcome: Option<Outcome>,
+        now: Timestamp,
+    ) -> Result<Vec<(Counting, Duration)>, StoreError> {
         self.is_settled = true;
         let mut waits = self.note(outcome, now).await?;
-        waits.retain(|(what, _)| *what != Counting::Ceiling || self.is_news());
+        waits.retain(|(what, _)| *what != Counting::Ceiling || self.is_news(now));
         self.gate.waiting.freed.notify_waiters();
         Ok(waits)
     }
 
-    /// That an account is guessed at from everywhere is said once.
-    fn is_news(&self) -> bool {
-        self.ceiling.is_some_and(|ceiling| self.gate.says_first(format!("guessed {:?}", ceiling.name)))
+    /// That an account is guessed at from everywhere is not said each time.
+    fn is_news(&self, now: Timestamp) -> bool {
+        self.ceiling.is_some_and(|ceiling| self.gate.suspicions.is_news_of_guesses(ceiling.name, now))
     }
 
-    async fn note(&self, outcome: Outcome, now: Timestamp) -> Result<Vec<(Counting, Duration)>, StoreError> {
+    async fn note(&self, outcome: Option<Outcome>, now: Timestamp) -> Result<Vec<(Counting, Duration)>, StoreError> {
         let note = |count| self.gate.note(count, outcome, self.place, now);
         let (pair, address, ceiling) = tokio::try_join!(note(self.pair), note(self.address), note(self.ceiling))?;
         Ok([pair, address, ceiling].into_iter().flatten().collect())
     }
 }
 
-/// The client has left, or the application gives no answer.
+/// The client has left.
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.is_settled {
@@ -260,7 +266,7 @@ impl Drop for Permit {
         let given_back = Self { gate, is_settled: true, ..*self };
         let settled = async move {
             let now = given_back.gate.clock.now();
-            let _forgotten_later = given_back.settle(Outcome::Undetermined, now).await;
+            let _forgotten_later = given_back.settle(None, now).await;
         };
         writes.spawn_on(settled, &runtime);
     }
@@ -271,21 +277,25 @@ impl Gate {
     async fn note(
         &self,
         count: Option<Count>,
-        outcome: Outcome,
+        outcome: Option<Outcome>,
         place: Place,
         now: Timestamp,
     ) -> Result<Option<(Counting, Duration)>, StoreError> {
         let Some(count) = count else { return Ok(None) };
         let known = self.known(Some(count.name), now).await?;
         let noted = self.change(&count, known, now, |attempts| match (outcome, count.what) {
-            (Outcome::Failure, _) => attempts.fail(count.pace, place, now),
-            (Outcome::Success, Counting::Account | Counting::Ceiling) => {
-                attempts.succeed(count.pace, place);
+            (Some(Outcome::Failure), _) => attempts.fail(count.pace, place, count.spelling, now),
+            (Some(Outcome::Success), Counting::Account | Counting::Ceiling) => {
+                attempts.succeed(count.pace, place, count.spelling);
                 None
             }
             // Whoever has an account of his own may not reset the count of his address.
-            (Outcome::Success, Counting::Address) | (Outcome::Undetermined | Outcome::Ask, _) => {
+            (Some(Outcome::Success), Counting::Address) | (Some(Outcome::Undetermined | Outcome::Ask), _) => {
                 attempts.release(place);
+                None
+            }
+            (None, _) => {
+                attempts.leave(place, now);
                 None
             }
         });

@@ -84,6 +84,12 @@ impl Name {
         Self { kind, hash }
     }
 
+    /// Its beginning: enough to tell a few from one another.
+    pub fn short(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.hash;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
     pub(in crate::store) fn is_durable(&self) -> bool {
         self.kind.is_durable()
     }

@@ -226,7 +226,7 @@ async fn an_office_may_log_in_at_once_from_one_address() {
 async fn what_comes_to_nothing_is_no_failure() {
     // S150: neither an application that is down, nor a client that leaves.
     let app = app(&Arc::default()).await;
-    let (_proxy, browser) = Vestibule::in_front_of(&app).await;
+    let (proxy, browser) = Vestibule::in_front_of(&app).await;
     for _ in 0..10 {
         assert_eq!(attempt(&browser, "alice", "broken").await.status, 503);
     }
@@ -240,7 +240,68 @@ async fn what_comes_to_nothing_is_no_failure() {
     assert_eq!(attempt(&browser, "bob", "secret").await.status, 302, "another account has its own places");
     guesses.iter().for_each(tokio::task::JoinHandle::abort);
 
-    assert_eq!(attempt(&browser, "alice", "secret").await.status, 302);
+    // The application may have judged them: their places are not free at once.
+    let waiting = browser.clone();
+    let login = tokio::spawn(async move { attempt(&waiting, "alice", "secret").await.status });
+    let mut advanced = Duration::ZERO;
+    while !login.is_finished() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        proxy.advance(SECOND);
+        advanced += SECOND;
+    }
+    assert_eq!(login.await.unwrap(), 302);
+    assert!(advanced >= SECOND * 10, "{advanced:?}");
+}
+
+#[tokio::test]
+async fn a_session_of_ones_own_is_no_way_to_guess_many_at_once() {
+    // S152, VR-31: the name that one is called looks like another's.
+    let hold = Arc::default();
+    let app = app(&hold).await;
+    let (_proxy, mut eve) = Vestibule::in_front_of(&app).await;
+    eve.log_in("eve").await;
+    let before = asked(&app);
+    let guesses: Vec<_> = (0..30)
+        .map(|_| {
+            let eve = eve.clone();
+            tokio::spawn(async move { attempt(&eve, "EVE", "held").await.status.as_u16() })
+        })
+        .collect();
+    eventually("as many as may fail are under way", || asked(&app) == before + 5).await;
+    hold.notify_waiters();
+    let mut refused = 0;
+    for guess in guesses {
+        refused += usize::from(guess.await.unwrap() == 429);
+    }
+
+    assert_eq!((asked(&app) - before, refused), (5, 25));
+}
+
+#[tokio::test]
+async fn an_account_that_looks_the_same_resets_nothing() {
+    // S147, VR-31
+    let (_app, _proxy, browser) = proxied().await;
+    fails(&browser, "alice", 4).await;
+    assert_eq!(attempt(&browser, "ALICE", "secret").await.status, 302);
+    fails(&browser, "alice", 1).await;
+    assert_eq!(attempt(&browser, "alice", "secret").await.status, 429);
+}
+
+#[tokio::test]
+async fn rules_with_other_limits_count_for_themselves() {
+    let app = app(&Arc::default()).await;
+    let other =
+        "[[site.login]]\npath = \"/api\"\npage = \"/login\"\nuser = \"form:username\"\nsuccess = { status = 302 }";
+    let limits = "[site.login.throttle]\nper_account = \"1 in 1h\"";
+    let site = format!("{}\n{other}\n{limits}\n", SITE.replace("[site.login]", "[[site.login]]"));
+    let (_proxy, browser) = Vestibule::with(&app, &site).await;
+    fails(&browser, "alice", 4).await;
+    for expected in [200, 429] {
+        let answer = browser.clone().post("/api", &[("username", "alice"), ("password", "wrong")]).await;
+        assert_eq!(answer.status, expected);
+    }
+    fails(&browser, "alice", 1).await;
+    assert_eq!(attempt(&browser, "alice", "secret").await.status, 429);
 }
 
 #[tokio::test]
@@ -380,7 +441,7 @@ async fn basic(browser: &mut Browser, password: &str) -> u16 {
 
 #[tokio::test]
 async fn a_program_that_sends_its_password_with_every_request_is_not_slowed() {
-    // Without cookies, many at once; and with a session, of which no request is a guess.
+    // Without cookies, many at once; and with a session, up to 32.
     let hold = Arc::<Notify>::default();
     let holding = Arc::clone(&hold);
     let app = Upstream::start(move |request| match request.header("authorization") {
@@ -397,7 +458,7 @@ async fn a_program_that_sends_its_password_with_every_request_is_not_slowed() {
     let mut with_session = browser.clone();
     right(&mut with_session).await;
 
-    for (program, count) in [(&browser, 20), (&with_session, 40)] {
+    for (program, count) in [(&browser, 20), (&with_session, 32)] {
         let before = app.received().len();
         let requests: Vec<_> = (0..count)
             .map(|_| {

@@ -36,6 +36,7 @@ pub use self::outcome::judge_verify;
 pub use self::outcome::verify_target;
 pub use self::path_rule::Opening;
 pub use self::path_rule::PathRule;
+pub use self::user::Account;
 pub use self::user::account;
 pub use self::user::user;
 

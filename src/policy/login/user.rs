@@ -108,9 +108,16 @@ pub fn user(attempt: &Attempt<'_>, answer: Answer<'_>, verified: Option<Answer<'
     Ok(UserName::parse(&name)?)
 }
 
-/// Which account an attempt is about, as far as the request says: untrusted, and one however it is typed (VR-31).
-/// `None` when only the answer will tell.
-pub fn account(attempt: &Attempt<'_>) -> Option<String> {
+/// Which account an attempt is about, and how that is spelt.
+pub struct Account<'a> {
+    /// One however it is typed (VR-31).
+    pub counted: String,
+    /// As it was typed.
+    pub typed: &'a str,
+}
+
+/// Which account an attempt is about, as far as the request says: untrusted. `None` when only the answer will tell.
+pub fn account<'a>(attempt: &'a Attempt<'_>) -> Option<Account<'a>> {
     let sources = attempt.rule.user.iter().zip(&attempt.typed);
     let mut names = sources.filter_map(|(source, typed)| match source {
         UserSource::Fixed(name) => Some(name.as_str()),
@@ -126,7 +133,7 @@ pub fn account(attempt: &Attempt<'_>) -> Option<String> {
     });
     let name = names.find(|name| !name.trim().is_empty())?;
     let cut = attempt.rule.user_match.as_ref().and_then(|pattern| pattern.captures(name)?.get(1));
-    Some(throttle::account(cut.map_or(name, |group| group.as_str())))
+    Some(Account { counted: throttle::account(cut.map_or(name, |group| group.as_str())), typed: name })
 }
 
 fn found<'a>(

@@ -4,6 +4,7 @@ use super::*;
 
 const FIVE: Limit = Limit { count: 5, window: Duration::from_secs(900) };
 const MINUTE: Duration = Duration::from_secs(60);
+const ALICE: u64 = 1;
 
 fn at(millis: u64) -> Timestamp {
     Timestamp::from_millis(1_000_000_000 + millis)
@@ -14,13 +15,13 @@ fn account_pace() -> Pace {
 }
 
 fn place(id: u32) -> Place {
-    Place { id, since: at(id.into()).as_millis() }
+    Place::new(id, at(id.into()))
 }
 
 fn guess(attempts: &mut Attempts, pace: Pace, now: Timestamp) -> Option<Duration> {
-    let place = Place { id: 0, since: now.as_millis() };
+    let place = Place::new(0, now);
     assert_eq!(attempts.admit(pace, place, now), Admission::Admitted, "{attempts:?}");
-    attempts.fail(pace, place, now)
+    attempts.fail(pace, place, ALICE, now)
 }
 
 #[test]
@@ -36,7 +37,7 @@ fn the_wait_doubles_from_a_second_to_a_quarter_of_an_hour() {
         let end = now.plus(wait);
         assert_eq!(attempts.admit(pace, place(0), now), Admission::Refused(end));
         let before = Timestamp::from_millis(end.as_millis() - 1);
-        for company in [Company::Guesses, Company::Requests, Company::Session] {
+        for company in [Company::Guesses, Company::Requests, Company::Any] {
             let pace = Pace { company, ..pace };
             assert_eq!(attempts.admit(pace, place(0), before), Admission::Refused(end), "{company:?}");
         }
@@ -48,12 +49,12 @@ fn the_wait_doubles_from_a_second_to_a_quarter_of_an_hour() {
 fn a_quiet_window_forgives() {
     let (mut attempts, pace) = (Attempts::default(), account_pace());
     for _ in 0..6 {
-        attempts.fail(pace, place(0), at(0));
+        attempts.fail(pace, place(0), ALICE, at(0));
     }
     let over = attempts.until.plus(FIVE.window);
     let before = Timestamp::from_millis(over.as_millis() - 1);
-    assert_eq!(attempts.clone().fail(pace, place(0), before), Some(Duration::from_secs(4)), "still in a row");
-    assert_eq!(attempts.fail(pace, place(0), over), None);
+    assert_eq!(attempts.clone().fail(pace, place(0), ALICE, before), Some(Duration::from_secs(4)), "still in a row");
+    assert_eq!(attempts.fail(pace, place(0), ALICE, over), None);
 }
 
 #[test]
@@ -74,10 +75,47 @@ fn a_success_resets() {
         guess(&mut attempts, pace, at(0));
     }
     assert_eq!(attempts.admit(pace, place(1), at(1)), Admission::Admitted);
-    attempts.succeed(pace, place(1));
+    attempts.succeed(pace, place(1), ALICE);
     for _ in 0..4 {
         assert_eq!(guess(&mut attempts, pace, at(2)), None);
     }
+}
+
+#[test]
+fn a_success_resets_what_is_spelt_like_it_only() {
+    // VR-31: 1 and 2 are names that are one to us, and two to the application.
+    for (failed, succeeded, is_reset) in
+        [(&[1, 1, 1, 1][..], 1, true), (&[1, 1, 1, 1], 2, false), (&[1, 1, 1, 2], 2, false), (&[1, 2, 2, 2], 1, false)]
+    {
+        let (mut attempts, pace) = (Attempts::default(), account_pace());
+        for spelling in failed {
+            attempts.fail(pace, place(0), *spelling, at(0));
+        }
+        attempts.succeed(pace, place(0), succeeded);
+        assert_eq!(guess(&mut attempts, pace, at(1)).is_none(), is_reset, "{failed:?} {succeeded}");
+    }
+
+    let (mut attempts, pace) = (Attempts::default(), account_pace());
+    attempts.fail(pace, place(0), 2, at(0));
+    let later = at(0).plus(FIVE.window);
+    attempts.fail(pace, place(0), ALICE, later);
+    attempts.succeed(pace, place(0), ALICE);
+    assert_eq!(attempts, Attempts::default(), "the other spelling was forgotten with its failure");
+}
+
+#[test]
+fn who_leaves_keeps_the_place_a_while() {
+    // S150, S152: no failure, and no way to have as many guesses judged as one likes.
+    let (mut attempts, pace) = (Attempts::default(), account_pace());
+    for id in 0..5 {
+        assert_eq!(attempts.admit(pace, place(id), at(id.into())), Admission::Admitted);
+        attempts.leave(place(id), at(1000));
+    }
+    let end = at(1000).plus(LEFT);
+    let before = Timestamp::from_millis(end.as_millis() - 1);
+    assert_eq!(attempts.admit(pace, place(9), before), Admission::Busy);
+    assert_eq!(attempts.admit(pace, place(9), end), Admission::Admitted);
+    assert_eq!(attempts.failures, []);
 }
 
 #[test]
@@ -88,18 +126,18 @@ fn what_is_under_way_takes_a_place_until_it_comes_to_something() {
         assert_eq!(attempts.admit(pace, place(id), at(id.into())), Admission::Admitted);
     }
     assert_eq!(attempts.admit(pace, place(5), at(5)), Admission::Busy);
-    let vouched = Pace { company: Company::Session, ..pace };
+    let vouched = Pace { company: Company::Any, ..pace };
     assert_eq!(attempts.admit(vouched, place(9), at(5)), Admission::Admitted);
     attempts.release(place(9));
     assert_eq!(attempts.admit(pace, place(5), at(5)), Admission::Busy, "it had no place to give back");
     attempts.release(place(0));
     assert_eq!(attempts.admit(pace, place(6), at(6)), Admission::Admitted);
-    attempts.fail(pace, place(1), at(7));
+    attempts.fail(pace, place(1), ALICE, at(7));
     assert_eq!(attempts.admit(pace, place(8), at(8)), Admission::Busy, "a failure keeps its place");
 
     let mut forgotten = attempts.clone();
     assert_eq!(forgotten.admit(pace, place(7), at(6).plus(HELD)), Admission::Admitted, "nobody held it");
-    attempts.succeed(pace, place(2));
+    attempts.succeed(pace, place(2), ALICE);
     assert_eq!(attempts.pending, [place(3), place(4), place(6)], "a success gives back its own place");
 }
 
@@ -112,9 +150,9 @@ fn a_program_that_sends_its_password_with_every_request_may_send_many_once_it_wa
         tries.filter(|admission| *admission == Admission::Admitted).count()
     };
     assert_eq!(admitted(&mut attempts), 5);
-    attempts.succeed(pace, place(0));
+    attempts.succeed(pace, place(0), ALICE);
     assert_eq!(admitted(&mut attempts), 28, "with the four that are under way");
-    attempts.fail(pace, place(0), at(0));
+    attempts.fail(pace, place(0), ALICE, at(0));
     assert_eq!(attempts.admit(pace, place(0), at(0)), Admission::Busy);
 }
 
@@ -136,7 +174,7 @@ fn an_account_under_siege_leaves_every_address_one_try() {
     let (mut ceiling, pace) = (Attempts::default(), Pace::of_ceiling());
     for second in 0..u64::from(CEILING) {
         assert!(!ceiling.is_exhausted(pace, at(second * 1000)));
-        ceiling.fail(pace, place(0), at(second * 1000));
+        ceiling.fail(pace, place(0), ALICE, at(second * 1000));
     }
     assert!(ceiling.is_exhausted(pace, at(100_000)));
     assert!(!ceiling.is_exhausted(pace, at(0).plus(DAY)));
@@ -155,11 +193,11 @@ fn a_name_that_was_made_up_is_soon_forgotten() {
     // S151
     let (mut attempts, pace) = (Attempts::default(), Pace::of_ceiling());
     for failures in 1..=CEILING {
-        attempts.fail(pace, place(0), at(0));
+        attempts.fail(pace, place(0), ALICE, at(0));
         assert_eq!(attempts.lives(pace, at(0)), DAY / CEILING * failures);
     }
     let mut attempts = Attempts::default();
-    attempts.fail(account_pace(), place(0), at(0));
+    attempts.fail(account_pace(), place(0), ALICE, at(0));
     assert_eq!(attempts.lives(account_pace(), at(0)), FIVE.window);
 }
 
@@ -192,10 +230,10 @@ fn the_largest_limit_fits_in_a_value() {
     let pace = Pace::of_account(limit, false, Company::Guesses);
     let mut attempts = Attempts::default();
     for second in 0..u64::from(MOST) {
-        attempts.admit(pace, Place { id: u32::MAX, since: u64::MAX }, at(second * 1000));
+        attempts.admit(pace, Place { id: u32::MAX, until: u64::MAX }, at(second * 1000));
     }
     for second in 0..u64::from(MOST) {
-        attempts.fail(pace, place(0), at(second * 280_000));
+        attempts.fail(pace, place(0), ALICE, at(second * 280_000));
     }
     assert!(attempts.write().unwrap().len() < 8 * 1024);
 }
@@ -227,14 +265,14 @@ fn reached(pace: Pace, steps: Vec<Step>) -> Vec<Timestamp> {
         match step {
             Step::Wait(millis) => now = now.plus(Duration::from_millis(millis)),
             Step::Begin => {
-                let place = Place { id: next, since: now.as_millis() };
+                let place = Place::new(next, now);
                 next += 1;
                 if attempts.admit(pace, place, now) == Admission::Admitted {
                     open.push(place);
                 }
             }
             Step::Fail(which) if !open.is_empty() => {
-                attempts.fail(pace, open.swap_remove(which % open.len()), now);
+                attempts.fail(pace, open.swap_remove(which % open.len()), ALICE, now);
                 reached.push(now);
             }
             Step::Release(which) if !open.is_empty() => attempts.release(open.swap_remove(which % open.len())),
@@ -278,7 +316,7 @@ proptest! {
         if let Some(mut attempts) = Attempts::read(&bytes) {
             let now = Timestamp::from_millis(u64::MAX / 2);
             attempts.admit(account_pace(), place(0), now);
-            attempts.fail(account_pace(), place(0), now);
+            attempts.fail(account_pace(), place(0), ALICE, now);
             attempts.lives(account_pace(), now);
             attempts.write();
         }
