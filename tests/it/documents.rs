@@ -304,7 +304,8 @@ fn every_file_of_the_two_halves_is_named() {
     let module = Regex::new(r"(?m)^(?:pub )?mod (\w+);").unwrap();
     for half in ["src/policy/mod.rs", "src/proxy/mod.rs"] {
         let source = read(half);
-        let names: Vec<_> = module.captures_iter(&source).map(|found| found[1].to_owned()).collect();
+        let names = module.captures_iter(&source).map(|found| found[1].to_owned());
+        let names: Vec<_> = names.filter(|name| name != "tests").collect();
         assert!(names.len() > 5, "{half}");
         for name in names {
             assert!(code(&text).contains(&name.as_str()), "docs/architecture.md does not say what {name} of {half} is");
