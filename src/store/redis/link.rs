@@ -296,7 +296,8 @@ impl Link {
     pub(super) async fn send_all(&self, commands: &redis::Pipeline, skip: usize) -> Result<Vec<Value>, LinkError> {
         let count = commands.len() - skip;
         let answers = self.connection.clone().send_packed_commands(commands, skip, count).await;
-        self.noted(answers.map_err(|source| failed(&self.address, source)))
+        let answers = self.noted(answers.map_err(|source| failed(&self.address, source)))?;
+        answers.into_iter().map(|answer| answered(&self.address, Ok(answer))).collect()
     }
 
     /// Who asks again is not to be given the connection that has just failed.
