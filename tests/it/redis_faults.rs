@@ -193,6 +193,33 @@ async fn something_else_in_the_place_of_a_session_means_logging_in_again() {
 }
 
 #[tokio::test]
+async fn something_else_in_the_place_of_an_index_makes_room() {
+    // S186
+    let (app, redis) = (Upstream::legacy().await, Redis::start());
+    let program = Program::start(&stored_at(&redis.url(), "", &app, SITE)).await;
+    program.browser().get("/login").await;
+    program.browser().log_in("alice").await;
+    let keys = redis.say(&["KEYS", "vestibule:*"]);
+    let is_index =
+        |key: &&str| ["vestibule:sites", "vestibule:u:", "vestibule:i:"].iter().any(|one| key.starts_with(one));
+    let indexes: Vec<_> = keys.lines().filter(is_index).collect();
+    assert_eq!(indexes.len(), 3, "{keys}");
+    for (number, index) in indexes.iter().enumerate() {
+        assert_eq!(redis.say(&["SET", index, "a mistake"]), "OK");
+
+        let mut browser = program.browser();
+        browser.log_in("alice").await;
+
+        assert_eq!(browser.fetch("/").await.status, 200);
+        eventually("it is said", || program.events("store.index_unusable").len() > number).await;
+        assert_eq!(program.events("store.index_unusable")[number]["key"], **index);
+        assert_eq!(browser.post("/.vestibule/logout?everywhere", &[]).await.status, 303);
+        assert_eq!(browser.fetch("/").await.status, 401);
+    }
+    assert_eq!(program.events("store.index_unusable").len(), indexes.len(), "once each");
+}
+
+#[tokio::test]
 async fn a_start_needs_no_redis() {
     let app = Upstream::legacy().await;
     let port = free_port();

@@ -73,6 +73,34 @@ impl Cursor {
 }
 
 impl Shared {
+    /// Sends a command about an index. What is of another type is none of ours, and makes room: nobody could log
+    /// in (S186).
+    async fn index(&self, key: &[u8], command: &Cmd) -> Result<Value, LinkError> {
+        match self.nodes.call(key, command).await {
+            Err(error) if error.is_wrong_type() => {}
+            answer => return answer,
+        }
+        let reads = if key == self.names.sites() { "SMEMBERS" } else { "ZCARD" };
+        let cleared = self.nodes.call(key, script::CLEAR.on(key).arg(reads)).await?;
+        if cleared == Value::Int(1) {
+            tracing::error!(event = "store.index_unusable", key = %String::from_utf8_lossy(key));
+        }
+        self.nodes.call(key, command).await
+    }
+
+    /// The same for several; in one go if nothing is in the way.
+    async fn indexes(&self, calls: &[(Vec<u8>, Cmd)]) -> Result<Vec<Value>, LinkError> {
+        match self.nodes.call_all(calls).await {
+            Err(error) if error.is_wrong_type() => {}
+            answers => return answers,
+        }
+        let mut answers = Vec::with_capacity(calls.len());
+        for (key, command) in calls {
+            answers.push(self.index(key, command).await?);
+        }
+        Ok(answers)
+    }
+
     /// Has the indexes name a session that is about to be there.
     pub(super) async fn enter(&self, key: &SessionKey, outline: &Outline, idle: Duration) -> Result<(), StoreError> {
         let sites = self.names.sites();
@@ -89,7 +117,7 @@ impl Shared {
             entry.arg(millis(outline.absolute_end.since(outline.created)).saturating_add(script::MARGIN));
             calls.push((user, entry));
         }
-        self.nodes.call_all(&calls).await?;
+        self.indexes(&calls).await?;
         Ok(())
     }
 
@@ -151,7 +179,7 @@ impl Shared {
     /// The sessions of a user, the oldest first.
     pub(super) async fn of_user(&self, user: &str) -> Result<Vec<Listed>, StoreError> {
         let index = self.names.user(user);
-        let answer = self.nodes.call(&index, redis::cmd("ZRANGE").arg(&index).arg(0).arg(-1)).await?;
+        let answer = self.index(&index, redis::cmd("ZRANGE").arg(&index).arg(0).arg(-1)).await?;
         let mut found = self.there(&keys(answer, 1)?).await?;
         // Who writes to the index could have put others there.
         found.retain(|(_, outline)| outline.user.as_ref().is_some_and(|known| known.as_str() == user));
@@ -161,7 +189,7 @@ impl Shared {
 
     async fn sites(&self) -> Result<Vec<String>, StoreError> {
         let sites = self.names.sites();
-        let answer = self.nodes.call(&sites, redis::cmd("SMEMBERS").arg(&sites)).await?;
+        let answer = self.index(&sites, redis::cmd("SMEMBERS").arg(&sites)).await?;
         let names = answer::members(answer).ok_or(LinkError::Odd("the sites should be a set"))?;
         Ok(names.into_iter().filter_map(|name| String::from_utf8(answer::bytes(name)?).ok()).collect())
     }
@@ -202,7 +230,7 @@ impl Shared {
             let index = self.names.site_hashed(&cursor.site, cursor.kind);
             let mut command = redis::cmd("ZSCAN");
             command.arg(&index).arg(cursor.at).arg("COUNT").arg(limit.min(BATCH));
-            let (next, found) = scanned(self.nodes.call(&index, &command).await?)?;
+            let (next, found) = scanned(self.index(&index, &command).await?)?;
             page.sessions.extend(self.there(&found).await?);
             at = match next {
                 0 => indexes.next().map(|(site, kind)| Cursor { site, kind, at: 0 }),
@@ -227,7 +255,7 @@ impl Shared {
             command.arg(&index);
             (index, command)
         };
-        let sizes = self.nodes.call_all(&Kind::ALL.map(call)).await?;
+        let sizes = self.indexes(&Kind::ALL.map(call)).await?;
         let sizes: Result<Vec<_>, _> = sizes.iter().map(answer::number).collect();
         let [authenticated, anonymous] = sizes?[..] else {
             return Err(LinkError::Odd("there should be two sizes").into());
@@ -239,7 +267,7 @@ impl Shared {
     /// The least recently used of the few that are due first: an exact order would cost a write per request.
     pub(super) async fn evict_anonymous(&self, site: &str) -> Result<Option<Listed>, StoreError> {
         let index = self.names.site(site, Kind::Anonymous);
-        let answer = self.nodes.call(&index, redis::cmd("ZRANGE").arg(&index).arg(0).arg(LOOKED_AT - 1)).await?;
+        let answer = self.index(&index, redis::cmd("ZRANGE").arg(&index).arg(0).arg(LOOKED_AT - 1)).await?;
         let found = self.there(&keys(answer, 1)?).await?;
         let Some((key, _)) = found.into_iter().min_by_key(|(_, outline)| outline.seen) else { return Ok(None) };
         let ended = self.remove(&key, false, Timestamp::default()).await?;
@@ -259,7 +287,7 @@ impl Shared {
                 for _ in 0..BATCHES {
                     let mut command = redis::cmd("ZRANGEBYSCORE");
                     command.arg(&index).arg("-inf").arg(now.as_millis()).arg("LIMIT").arg(0).arg(BATCH);
-                    let due = keys(self.nodes.call(&index, &command).await?, 1)?;
+                    let due = keys(self.index(&index, &command).await?, 1)?;
                     self.sweep_some(&index, &due, judge, now, &mut ended).await?;
                     if due.len() < BATCH {
                         break;

@@ -167,6 +167,17 @@ script!(
      return redis.call('ZADD', KEYS[1], 'XX', ARGV[2], ARGV[1])"
 );
 
+// On any index. ARGV: a command that reads what should be there. Takes away what it cannot read.
+script!(
+    CLEAR,
+    "#!lua flags=allow-oom
+     local kept = redis.pcall(ARGV[1], KEYS[1])
+     if type(kept) == 'table' and kept.err and string.find(kept.err, 'WRONGTYPE', 1, true) then
+       return redis.call('DEL', KEYS[1])
+     end
+     return 0"
+);
+
 // On a value of the shelf: `w` its version, `v` its bytes. ARGV: the new version, the bytes, time to live. Called
 // again by the same, it says yes again.
 script!(
@@ -192,5 +203,5 @@ script!(
 );
 
 /// All of them, for a connection to announce.
-pub(super) static ALL: [&Script; 12] =
-    [&CREATE, &TOUCH, &SWAP, &BIND, &VAULT, &END, &REAP, &TOLD, &INDEX, &LATER, &SHELVE, &REPLACE];
+pub(super) static ALL: [&Script; 13] =
+    [&CREATE, &TOUCH, &SWAP, &BIND, &VAULT, &END, &REAP, &TOLD, &INDEX, &LATER, &CLEAR, &SHELVE, &REPLACE];
