@@ -22,6 +22,7 @@ use crate::config::Listen;
 use crate::config::ListenAddress;
 use crate::proxy::Gate;
 use crate::proxy::GateError;
+use crate::secret::Secret;
 use crate::server;
 use crate::server::BadSocket;
 use crate::server::BindError;
@@ -59,6 +60,7 @@ struct Parts {
     /// What cannot change without a restart.
     listen: Listen,
     store: StoreSettings,
+    store_keys: Vec<Secret>,
     admin: AdminSettings,
     reloading: Mutex<()>,
 }
@@ -115,7 +117,7 @@ impl StartError {
 pub fn check(config: &Config, now: Timestamp) -> Result<Vec<String>, StartError> {
     let warnings = Tls::new(config)?.warnings(now);
     Gate::check(config)?;
-    store::check(&config.store)?;
+    store::check(&config.store, &config.store_keys)?;
     admin::check(config)?;
     Ok(warnings)
 }
@@ -128,7 +130,7 @@ pub fn start(config: &Config, clock: Arc<dyn Clock>) -> Result<Running, StartErr
     if let Some(warning) = server::descriptors::take_all(config) {
         tracing::warn!(event = "descriptors.few", help = warning);
     }
-    let (store, clock) = store::open(&config.store, clock)?;
+    let (store, clock) = store::open(&config.store, &config.store_keys, clock)?;
     start_with_store(config, store, clock)
 }
 
@@ -181,6 +183,7 @@ pub fn start_with_store(
         clock,
         listen: config.listen.clone(),
         store: config.store.clone(),
+        store_keys: config.store_keys.clone(),
         admin: config.admin.clone(),
         reloading: Mutex::default(),
     });
@@ -206,6 +209,7 @@ impl Remote {
             ("listen.http", parts.listen.http != config.listen.http),
             ("listen.workers", parts.listen.workers != config.listen.workers),
             ("store.url", parts.store != config.store),
+            ("store.key", parts.store_keys != config.store_keys),
             ("admin.listen", parts.admin.listen != config.admin.listen),
             ("admin.token", parts.admin.token != config.admin.token),
         ];

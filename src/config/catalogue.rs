@@ -141,6 +141,7 @@ pub(super) const KEYS: &[Key] = &[
     key("store", "url", Kind::Text, "", "Where sessions are kept: memory:, file:PATH or Redis; a file in the state directory when not given."),
     key("store", "password", Kind::Text, "", "The password for Redis: \"env:NAME\" or \"file:PATH\"."),
     key("store", "ca", Kind::Text, "", "PEM file with the authorities to trust for Redis instead of the system's."),
+    key("store", "key", Kind::Texts, "", "What sessions are sealed with, so that whoever writes to the store invents none: \"env:NAME\" or \"file:PATH\"; of several the first seals, all open."),
     key("store", "prefix", Kind::Text, "\"vestibule\"", "What keys in Redis begin with."),
     key("store", "allow_plaintext", Kind::Flag, "false", "Whether a Redis on another machine may be used without TLS."),
     key("csrf", "mode", Kind::Choice(&["enforce", "report", "off"]), "\"enforce\"", "What happens to cross-site requests."),

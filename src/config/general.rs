@@ -40,11 +40,11 @@ pub(super) fn read_file<'a>(reader: &'a Reader<'a>, table: &'a DeTable<'a>) -> C
     let session = read_session(&file.section("session", "session"), &Lifetimes::default());
     let timeouts = read_timeouts(&file.section("timeouts", "timeouts"));
     let log = read_log(&file.section("log", "log"));
-    let store = read_store(&file.section("store", "store"));
+    let (store, store_keys) = read_store(&file.section("store", "store"));
     let admin = read_admin(&file.section("admin", "admin"));
     let shared = Shared { session, csrf, limits: limits.clone(), client_ca: !tls.client_ca.is_empty() };
     let sites = read_sites(&file, &shared);
-    Config { file: reader.path(), listen, tls, sites, store, limits, timeouts, admin, log }
+    Config { file: reader.path(), listen, tls, sites, store, store_keys, limits, timeouts, admin, log }
 }
 
 fn read_sites(file: &Section<'_>, shared: &Shared) -> Vec<Site> {

@@ -107,7 +107,7 @@ impl Key {
 
 /// Whether a value of this key could hold a password.
 pub(super) fn is_secret(name: &str) -> bool {
-    matches!(name, "token" | "url")
+    matches!(name, "token" | "url" | "password" | "key")
 }
 
 /// The nearest of some words, if one is near.

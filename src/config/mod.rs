@@ -39,6 +39,7 @@ use crate::config::reader::Reader;
 use crate::policy::site::Limits;
 use crate::policy::site::Site;
 use crate::policy::site::Timeouts;
+use crate::secret::Secret;
 use crate::store::StoreSettings;
 
 /// A place to listen on.
@@ -132,6 +133,8 @@ pub struct Config {
     pub sites: Vec<Site>,
     /// `[store]`
     pub store: StoreSettings,
+    /// `store.key`: the first seals, all of them open.
+    pub store_keys: Vec<Secret>,
     /// `[limits]`
     pub limits: Limits,
     /// `[timeouts]`
@@ -205,7 +208,7 @@ impl Config {
     #[must_use]
     pub fn in_memory(self) -> Self {
         let admin = AdminSettings { listen: AdminListen::At(Vec::new()), token: None };
-        Self { store: StoreSettings::Memory, admin, ..self }
+        Self { store: StoreSettings::Memory, store_keys: Vec::new(), admin, ..self }
     }
 
     /// The effective policy in plain words, for `check`.

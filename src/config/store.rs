@@ -15,18 +15,41 @@ use crate::store::redis::settings::ServerAddress;
 
 /// What all keys in Redis begin with, unless it is said.
 const PREFIX: &str = "vestibule";
-pub(super) fn read_store(section: &Section<'_>) -> StoreSettings {
+
+/// Where sessions are kept, and what they are sealed with.
+pub(super) fn read_store(section: &Section<'_>) -> (StoreSettings, Vec<Secret>) {
     let url = section.text("url");
-    let settings = match url {
+    let settings = match &url {
         None => StoreSettings::File(None),
-        Some(found) => read_url(section, found),
+        Some(found) => read_url(section, found.clone()),
     };
     if !matches!(settings, StoreSettings::Redis(_)) {
         for key in ["password", "ca"].into_iter().filter(|key| section.has(key)) {
             section.problem(key, format!("store.{key} is only for Redis"), "remove it, or set store.url");
         }
     }
-    settings
+    let keys = read_keys(section);
+    if settings == StoreSettings::Memory && url.is_some_and(|found| found.text == "memory:") && section.has("key") {
+        let message = "store.key is for what is kept outside the process";
+        section.problem("key", message, "remove it, or set store.url to a file or to Redis");
+    }
+    (settings, keys)
+}
+
+fn read_keys(section: &Section<'_>) -> Vec<Secret> {
+    let Some(found) = section.texts("key") else { return Vec::new() };
+    let help = "write key = \"env:NAME\" or key = \"file:PATH\"; a good one comes from: openssl rand -base64 32";
+    if found.is_empty() {
+        section.problem("key", "store.key names no key", help);
+    }
+    let mut keys = Vec::with_capacity(found.len());
+    for Text { text, span } in found {
+        match secret(text, |path| section.reader.resolve(path)) {
+            Some(key) => keys.push(key),
+            None => section.reader.report_hidden(span, "store.key must not stand in the file", help),
+        }
+    }
+    keys
 }
 
 fn read_url(section: &Section<'_>, found: Text<'_>) -> StoreSettings {

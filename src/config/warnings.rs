@@ -54,7 +54,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     all
 }
 
-fn about_redis(settings: &RedisSettings, all: &mut Vec<String>) {
+fn about_redis(settings: &RedisSettings, has_key: bool, all: &mut Vec<String>) {
     if matches!(settings.password, Some(Secret::Written(_))) {
         all.push(
             "store.url has a password: whoever reads the file knows it; write password = \"file:PATH\" or \"env:NAME\"."
@@ -75,6 +75,13 @@ fn about_redis(settings: &RedisSettings, all: &mut Vec<String>) {
                 .to_owned(),
         );
     }
+    if !has_key && !is_local {
+        all.push(
+            "There is no store.key: whoever can write to Redis can log in as anybody; write key = \"file:PATH\", the same \
+             for all Vestibules."
+                .to_owned(),
+        );
+    }
 }
 
 fn about_all(config: &Config) -> Vec<String> {
@@ -85,7 +92,7 @@ fn about_all(config: &Config) -> Vec<String> {
             let text = "store.url is \"memory:\": a restart logs everybody out; write \"file:PATH\", or nothing.";
             all.push(text.to_owned());
         }
-        StoreSettings::Redis(settings) => about_redis(settings, &mut all),
+        StoreSettings::Redis(settings) => about_redis(settings, !config.store_keys.is_empty(), &mut all),
     }
     for network in config.listen.trusted_proxies.iter().filter(|network| network.prefix_len() == 0) {
         all.push(format!(

@@ -379,19 +379,19 @@ fn in_memory() -> Opened {
 
 fn in_a_file() -> Opened {
     let place = tempfile::tempdir().unwrap();
-    (Arc::new(FileStore::open(&place.path().join("sessions.redb")).unwrap()), Box::new(place))
+    (Arc::new(FileStore::open(&place.path().join("sessions.redb"), Keys::default()).unwrap()), Box::new(place))
 }
 
 fn in_redis() -> Opened {
     let server = Redis::start();
-    let (store, _) = RedisStore::open(&server.settings(), Arc::new(SystemClock::start())).unwrap();
+    let (store, _) = RedisStore::open(&server.settings(), Keys::default(), Arc::new(SystemClock::start())).unwrap();
     (Arc::new(store), Box::new(server))
 }
 
 /// A node that serves all slots: it refuses what touches two of them all the same.
 fn in_a_cluster() -> Opened {
     let server = Redis::cluster();
-    let (store, _) = RedisStore::open(&server.settings(), Arc::new(SystemClock::start())).unwrap();
+    let (store, _) = RedisStore::open(&server.settings(), Keys::default(), Arc::new(SystemClock::start())).unwrap();
     (Arc::new(store), Box::new(server))
 }
 

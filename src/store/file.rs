@@ -32,6 +32,7 @@ use crate::store::Swap;
 use crate::store::journal::Journal;
 use crate::store::journal::OpenError;
 use crate::store::memory::MemoryStore;
+use crate::store::sealed::keys::Keys;
 use crate::store::shelf;
 use crate::store::shelf::Name;
 use crate::store::shelf::Shelf;
@@ -40,6 +41,7 @@ use crate::store::shelf::Version;
 
 /// Sessions in a file.
 pub struct FileStore {
+    keys: Keys,
     memory: Arc<MemoryStore>,
     journal: Journal,
 }
@@ -49,18 +51,18 @@ impl FileStore {
     ///
     /// # Errors
     /// When it cannot be used.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, keys: Keys) -> Result<Self, OpenError> {
         let memory = Arc::new(MemoryStore::default());
-        let journal = Journal::open(path, &memory)?;
-        Ok(Self { memory, journal })
+        let journal = Journal::open(path, keys.clone(), &memory)?;
+        Ok(Self { keys, memory, journal })
     }
 
     /// The same, and the time that goes with it: `clock`, but never earlier than what was written in former runs.
     ///
     /// # Errors
     /// When it cannot be used.
-    pub fn with_clock(path: &Path, clock: Arc<dyn Clock>) -> Result<(Self, Arc<dyn Clock>), OpenError> {
-        let store = Self::open(path)?;
+    pub fn with_clock(path: &Path, keys: Keys, clock: Arc<dyn Clock>) -> Result<(Self, Arc<dyn Clock>), OpenError> {
+        let store = Self::open(path, keys)?;
         let behind = store.journal.latest().since(clock.now());
         if behind >= Duration::from_secs(1) {
             let (file, seconds) = (path.display(), behind.as_secs());
@@ -72,7 +74,7 @@ impl FileStore {
 
     /// Opens a record that is still sealed. One that was changed behind our back is no session.
     fn wake(&self, handle: &Handle) {
-        if let Err(error) = self.memory.wake(handle) {
+        if let Err(error) = self.memory.wake(&self.keys, handle) {
             tracing::error!(event = "store.record_unusable", session = &*handle.key().session_ref(), error = %error);
             self.journal.write_later(handle.key());
         }
@@ -266,32 +268,17 @@ impl Shelf for FileStore {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use bytes::Bytes;
-
     use super::*;
     use crate::clock::ManualClock;
     use crate::policy::session::SessionId;
-    use crate::policy::vault::VaultCookie;
     use crate::store::fixtures::SITE;
     use crate::store::fixtures::at;
     use crate::store::fixtures::handle;
     use crate::store::fixtures::of;
+    use crate::store::fixtures::put;
     use crate::store::shelf::Kind;
 
     const HALF_HOUR: Duration = Duration::from_secs(1800);
-
-    fn put(value: &'static str) -> VaultChange {
-        VaultChange::Put(VaultCookie {
-            name: Bytes::from_static(b"sid"),
-            value: Bytes::from_static(value.as_bytes()),
-            path: "/".into(),
-            domain: None,
-            expires: None,
-            same_site: None,
-            created: at(0),
-            used: at(0),
-        })
-    }
 
     async fn record(store: &FileStore, number: u8) -> Option<Record> {
         match store.load(&handle(number), at(100)).await.unwrap() {
@@ -305,7 +292,7 @@ mod tests {
         // VR-27
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("state/sessions.redb");
-        let store = FileStore::open(&path).unwrap();
+        let store = FileStore::open(&path, Keys::default()).unwrap();
         for (number, user) in [(1, "alice"), (2, "bob"), (3, "alice")] {
             assert_eq!(store.create(&handle(number), of(user), HALF_HOUR).await.unwrap(), Presence::Present);
         }
@@ -319,7 +306,7 @@ mod tests {
         assert!(matches!(store.remove_at(handle(3).key(), copied.revision).await.unwrap(), Removal::Removed(_)));
         drop(store);
 
-        let store = FileStore::open(&path).unwrap();
+        let store = FileStore::open(&path, Keys::default()).unwrap();
 
         let outline = store.peek(handle(1).key()).await.unwrap().expect("its outline is known before it is opened");
         assert_eq!((outline.user.unwrap().as_str(), outline.seen), ("alice", at(50)));
@@ -338,7 +325,7 @@ mod tests {
         let path = place.path().join("sessions.redb");
         let [device, gone, attempt] = [(Kind::Devices, "a"), (Kind::Learned, "b"), (Kind::Attempts, "c")]
             .map(|(kind, name)| Name::of(kind, &[name.as_bytes()]));
-        let store = FileStore::open(&path).unwrap();
+        let store = FileStore::open(&path, Keys::default()).unwrap();
         for name in [device, gone, attempt] {
             let put = store.shelve(&name, None, Bytes::from("one"), HALF_HOUR, at(1)).await.unwrap();
             assert_eq!(put, Swap::Swapped);
@@ -350,7 +337,7 @@ mod tests {
         store.unshelve(&gone).await.unwrap();
         drop(store);
 
-        let store = FileStore::open(&path).unwrap();
+        let store = FileStore::open(&path, Keys::default()).unwrap();
 
         assert_eq!(store.shelved(&device, at(3)).await.unwrap(), second);
         assert_eq!(store.shelved(&device, at(2).plus(HALF_HOUR)).await.unwrap(), None, "it lives as long as was said");
@@ -359,11 +346,40 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn keys_are_changed_over_restarts_and_nobody_without_one_is_believed() {
+        // S184
+        const NEW: &str = "bmV3IG5ldyBuZXcgbmV3IG5ldyBuZXcgbmV3IG5ldyE=";
+        const OLD: &str = "b2xkIG9sZCBvbGQgb2xkIG9sZCBvbGQgb2xkIG9sZCE=";
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("sessions.redb");
+        let open = |secrets: &[&str]| FileStore::open(&path, Keys::of(secrets)).unwrap();
+        let invented = FileStore::open(&path, Keys::default()).unwrap();
+        assert_eq!(invented.create(&handle(3), of("admin"), HALF_HOUR).await.unwrap(), Presence::Present);
+        drop(invented);
+        let store = open(&[OLD]);
+        for number in [1, 2] {
+            assert_eq!(store.create(&handle(number), of("alice"), HALF_HOUR).await.unwrap(), Presence::Present);
+        }
+        drop(store);
+
+        let store = open(&[NEW, OLD]);
+        assert!(record(&store, 1).await.is_some() && record(&store, 2).await.is_some());
+        assert_eq!(store.change_vault(&handle(1), &[put("one")], at(1)).await.unwrap(), Presence::Present);
+        drop(store);
+
+        let store = open(&[NEW]);
+        assert_eq!(record(&store, 1).await.unwrap().vault.cookies().len(), 1, "it was written with the new key");
+        assert!(record(&store, 2).await.is_none(), "of the old one nothing is left");
+        assert!(record(&store, 3).await.is_none(), "and admin was never there");
+    }
+
+    #[tokio::test]
     async fn time_does_not_go_back_over_a_restart() {
         // S39, VR-50: the clock was set back by an hour meanwhile.
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("sessions.redb");
-        let open = |seconds| FileStore::with_clock(&path, Arc::new(ManualClock::at(at(seconds)))).unwrap();
+        let open =
+            |seconds| FileStore::with_clock(&path, Keys::default(), Arc::new(ManualClock::at(at(seconds)))).unwrap();
         let (store, clock) = open(7200);
         assert_eq!(clock.now(), at(7200));
         let record = Record { seen: at(7200), absolute_end: at(8 * 3600), ..of("alice") };
@@ -376,7 +392,7 @@ mod tests {
         assert_eq!(store.touch(handle(1).key(), clock.now(), HALF_HOUR).await.unwrap(), Presence::Present);
         drop(store);
         let own = ManualClock::at(at(3600));
-        let (_store, clock) = FileStore::with_clock(&path, Arc::new(own.clone())).unwrap();
+        let (_store, clock) = FileStore::with_clock(&path, Keys::default(), Arc::new(own.clone())).unwrap();
         let woken = clock.sleep_until(at(7200 + 1800));
         own.advance(HALF_HOUR);
         woken.await;
@@ -388,13 +404,13 @@ mod tests {
     async fn a_sealed_record_is_ended_touched_and_taken_like_any_other() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("sessions.redb");
-        let store = FileStore::open(&path).unwrap();
+        let store = FileStore::open(&path, Keys::default()).unwrap();
         for number in 1..=4 {
             assert_eq!(store.create(&handle(number), of("alice"), HALF_HOUR).await.unwrap(), Presence::Present);
         }
         drop(store);
 
-        let store = FileStore::open(&path).unwrap();
+        let store = FileStore::open(&path, Keys::default()).unwrap();
         assert_eq!(store.touch(handle(1).key(), at(60), HALF_HOUR).await.unwrap(), Presence::Present);
         assert_eq!(store.remove(handle(2).key(), false, at(60)).await.unwrap().unwrap().site.as_ref(), SITE);
         assert!(store.take(&handle(3), at(60)).await.unwrap().is_some());
@@ -402,7 +418,7 @@ mod tests {
         assert_eq!(store.sweep(&over, at(60)).await.unwrap().len(), 1);
         drop(store);
 
-        let store = FileStore::open(&path).unwrap();
+        let store = FileStore::open(&path, Keys::default()).unwrap();
         assert_eq!(store.by_user("alice", Some(SITE)).await.unwrap(), [*handle(1).key()]);
         assert_eq!(record(&store, 1).await.unwrap().seen, at(60));
     }
@@ -412,15 +428,15 @@ mod tests {
         // S23, S187
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("sessions.redb");
-        drop(FileStore::open(&path).unwrap());
+        drop(FileStore::open(&path, Keys::default()).unwrap());
         let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(), 0o600);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
 
-        let _first = FileStore::open(&path).unwrap();
+        let _first = FileStore::open(&path, Keys::default()).unwrap();
 
         assert_eq!(mode(), 0o600);
-        let second = FileStore::open(&path).map(|_| ()).unwrap_err().to_string();
+        let second = FileStore::open(&path, Keys::default()).map(|_| ()).unwrap_err().to_string();
         assert!(second.contains("in use by another process"), "{second}");
     }
 
@@ -430,9 +446,12 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("sessions.redb");
         std::fs::write(&path, b"this is no session store, and it is longer than nothing").unwrap();
-        let error = FileStore::open(&path).map(|_| ()).unwrap_err().to_string();
+        let error = FileStore::open(&path, Keys::default()).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains("cannot be read: restore it from a backup, or move it away"), "{error}");
-        let nowhere = FileStore::open(&place.path().join("sessions.redb/x")).map(|_| ()).unwrap_err().to_string();
+        let nowhere = FileStore::open(&place.path().join("sessions.redb/x"), Keys::default())
+            .map(|_| ())
+            .unwrap_err()
+            .to_string();
         assert!(nowhere.contains("cannot"), "{nowhere}");
     }
 
@@ -441,7 +460,7 @@ mod tests {
         // S18, S25
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("sessions.redb");
-        let store = FileStore::open(&path).unwrap();
+        let store = FileStore::open(&path, Keys::default()).unwrap();
         let id = SessionId::from_random([0x5a; 32]);
         assert_eq!(store.create(&id.handle(), of("alice"), HALF_HOUR).await.unwrap(), Presence::Present);
         let change = [put("the-cookies-secret-value")];

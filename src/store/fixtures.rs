@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use bytes::Bytes;
 use tempfile::TempDir;
 
 use crate::clock::Timestamp;
@@ -25,6 +26,8 @@ use crate::policy::session::SessionId;
 use crate::policy::session::SessionRules;
 use crate::policy::session::UserName;
 use crate::policy::vault::Vault;
+use crate::policy::vault::VaultChange;
+use crate::policy::vault::VaultCookie;
 use crate::store::redis::settings::Form;
 use crate::store::redis::settings::RedisSettings;
 use crate::store::redis::settings::ServerAddress;
@@ -63,6 +66,20 @@ pub(super) fn of(user: &str) -> Record {
     let binding = Binding::new([127, 0, 0, 1].into(), None);
     let chain = Chain::begin(&[0; 16], at(0));
     Record::authenticated(Arc::from(SITE), identity, binding, chain, Vault::default(), &rules(), at(0))
+}
+
+/// A cookie for the vault.
+pub(in crate::store) fn put(value: &'static str) -> VaultChange {
+    VaultChange::Put(VaultCookie {
+        name: Bytes::from_static(b"sid"),
+        value: Bytes::from_static(value.as_bytes()),
+        path: "/".into(),
+        domain: None,
+        expires: None,
+        same_site: None,
+        created: at(0),
+        used: at(0),
+    })
 }
 
 /// `redis-server` or `redis-cli`, or what the environment names in its place (`REDIS_SERVER`, `REDIS_CLI`): a Valkey.

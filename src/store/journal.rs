@@ -42,6 +42,8 @@ use crate::store::redis::RedisError;
 use crate::store::sealed;
 use crate::store::sealed::Sealed;
 use crate::store::sealed::SealedCookie;
+use crate::store::sealed::keys::KeyError;
+use crate::store::sealed::keys::Keys;
 use crate::store::shelf::Kept;
 use crate::store::shelf::Name;
 use crate::store::shelf::Shelved;
@@ -117,6 +119,9 @@ pub enum OpenError {
     /// What the settings of Redis name.
     #[error(transparent)]
     Redis(#[from] RedisError),
+    /// `store.key`
+    #[error(transparent)]
+    Key(#[from] KeyError),
 }
 
 impl OpenError {
@@ -124,6 +129,7 @@ impl OpenError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Redis(error) => error.is_configuration(),
+            Self::Key(_) => true,
             Self::Directory { .. }
             | Self::File { .. }
             | Self::InUse { .. }
@@ -178,7 +184,7 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Opens the file, or makes it, and fills the memory with what is in it.
-    pub(super) fn open(path: &Path, memory: &Arc<MemoryStore>) -> Result<Self, OpenError> {
+    pub(super) fn open(path: &Path, keys: Keys, memory: &Arc<MemoryStore>) -> Result<Self, OpenError> {
         let database = open(path)?;
         let damaged = |source| OpenError::Damaged { path: path.to_owned(), source: Box::new(source) };
         let content = read_all(&database).map_err(damaged)?;
@@ -201,6 +207,7 @@ impl Journal {
         }
         let writer = Writer {
             path: path.to_owned(),
+            keys,
             memory: Arc::clone(memory),
             database: Some(database),
             owed,
@@ -269,6 +276,7 @@ impl Drop for Journal {
 
 struct Writer {
     path: PathBuf,
+    keys: Keys,
     memory: Arc<MemoryStore>,
     /// `None` after an error: opened again with the next change.
     database: Option<Database>,
@@ -405,7 +413,7 @@ impl Writer {
                 seen.insert(key.0, at.as_millis())?;
                 let Some(record) = record else { continue };
                 if let Some(handle) = &owed.handle {
-                    let sealed = sealed::seal(handle, &record).ok_or("no randomness to seal a record")?;
+                    let sealed = sealed::seal(&self.keys, handle, &record).ok_or("no randomness to seal a record")?;
                     records.insert(key.0, write(&sealed)?.as_slice())?;
                 }
                 if owed.chain {

@@ -45,6 +45,7 @@ use crate::store::memory::texts::Texts;
 use crate::store::sealed;
 use crate::store::sealed::Sealed;
 use crate::store::sealed::Unusable;
+use crate::store::sealed::keys::Keys;
 use crate::store::shelf;
 use crate::store::shelf::MemoryShelf;
 use crate::store::shelf::Name;
@@ -134,7 +135,7 @@ impl MemoryStore {
     ///
     /// # Errors
     /// When it is not what was sealed: it is removed then.
-    pub(super) fn wake(&self, handle: &Handle) -> Result<(), Unusable> {
+    pub(super) fn wake(&self, keys: &Keys, handle: &Handle) -> Result<(), Unusable> {
         let key = handle.key();
         let is_sealed = |piece: &[u8]| matches!(packed::read(piece), Some(Packed::Sealed(_)));
         if !self.read(shard::hash(key)).get(key).is_some_and(is_sealed) {
@@ -144,9 +145,9 @@ impl MemoryStore {
         // Another request may have been faster.
         let Some(piece) = shard.get(key).map(<[u8]>::to_vec) else { return Ok(()) };
         let Some(sealed @ Packed::Sealed(closed)) = &packed::read(&piece) else { return Ok(()) };
-        let opened = sealed::open(handle, &closed.sealed(packed::time(&piece)));
+        let opened = sealed::open(keys, handle, &closed.sealed(packed::time(&piece)));
         match opened {
-            Ok(record) => {
+            Ok((record, _)) => {
                 let open = packed::write_record(key, &record, &mut shard.texts);
                 sealed.leave(&mut shard.texts);
                 shard.put(key, &open);

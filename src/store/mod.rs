@@ -33,10 +33,12 @@ use crate::policy::session::Outline;
 use crate::policy::session::Record;
 use crate::policy::session::SessionKey;
 use crate::policy::vault::VaultChange;
+use crate::secret::Secret;
 use crate::store::file::FileStore;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
 use crate::store::redis::settings::RedisSettings;
+use crate::store::sealed::keys::Keys;
 use crate::store::shelf::Shelf;
 
 pub use self::journal::OpenError;
@@ -201,21 +203,23 @@ pub enum StoreSettings {
 /// A store, and the clock that it goes by.
 pub type Opened = (Arc<dyn SessionStore>, Arc<dyn Clock>);
 
-/// Opens the configured store, and says what time goes with it: `clock`, unless the store knows better.
+/// Opens the configured store, whose records are sealed with the first of `keys`, and says what time goes
+/// with it: `clock`, unless the store knows better.
 ///
 /// # Errors
 /// When it cannot be used.
-pub fn open(settings: &StoreSettings, clock: Arc<dyn Clock>) -> Result<Opened, OpenError> {
+pub fn open(settings: &StoreSettings, keys: &[Secret], clock: Arc<dyn Clock>) -> Result<Opened, OpenError> {
+    let keys = Keys::read(keys)?;
     match settings {
         StoreSettings::Memory => Ok((Arc::new(MemoryStore::default()), clock)),
         StoreSettings::File(path) => {
             let usual = || usual_directory().map(|directory| directory.join("sessions.redb"));
             let path = path.clone().or_else(usual).ok_or(OpenError::NoPlace)?;
-            let (store, clock) = FileStore::with_clock(&path, clock)?;
+            let (store, clock) = FileStore::with_clock(&path, keys, clock)?;
             Ok((Arc::new(store), clock))
         }
         StoreSettings::Redis(settings) => {
-            let (store, clock) = RedisStore::open(settings, clock)?;
+            let (store, clock) = RedisStore::open(settings, keys, clock)?;
             Ok((Arc::new(store), clock))
         }
     }
@@ -225,7 +229,8 @@ pub fn open(settings: &StoreSettings, clock: Arc<dyn Clock>) -> Result<Opened, O
 ///
 /// # Errors
 /// When one of them cannot be used.
-pub fn check(settings: &StoreSettings) -> Result<(), OpenError> {
+pub fn check(settings: &StoreSettings, keys: &[Secret]) -> Result<(), OpenError> {
+    Keys::read(keys)?;
     match settings {
         StoreSettings::Memory | StoreSettings::File(_) => Ok(()),
         StoreSettings::Redis(settings) => Ok(redis::check(settings).map(drop)?),

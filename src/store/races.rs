@@ -85,7 +85,7 @@ async fn in_memory() {
 async fn in_a_file() {
     // S182
     let place = tempfile::tempdir().unwrap();
-    let store = Arc::new(FileStore::open(&place.path().join("sessions.redb")).unwrap());
+    let store = Arc::new(FileStore::open(&place.path().join("sessions.redb"), Keys::default()).unwrap());
     ten_thousand_races(store.clone(), store).await;
 }
 
@@ -93,6 +93,7 @@ async fn in_a_file() {
 async fn over_two_nodes_of_one_redis() {
     // S182
     let server = Redis::start();
-    let open = || Arc::new(RedisStore::open(&server.settings(), Arc::new(SystemClock::start())).unwrap().0);
+    let open =
+        || Arc::new(RedisStore::open(&server.settings(), Keys::default(), Arc::new(SystemClock::start())).unwrap().0);
     ten_thousand_races(open(), open()).await;
 }

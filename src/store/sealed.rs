@@ -1,13 +1,15 @@
 //! How a record looks outside the process (S18, S184, product 3.1): a readable part that is never
 //! believed, and sealed fields that only the holder of the selector can open or make. Who reads a
-//! store learns names and times; who writes to it can end sessions, and change none into another's. They
-//! can invent one, though, with a selector of their own: the right to write is all that this rests on.
+//! store learns names and times; who writes to it can end sessions, and change none into another's. To
+//! invent one, with a selector of their own, they need the store's key as well; without such a key, the right
+//! to write is all that this rests on.
 //!
-//! Each sealed field is AES-256-GCM under HKDF-SHA256(selector) with a random nonce; the readable
+//! Each sealed field is AES-256-GCM under HKDF-SHA256(key, selector) with a random nonce; the readable
 //! part and the field's own name are its associated data, so that no field works in another record,
 //! in another place, or beside other facts.
 
 pub mod device;
+pub mod keys;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -38,6 +40,8 @@ use crate::policy::session::SessionKey;
 use crate::policy::session::UserName;
 use crate::policy::vault::Vault;
 use crate::policy::vault::VaultCookie;
+use crate::store::sealed::keys::KeyNumber;
+use crate::store::sealed::keys::Keys;
 
 /// The first byte of every readable part. Another one is from a version that we cannot read.
 const VERSION: u8 = 3;
@@ -139,9 +143,9 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// Derived from the selector, which no store has.
-    pub fn new(handle: &Handle) -> Option<Self> {
-        let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, b"vestibule record").extract(handle.selector());
+    /// Derived from the selector and one of the keys, which no store has.
+    pub fn new(keys: &Keys, number: KeyNumber, handle: &Handle) -> Option<Self> {
+        let secret = hkdf::Salt::new(hkdf::HKDF_SHA256, keys.salt(number)?).extract(handle.selector());
         let derive = |purpose: &[&[u8]]| {
             let mut bytes = [0; 32];
             secret.expand(purpose, hkdf::HKDF_SHA256).ok()?.fill(&mut bytes).ok()?;
@@ -186,9 +190,9 @@ fn associated(readable: &[u8], field: &[u8]) -> Vec<u8> {
     [&(readable.len() as u64).to_le_bytes()[..], readable, field].concat()
 }
 
-/// Seals a record. `None` when the system gives no randomness.
-pub fn seal(handle: &Handle, record: &Record) -> Option<Sealed> {
-    let sealer = Sealer::new(handle)?;
+/// Seals a record with the first key. `None` when the system gives no randomness.
+pub fn seal(keys: &Keys, handle: &Handle, record: &Record) -> Option<Sealed> {
+    let sealer = Sealer::new(keys, KeyNumber::default(), handle)?;
     let version = if record.device.is_some() { WITH_DEVICE } else { VERSION };
     let readable = write_outline(version, handle.key(), &record.outline())?;
     let identity = match &record.identity {
@@ -238,13 +242,26 @@ pub fn seal_cookie(sealer: &Sealer, cookie: &VaultCookie, readable: &[u8]) -> Op
     Some(SealedCookie { field, sealed })
 }
 
-/// Opens a record for whoever presented its selector.
+/// Opens a record for whoever presented its selector. Says which key it is sealed with: what is put beside
+/// the rest later is sealed with the same one.
 ///
 /// # Errors
 /// When it was not written by us, for this session, as it stands.
-pub fn open(handle: &Handle, stored: &Sealed) -> Result<Record, Unusable> {
+pub fn open(keys: &Keys, handle: &Handle, stored: &Sealed) -> Result<(Record, KeyNumber), Unusable> {
+    let mut unusable = Unusable::Forged;
+    for number in keys.numbers() {
+        let sealer = Sealer::new(keys, number, handle).ok_or(Unusable::Damaged)?;
+        match open_with(&sealer, handle, stored) {
+            Ok(record) => return Ok((record, number)),
+            // Another key may fit.
+            Err(error) => unusable = error,
+        }
+    }
+    Err(unusable)
+}
+
+fn open_with(sealer: &Sealer, handle: &Handle, stored: &Sealed) -> Result<Record, Unusable> {
     let outline = read_outline(&stored.readable, stored.seen)?;
-    let sealer = Sealer::new(handle).ok_or(Unusable::Damaged)?;
     let (identity, device) = match (&stored.identity, outline.authenticated) {
         (Some(sealed), Some(authenticated)) => {
             let text = sealer.open(sealed, &stored.readable, IDENTITY)?;
@@ -259,7 +276,7 @@ pub fn open(handle: &Handle, stored: &Sealed) -> Result<Record, Unusable> {
     };
     let mut cookies = Vec::with_capacity(stored.cookies.len());
     for cookie in &stored.cookies {
-        cookies.push(open_cookie(&sealer, cookie, &stored.readable)?);
+        cookies.push(open_cookie(sealer, cookie, &stored.readable)?);
     }
     cookies.sort_by_key(|cookie| cookie.created);
     Ok(Record {

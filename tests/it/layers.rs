@@ -47,7 +47,7 @@ pub const LAYERS: &[Layer] = &[
     Layer { module: "main", may: &["cli"], never: &[] },
     Layer { module: "cli", may: &["admin", "app", "cert", "clock", "config", "demo", "telemetry"], never: &[] },
     Layer { module: "demo", may: &["app", "cert", "clock", "config", "telemetry"], never: &[] },
-    Layer { module: "app", may: &["admin", "clock", "config", "proxy", "server", "store"], never: &[] },
+    Layer { module: "app", may: &["admin", "clock", "config", "proxy", "secret", "server", "store"], never: &[] },
     Layer { module: "admin", may: &["clock", "config", "metrics", "policy", "proxy", "server", "store", "telemetry"], never: &[] },
     Layer { module: "server", may: &["clock", "config", "metrics", "policy", "proxy", "telemetry"], never: &[] },
     Layer { module: "proxy", may: &["clock", "config", "http1", "metrics", "policy", "signing", "store", "telemetry"], never: &[] },

@@ -2,7 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
+
+use vestibule::clock::Clock;
+use vestibule::clock::SystemClock;
+use vestibule::clock::Timestamp;
+use vestibule::policy::binding::Binding;
+use vestibule::policy::chain::Chain;
+use vestibule::policy::session::Identity;
+use vestibule::policy::session::Record;
+use vestibule::policy::session::SessionId;
+use vestibule::policy::session::UserName;
+use vestibule::policy::vault::Vault;
+use vestibule::store;
+use vestibule::store::Presence;
 
 use crate::support::Browser;
 use crate::support::Line;
@@ -11,6 +25,7 @@ use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::eventually;
+use crate::support::parse;
 use crate::support::program::BINARY;
 use crate::support::program::Program;
 use crate::support::redis::Redis;
@@ -320,3 +335,64 @@ const FORGE: &str = "local kept = redis.call('HGET', KEYS[1], 'o')
     local forged, count = string.gsub(kept, 'alice', 'roote', 1)
     redis.call('HSET', KEYS[1], 'o', forged)
     return count";
+
+#[tokio::test]
+async fn whoever_writes_to_redis_invents_nobody_without_the_key() {
+    // S184: a record for a user who never logged in, under an ID that its maker has.
+    let (app, redis, place) = (Upstream::legacy().await, Redis::start(), tempfile::tempdir().unwrap());
+    let key = |name: &str, secret: &str| {
+        let path = place.path().join(name);
+        std::fs::write(&path, format!("{secret}\n")).unwrap();
+        format!("file:{}", path.display())
+    };
+    let first = key("first", "b2xkIG9sZCBvbGQgb2xkIG9sZCBvbGQgb2xkIG9sZCE=");
+    let second = key("second", "bmV3IG5ldyBuZXcgbmV3IG5ldyBuZXcgbmV3IG5ldyE=");
+    let open = vestibule_at(&redis.url(), "", &app, SITE).await;
+    let old = vestibule_at(&redis.url(), &format!("key = {first:?}"), &app, SITE).await;
+    let new = vestibule_at(&redis.url(), &format!("key = [{second:?}, {first:?}]"), &app, SITE).await;
+    let invented = invent("admin", &redis, &app, open.clock.now()).await;
+
+    assert_eq!(open.browser().with_session(&invented).fetch("/").await.status, 200, "the record is as good as ours");
+    assert_eq!(app.last().header("x-forwarded-user"), Some("admin"));
+    for node in [&old, &new] {
+        assert_eq!(node.browser().with_session(&invented).fetch("/").await.status, 401);
+    }
+
+    let mut here = old.browser();
+    here.log_in("alice").await;
+    assert_eq!(moved(&here, &new).fetch("/").await.status, 200, "the old key opens");
+    let mut there = new.browser();
+    there.log_in("bob").await;
+    assert_eq!(there.fetch("/").await.status, 200);
+    assert_eq!(moved(&there, &old).fetch("/").await.status, 401, "the new one is not known there");
+}
+
+/// Writes a session of this user without having logged in; returns its ID.
+async fn invent(user: &str, redis: &Redis, app: &Upstream, now: Timestamp) -> String {
+    let config = parse(&stored_at(&redis.url(), "", app, SITE));
+    let (store, _) = store::open(&config.store, &[], Arc::new(SystemClock::start())).unwrap();
+    let (id, site) = (SessionId::from_random([0x5a; 32]), &config.sites[0]);
+    let user = UserName::parse(user).unwrap();
+    let identity = Identity { user, authenticated: now, session_ref: id.key().session_ref() };
+    let (binding, chain) = (Binding::new([127, 0, 0, 1].into(), Some("Test/1.0")), Chain::begin(id.verifier(), now));
+    let name = Arc::from(site.origin.to_text());
+    let record = Record::authenticated(name, identity, binding, chain, Vault::default(), &site.session, now);
+    assert_eq!(store.create(&id.handle(), record, MINUTE).await.unwrap(), Presence::Present);
+    id.expose()
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_used_is_told_at_the_start() {
+    let (app, place) = (Upstream::legacy().await, tempfile::tempdir().unwrap());
+    let short = place.path().join("short");
+    std::fs::write(&short, "hunter2").unwrap();
+    for (key, expected) in [
+        (format!("file:{}", short.display()), "can be guessed; make one with: openssl rand -base64 32"),
+        ("file:/nowhere/at/all".to_owned(), "store.key: file:/nowhere/at/all cannot be read"),
+        ("env:VESTIBULE_NO_SUCH_KEY".to_owned(), "the variable VESTIBULE_NO_SUCH_KEY is not set"),
+    ] {
+        let file = stored_at("redis://127.0.0.1:1", &format!("key = {key:?}"), &app, SITE);
+        let (code, said) = Program::fail(&file).await;
+        assert!(code == 2 && said.contains(expected) && !said.contains("hunter2"), "{said}");
+    }
+}

@@ -68,6 +68,12 @@ fn general(config: &Config) -> Vec<String> {
         }
         StoreSettings::Redis(settings) => redis(settings),
     });
+    if let [first, others @ ..] = &config.store_keys[..] {
+        let others = join(others.iter().map(ToString::to_string));
+        let too =
+            if others.is_empty() { others } else { format!("; those that are sealed with {others} are opened, too") };
+        all.push(format!("Sessions are sealed with the key in {first}{too}."));
+    }
     all.push(administration(config));
     all.push(site::limits(&config.limits));
     all.push(waits(config));

@@ -65,6 +65,7 @@ fn no_message_shows_a_secret() {
         "[store]\nurl = \"redis://host?password=hunter2\"\nurll = \"redis://u:hunter2@host\"",
         "[store]\nurl = redis://hunter2",
         "[admin]\ntoken = 'hunter2",
+        "[store]\npasswort = \"hunter2\"\nkeys = \"hunter2\"",
         "password = \"hunter2\" x",
         "[log]\nlevel = { password = \"hunter2\" }",
         "[session]\ncookie = { secret = \"hunter2\", cookie = 1 }",

@@ -30,10 +30,11 @@ fn every_weak_choice_is_warned_of() {
         ("[store]", "url = \"redis://me:word@127.0.0.1\"", "store.url has a password"),
         (
             "[store]",
-            "url = \"redis://10.0.0.1\"\npassword = \"env:X\"\nallow_plaintext = true",
+            "url = \"redis://10.0.0.1\"\npassword = \"env:X\"\nkey = \"env:K\"\nallow_plaintext = true",
             "store.allow_plaintext is on",
         ),
-        ("[store]", "url = \"rediss://redis.internal\"", "There is no store.password"),
+        ("[store]", "url = \"rediss://redis.internal\"\nkey = \"env:K\"", "There is no store.password"),
+        ("[store]", "url = \"rediss://redis.internal\"\npassword = \"env:X\"", "There is no store.key"),
         ("[site.access]", "default = \"public\"", "access.default is \"public\""),
         ("[[site]]", "relax = \"encoded-slash\"", "relax has \"encoded-slash\": paths with %2F pass"),
         ("[site.access]", "protected = \"/x\"\nambiguous_paths = \"allow\"", "access.ambiguous_paths is \"allow\""),

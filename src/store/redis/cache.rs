@@ -15,6 +15,7 @@ use crate::policy::session::Outline;
 use crate::policy::session::Record;
 use crate::policy::vault::VaultCookie;
 use crate::store::redis::names::Ref;
+use crate::store::sealed::keys::KeyNumber;
 
 /// Bytes that are kept at most, about; what has no room is read from the server each time.
 const ROOM: usize = 128 * 1024 * 1024;
@@ -30,6 +31,8 @@ pub(super) struct Loaded {
     pub(super) readable: Vec<u8>,
     /// The version of the vault.
     pub(super) version: u64,
+    /// What its fields are sealed with.
+    pub(super) key: KeyNumber,
 }
 
 /// What is known of a record.
@@ -254,7 +257,7 @@ mod tests {
             used: at(0),
         };
         let record = Record { vault: Vault::of(&[cookie]), ..of("alice") };
-        Known::Whole(Arc::new(Loaded { record, readable: Vec::new(), version: 0 }))
+        Known::Whole(Arc::new(Loaded { record, readable: Vec::new(), version: 0, key: KeyNumber::default() }))
     }
 
     fn known() -> Known {

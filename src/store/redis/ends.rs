@@ -87,7 +87,7 @@ impl Shared {
 
     pub(super) async fn take(&self, handle: &Handle, now: Timestamp) -> Result<Option<Record>, StoreError> {
         let whole = |stored: &Sealed| {
-            let record = sealed::open(handle, stored)?;
+            let (record, _) = sealed::open(&self.keys, handle, stored)?;
             let outline = record.outline();
             Ok((record, outline))
         };

@@ -63,6 +63,7 @@ use crate::store::redis::names::Names;
 use crate::store::redis::nodes::Nodes;
 use crate::store::redis::settings::RedisSettings;
 use crate::store::redis::verbs::Shared;
+use crate::store::sealed::keys::Keys;
 use crate::store::shelf::Name;
 use crate::store::shelf::Shelf;
 use crate::store::shelf::Shelved;
@@ -128,7 +129,11 @@ impl RedisStore {
     ///
     /// # Errors
     /// When a file that is named cannot be used.
-    pub fn open(settings: &RedisSettings, clock: Arc<dyn Clock>) -> Result<(Self, Arc<dyn Clock>), RedisError> {
+    pub fn open(
+        settings: &RedisSettings,
+        keys: Keys,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, Arc<dyn Clock>), RedisError> {
         let clock = Arc::new(ServerClock::new(clock));
         let dialer = Dialer { tls: check(settings)?, settings: settings.clone(), clock: Arc::clone(&clock) };
         let runtime = Builder::new_current_thread().enable_all().build().map_err(RedisError::Thread)?;
@@ -140,7 +145,7 @@ impl RedisStore {
             runtime.block_on(async {
                 let cache = Arc::<Cache>::default();
                 let nodes = Nodes::start(dialer, &cache);
-                let shared = Arc::new(Shared::new(nodes, names, cache));
+                let shared = Arc::new(Shared::new(nodes, names, cache, keys));
                 let _slow = tokio::time::timeout(START, shared.nodes.connected()).await;
                 // Who opened it is waiting.
                 let _gone = started.send(Arc::clone(&shared));

@@ -4,7 +4,6 @@ use redis::Cmd;
 use redis::Value;
 
 use crate::clock::Timestamp;
-use crate::policy::session::Handle;
 use crate::policy::session::Outline;
 use crate::policy::session::SessionKey;
 use crate::policy::vault::Vault;
@@ -95,15 +94,14 @@ fn field(name: [u8; 16]) -> Vec<u8> {
 
 /// The arguments of `VAULT` behind its first: what goes, and what is set, from one vault to the next.
 /// `None` when the system gives no randomness.
-pub(super) fn difference(handle: &Handle, readable: &[u8], old: &Vault, new: &Vault) -> Option<Vec<Vec<u8>>> {
-    let sealer = Sealer::new(handle)?;
+pub(super) fn difference(sealer: &Sealer, readable: &[u8], old: &Vault, new: &Vault) -> Option<Vec<Vec<u8>>> {
     let places = |vault: &Vault| vault.cookies().iter().map(|cookie| sealer.field(cookie)).collect::<Vec<_>>();
     let (before, after) = (places(old), places(new));
     let gone: Vec<_> = before.iter().filter(|place| !after.contains(place)).collect();
     let mut arguments = vec![gone.len().to_string().into_bytes()];
     arguments.extend(gone.into_iter().map(|place| field(*place)));
     for cookie in new.cookies().iter().filter(|cookie| !old.cookies().contains(cookie)) {
-        let SealedCookie { field: place, sealed } = sealed::seal_cookie(&sealer, cookie, readable)?;
+        let SealedCookie { field: place, sealed } = sealed::seal_cookie(sealer, cookie, readable)?;
         arguments.extend([field(place), sealed]);
     }
     Some(arguments)

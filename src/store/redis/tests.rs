@@ -12,6 +12,7 @@ use tokio::net::UnixStream;
 
 use super::*;
 use crate::clock::SystemClock;
+use crate::policy::dbsc::Device;
 use crate::policy::session::Life;
 use crate::store::fixtures::IDLE;
 use crate::store::fixtures::Redis;
@@ -19,6 +20,7 @@ use crate::store::fixtures::at;
 use crate::store::fixtures::handle;
 use crate::store::fixtures::of;
 use crate::store::fixtures::program;
+use crate::store::fixtures::put;
 use crate::store::redis::script::Script;
 use crate::store::redis::settings::ServerAddress;
 
@@ -46,7 +48,7 @@ impl Cut {
             }
         });
         settings.servers = vec![ServerAddress::Unix(socket)];
-        let (store, _) = RedisStore::open(&settings, Arc::new(SystemClock::start())).unwrap();
+        let (store, _) = RedisStore::open(&settings, Keys::default(), Arc::new(SystemClock::start())).unwrap();
         (server, store, Self { word, _place: place })
     }
 
@@ -127,7 +129,7 @@ async fn who_ends_a_session_is_told_so_also_when_the_answer_is_lost() {
 async fn what_an_end_leaves_for_whoever_has_not_heard_of_it_is_no_session() {
     // S182: the caller may be gone before it can say that it was told.
     let server = Redis::start();
-    let (store, _) = RedisStore::open(&server.settings(), Arc::new(SystemClock::start())).unwrap();
+    let (store, _) = RedisStore::open(&server.settings(), Keys::default(), Arc::new(SystemClock::start())).unwrap();
     for (number, since) in [(1, ""), (2, "1000")] {
         assert_eq!(store.create(&handle(number), of("alice"), IDLE).await.unwrap(), Presence::Present);
         let name = names::ref_of(handle(number).key());
@@ -151,7 +153,7 @@ async fn what_an_end_leaves_for_whoever_has_not_heard_of_it_is_no_session() {
 async fn something_else_in_the_place_of_a_record_is_no_session() {
     // S186
     let server = Redis::start();
-    let (store, _) = RedisStore::open(&server.settings(), Arc::new(SystemClock::start())).unwrap();
+    let (store, _) = RedisStore::open(&server.settings(), Keys::default(), Arc::new(SystemClock::start())).unwrap();
     for number in 1..=3 {
         assert_eq!(store.create(&handle(number), of("alice"), IDLE).await.unwrap(), Presence::Present);
     }
@@ -169,6 +171,34 @@ async fn something_else_in_the_place_of_a_record_is_no_session() {
     assert_eq!(store.by_user("alice", None).await.unwrap().len(), 2, "the others are there");
     let over = |_: &str, _: Life| Some(EndReason::Idle);
     assert_eq!(store.sweep(&over, at(IDLE.as_secs())).await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_keeps_the_key_that_it_is_sealed_with() {
+    // S184: while keys are changed, some nodes have the old one only, or seal with it.
+    const NEW: &str = "bmV3IG5ldyBuZXcgbmV3IG5ldyBuZXcgbmV3IG5ldyE=";
+    const OLD: &str = "b2xkIG9sZCBvbGQgb2xkIG9sZCBvbGQgb2xkIG9sZCE=";
+    let server = Redis::start();
+    let open = |secrets: &[&str]| {
+        RedisStore::open(&server.settings(), Keys::of(secrets), Arc::new(SystemClock::start())).unwrap().0
+    };
+    let (old, new) = (open(&[OLD]), open(&[NEW, OLD]));
+    let device = Some(Box::new(Device::offered([7; 32])));
+    let record = Record { device, ..of("alice") };
+    assert_eq!(old.create(&handle(1), record.clone(), IDLE).await.unwrap(), Presence::Present);
+    assert_eq!(new.create(&handle(2), record, IDLE).await.unwrap(), Presence::Present);
+
+    assert_eq!(new.change_vault(&handle(1), &[put("one")], at(1)).await.unwrap(), Presence::Present);
+    assert_eq!(new.bind(&handle(1)).await.unwrap(), Presence::Present);
+
+    for store in [&old, &new] {
+        let Found::Record(found) = store.reload(&handle(1), at(1)).await.unwrap() else { panic!("it is there") };
+        assert_eq!((found.vault.cookies().len(), found.device.unwrap().is_bound()), (1, true));
+    }
+    assert!(matches!(old.reload(&handle(2), at(1)).await.unwrap(), Found::Absent));
+    assert_eq!(old.change_vault(&handle(2), &[put("one")], at(1)).await.unwrap(), Presence::Gone);
+    assert_eq!(old.bind(&handle(2)).await.unwrap(), Presence::Gone);
+    assert!(new.take(&handle(1), at(1)).await.unwrap().is_some());
 }
 
 /// Writes something else there.

@@ -41,6 +41,7 @@ use crate::store::redis::touches::Touches;
 use crate::store::sealed;
 use crate::store::sealed::Sealer;
 use crate::store::sealed::Unusable;
+use crate::store::sealed::keys::Keys;
 
 /// How often it is looked whether activity is to be written.
 const WRITE_EVERY: Duration = Duration::from_millis(100);
@@ -59,6 +60,7 @@ pub(super) struct Shared {
     pub(super) names: Names,
     pub(super) cache: Arc<Cache>,
     pub(super) touches: Touches,
+    pub(super) keys: Keys,
     /// Records of which it was said that they cannot be used: once is enough (S186).
     said: Mutex<HashSet<Ref>>,
 }
@@ -68,8 +70,8 @@ pub(super) fn millis(duration: Duration) -> u64 {
 }
 
 impl Shared {
-    pub(super) fn new(nodes: Arc<Nodes>, names: Names, cache: Arc<Cache>) -> Self {
-        Self { nodes, names, cache, touches: Touches::default(), said: Mutex::default() }
+    pub(super) fn new(nodes: Arc<Nodes>, names: Names, cache: Arc<Cache>, keys: Keys) -> Self {
+        Self { nodes, names, cache, keys, touches: Touches::default(), said: Mutex::default() }
     }
 
     /// Says that a record cannot be used: for whoever asked, it is not there.
@@ -185,7 +187,8 @@ impl Shared {
             Ok(Stored::Tombstone(since)) if now.since(since) < TOMBSTONE => return Ok(Read::Nothing(Found::Tombstone)),
             Ok(Stored::Tombstone(_)) => return Ok(Read::Nothing(Found::Absent)),
             Ok(Stored::Session { sealed, version }) => {
-                sealed::open(handle, &sealed).map(|record| Loaded { record, readable: sealed.readable, version })
+                let opened = sealed::open(&self.keys, handle, &sealed);
+                opened.map(|(record, key)| Loaded { record, readable: sealed.readable, version, key })
             }
             Err(error) => Err(error),
         };
@@ -248,7 +251,7 @@ impl Shared {
         record: &Record,
         idle: Duration,
     ) -> Result<Presence, StoreError> {
-        let stored = sealed::seal(handle, record).ok_or_else(no_randomness)?;
+        let stored = sealed::seal(&self.keys, handle, record).ok_or_else(no_randomness)?;
         let maker = caller()?;
         self.enter(handle.key(), &record.outline(), idle).await?;
         let left = idle.min(record.absolute_end.since(record.seen));
@@ -307,7 +310,8 @@ impl Shared {
                 },
             };
             let Some(vault) = loaded.record.vault.changed(changes, now) else { return Ok(Presence::Present) };
-            let difference = record::difference(handle, &loaded.readable, &loaded.record.vault, &vault);
+            let sealer = Sealer::new(&self.keys, loaded.key, handle).ok_or_else(no_randomness)?;
+            let difference = record::difference(&sealer, &loaded.readable, &loaded.record.vault, &vault);
             let difference = difference.ok_or_else(no_randomness)?;
             let answer = self.run(&script::VAULT, name, |command| {
                 command.arg(loaded.version).arg(difference);
@@ -329,11 +333,13 @@ impl Shared {
         for _ in 0..ATTEMPTS {
             let answer = self.ask(&name, &key, redis::cmd("HGETALL").arg(&key)).await?;
             let opened = match record::read(answer) {
-                Ok(Stored::Session { sealed, .. }) => sealed::open(handle, &sealed).map(|record| (sealed, record)),
+                Ok(Stored::Session { sealed, .. }) => {
+                    sealed::open(&self.keys, handle, &sealed).map(|opened| (sealed, opened))
+                }
                 Ok(Stored::Tombstone(_) | Stored::Absent) => return Ok(Presence::Gone),
                 Err(error) => Err(error),
             };
-            let (sealed, record) = match opened {
+            let (sealed, (record, number)) = match opened {
                 Ok(opened) => opened,
                 Err(error) => {
                     self.unusable(&name, error);
@@ -344,7 +350,7 @@ impl Shared {
             if device.is_bound() {
                 return Ok(Presence::Present);
             }
-            let sealer = Sealer::new(handle).ok_or_else(no_randomness)?;
+            let sealer = Sealer::new(&self.keys, number, handle).ok_or_else(no_randomness)?;
             let bound = sealed::seal_identity(&sealer, &identity.user, Some(&device.bound()), &sealed.readable);
             let bound = bound.ok_or_else(no_randomness)?;
             let answer = self.run(&script::BIND, name, |command| {

@@ -98,7 +98,8 @@ impl World {
         let (stores, config) = match &redis {
             Some(redis) => {
                 let config = parse(&stored_at(&redis.url(), "", &app, &site));
-                let store = || store::open(&config.store, Arc::new(SystemClock::start())).unwrap().0;
+                let store =
+                    || store::open(&config.store, &config.store_keys, Arc::new(SystemClock::start())).unwrap().0;
                 ([store(), store()], config)
             }
             None => {

@@ -150,7 +150,7 @@ pub fn stored_at(url: &str, more: &str, upstream: &Upstream, site: &str) -> Stri
 pub async fn vestibule_at(url: &str, more: &str, upstream: &Upstream, site: &str) -> Vestibule {
     let config = parse(&stored_at(url, more, upstream, site));
     // The time of a test is its own.
-    let (store, _) = store::open(&config.store, Arc::new(SystemClock::start())).unwrap();
+    let (store, _) = store::open(&config.store, &config.store_keys, Arc::new(SystemClock::start())).unwrap();
     Vestibule::with_store(config, store).await.0
 }
 
