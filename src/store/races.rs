@@ -33,18 +33,24 @@ async fn race(number: u32, here: Arc<dyn SessionStore>, there: Arc<dyn SessionSt
     let chain = before.chain.offer(&[0; 16], &[1; 16], before.binding.clone(), at(1));
 
     let (store, presented) = (Arc::clone(&here), handle.clone());
-    let rotation = tokio::spawn(async move {
-        store.swap_chain(presented.key(), before.revision, chain).await.unwrap() == Swap::Swapped
-    });
+    let rotate =
+        async move { store.swap_chain(presented.key(), before.revision, chain).await.unwrap() == Swap::Swapped };
     let (store, presented) = (Arc::clone(&there), handle.clone());
-    let removal = tokio::spawn(async move {
+    let remove = async move {
         let is_told = store.remove(presented.key(), true, at(2)).await.unwrap().is_some();
         // Dead for whoever asks from now on, whatever the rotation did or is about to do.
         assert!(!matches!(store.reload(&presented, at(2)).await.unwrap(), Found::Record(_)));
         is_told
-    });
+    };
     let (store, presented) = (Arc::clone(&here), handle.clone());
-    let taking = tokio::spawn(async move { store.take(&presented, at(2)).await.unwrap().is_some() });
+    let take = async move { store.take(&presented, at(2)).await.unwrap().is_some() };
+    // On a busy machine what is spawned last is run first: each is that now and then.
+    let (rotation, removal, taking);
+    if number.is_multiple_of(2) {
+        (rotation, removal, taking) = (tokio::spawn(rotate), tokio::spawn(remove), tokio::spawn(take));
+    } else {
+        (taking, removal, rotation) = (tokio::spawn(take), tokio::spawn(remove), tokio::spawn(rotate));
+    }
     let (rotated, removed, taken) = (rotation.await.unwrap(), removal.await.unwrap(), taking.await.unwrap());
 
     for store in [&here, &there] {
