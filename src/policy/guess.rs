@@ -8,7 +8,7 @@ use crate::policy::session::SessionKey;
 
 /// IDs that clients of one address prefix may present in a [`WINDOW`] although they are refused. Browsers
 /// that share an address may all have one whose session is gone, after a restart of what keeps them.
-pub const LIMIT: usize = 100;
+pub const LIMIT: usize = 190;
 /// What they are counted in.
 pub const WINDOW: Duration = Duration::from_secs(60);
 
