@@ -187,6 +187,7 @@ async fn something_else_in_the_place_of_a_session_means_logging_in_again() {
     }
     browser.log_in("alice").await;
     assert_eq!(browser.fetch("/").await.status, 200);
+    eventually("it is told", || !program.events("store.record_unusable").is_empty()).await;
     let said = program.events("store.record_unusable");
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0]["error"].as_str().unwrap().contains("something else"), "{said:?}");

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -114,6 +115,12 @@ async fn a_balancer_that_has_said_nothing_does_not_hold_up_a_stop() {
     let mut program = Program::start(&text.replace("workers = 1", balanced)).await;
     let mut silent = TcpStream::connect(program.https).await.unwrap();
     let mut plain = TcpStream::connect(program.http).await.unwrap();
+    // Whoever came before somebody that was heard is in.
+    for address in [program.https, program.http] {
+        let mut later = TcpStream::connect(address).await.unwrap();
+        later.write_all(b"PROXY UNKNOWN\r\nGET / HTTP/1.0\r\n\r\n").await.unwrap();
+        let _answered_or_cut = later.read(&mut [0; 1]).await;
+    }
 
     program.signal("TERM");
 
@@ -257,12 +264,9 @@ async fn a_reload_puts_new_rules_in_force_and_keeps_sessions_and_connections() {
     assert_eq!(Browser::new(program.https).fetch("/open/x").await.status, 200);
     assert_eq!(browser.fetch("/").await.status, 200, "the session lives");
     let mut answer = Vec::new();
-    tokio::io::AsyncWriteExt::write_all(
-        &mut kept,
-        b"GET /public/x HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n",
-    )
-    .await
-    .unwrap();
+    AsyncWriteExt::write_all(&mut kept, b"GET /public/x HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
     kept.read_to_end(&mut answer).await.unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 401 "), "the connection lives, under the new rules");
 }
@@ -317,7 +321,7 @@ async fn a_reload_takes_the_log_settings_as_well() {
     program.signal("HUP");
     program.event("config.reloaded").await;
     let mut wrong = TcpStream::connect(program.https).await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut wrong, b"no TLS at all").await.unwrap();
+    AsyncWriteExt::write_all(&mut wrong, b"no TLS at all").await.unwrap();
 
     assert_eq!(program.event("tls.handshake_failed").await["level"], "debug");
 }
