@@ -63,7 +63,7 @@ const LEAVE_TIME: Duration = Duration::from_secs(2);
 pub(super) fn secure(
     shared: Arc<Shared>,
     worker: Arc<Worker>,
-) -> impl Fn(Connection, Option<SocketAddr>, Permit) -> Serving {
+) -> impl Fn(Connection, Option<SocketAddr>, Permit) -> Serving + Clone {
     move |mut stream, peer, mut permit| {
         let (shared, worker) = (Arc::clone(&shared), Arc::clone(&worker));
         Box::pin(async move {

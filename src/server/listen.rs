@@ -16,12 +16,13 @@ use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::net::UnixListener;
 use tokio::net::UnixStream;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::either::Either;
-use tokio_util::task::TaskTracker;
 
 use crate::config::ListenAddress;
 use crate::server::Shared;
 use crate::server::door::Permit;
+use crate::server::spread::Handed;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -275,9 +276,18 @@ impl Listener {
     }
 }
 
+/// Who accepts.
+#[derive(Clone, Copy)]
+pub(super) struct Acceptor {
+    /// The number of the worker.
+    pub(super) worker: usize,
+    /// Whether others may have to serve what it accepts.
+    pub(super) hands_over: bool,
+}
+
 /// Accepts until it is told to stop. Errors such as a lack of file descriptors pass: it waits a
 /// little, and longer each time, and goes on (S173).
-pub(super) async fn accept<F, S>(socket: Socket, shared: Arc<Shared>, connections: TaskTracker, serve: F)
+pub(super) async fn accept<F, S>(socket: Socket, shared: Arc<Shared>, by: Acceptor, serve: F)
 where
     F: Fn(Connection, Option<SocketAddr>, Permit) -> S,
     S: Future<Output = ()> + Send + 'static,
@@ -295,10 +305,15 @@ where
         match accepted {
             Ok((stream, peer)) => {
                 pause = Duration::from_millis(5);
-                match shared.door.enter(&shared.limits.load(), &connections) {
-                    Some(permit) => {
+                let server = if by.hands_over { shared.spread.server_for(by.worker) } else { by.worker };
+                match shared.door.enter(&shared.limits.load(), &shared.spread.of(server)) {
+                    Some(permit) if server == by.worker => {
                         tokio::spawn(serve(stream, peer, permit));
                     }
+                    Some(permit) => match Handed::new(stream, peer, permit) {
+                        Ok(handed) => shared.spread.hand_over(server, handed),
+                        Err(error) => tracing::warn!(event = "accept.failed", error = %error),
+                    },
                     None => tracing::debug!(event = "connection.refused", client = ?peer),
                 }
             }
@@ -307,6 +322,27 @@ where
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(1));
             }
+        }
+    }
+}
+
+/// Serves what other workers hand over, until it is told to stop.
+pub(super) async fn take_over<F, S>(mut handed: UnboundedReceiver<Handed>, shared: Arc<Shared>, serve: F)
+where
+    F: Fn(Connection, Option<SocketAddr>, Permit) -> S,
+    S: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let taken = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            taken = handed.recv() => taken,
+        };
+        match taken.map(Handed::take) {
+            Some(Ok((stream, peer, permit))) => {
+                tokio::spawn(serve(stream, peer, permit));
+            }
+            Some(Err(error)) => tracing::warn!(event = "accept.failed", error = %error),
+            None => return,
         }
     }
 }

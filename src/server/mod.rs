@@ -14,6 +14,7 @@ mod frames;
 mod listen;
 mod proxy_protocol;
 mod redirect;
+mod spread;
 pub mod tls;
 
 use std::collections::HashMap;
@@ -24,9 +25,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::metrics::Counters;
@@ -47,6 +48,9 @@ pub(crate) use self::listen::is_left_over;
 use self::alive::Beats;
 use self::door::Door;
 use self::entrance::Entrance;
+use self::listen::Acceptor;
+use self::spread::Handed;
+use self::spread::Spread;
 use self::tls::Tls;
 
 /// How a handshake can end.
@@ -60,6 +64,7 @@ pub struct Shared {
     gate: Arc<Gate>,
     tls: Arc<Tls>,
     door: Door,
+    spread: Spread,
     entrance: ArcSwap<Entrance>,
     timeouts: ArcSwap<Timeouts>,
     limits: ArcSwap<Limits>,
@@ -81,6 +86,7 @@ impl Shared {
             gate,
             tls,
             door: Door::default(),
+            spread: Spread::new(workers),
             entrance: ArcSwap::from_pointee(Entrance::new(config)),
             timeouts: ArcSwap::from_pointee(config.timeouts.clone()),
             limits: ArcSwap::from_pointee(config.connection_limits()),
@@ -146,6 +152,8 @@ fn origins(config: &Config) -> HashMap<String, Origin> {
 /// When the system gives no thread.
 pub fn start_worker(shared: &Arc<Shared>, number: usize, sockets: Sockets) -> std::io::Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
+    // Here, so that they all take part before the first of them is said to run.
+    let handed = shared.spread.join(number);
     thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -154,7 +162,7 @@ pub fn start_worker(shared: &Arc<Shared>, number: usize, sockets: Sockets) -> st
                 return;
             }
         };
-        runtime.block_on(work(shared, number, sockets));
+        runtime.block_on(work(shared, number, sockets, handed));
         // Tunnels and other tasks that are left are cut here.
         runtime.shutdown_timeout(Duration::from_millis(100));
     })
@@ -168,20 +176,24 @@ pub struct Sockets {
     pub http: Vec<Socket>,
 }
 
-async fn work(shared: Arc<Shared>, number: usize, sockets: Sockets) {
+async fn work(shared: Arc<Shared>, number: usize, sockets: Sockets, handed: UnboundedReceiver<Handed>) {
     let beating = Arc::clone(&shared);
     tokio::spawn(async move { beating.beats.beat(number).await });
     let worker = shared.gate.worker();
     tokio::spawn(Arc::clone(&worker).tidy());
-    let connections = TaskTracker::new();
+    let connections = shared.spread.of(number);
     let mut accepting = JoinSet::new();
+    let serve = connection::secure(Arc::clone(&shared), worker);
+    accepting.spawn(listen::take_over(handed, Arc::clone(&shared), serve.clone()));
     for socket in sockets.https {
-        let serve = connection::secure(Arc::clone(&shared), Arc::clone(&worker));
-        accepting.spawn(listen::accept(socket, Arc::clone(&shared), connections.clone(), serve));
+        let by = Acceptor { worker: number, hands_over: true };
+        accepting.spawn(listen::accept(socket, Arc::clone(&shared), by, serve.clone()));
     }
     for socket in sockets.http {
         let serve = redirect::plain(Arc::clone(&shared));
-        accepting.spawn(listen::accept(socket, Arc::clone(&shared), connections.clone(), serve));
+        // They do not stay.
+        let by = Acceptor { worker: number, hands_over: false };
+        accepting.spawn(listen::accept(socket, Arc::clone(&shared), by, serve));
     }
     while accepting.join_next().await.is_some() {}
     let drain = shared.timeouts.load().drain;

@@ -44,6 +44,8 @@ pub struct Received {
     pub headers: HeaderMap,
     pub body: String,
     pub trailers: Option<HeaderMap>,
+    /// Which of the connections so far it came on.
+    pub connection: usize,
 }
 
 impl Received {
@@ -282,10 +284,10 @@ impl App {
     }
 
     async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S, http2: bool) {
-        self.connections.fetch_add(1, Ordering::Relaxed);
+        let number = self.connections.fetch_add(1, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::Relaxed);
         let open = Arc::clone(&self.open);
-        let service = service_fn(move |request| self.clone().answer(request));
+        let service = service_fn(move |request| self.clone().answer(number, request));
         let io = TokioIo::new(stream);
         let _ = match http2 {
             true => http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await,
@@ -296,6 +298,7 @@ impl App {
 
     async fn answer(
         self,
+        connection: usize,
         mut request: Request<Incoming>,
     ) -> Result<Response<UnsyncBoxBody<Bytes, io::Error>>, hyper::Error> {
         let upgrade = hyper::upgrade::on(&mut request);
@@ -313,6 +316,7 @@ impl App {
             headers: parts.headers,
             trailers: body.trailers().cloned(),
             body: String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+            connection,
         };
         let reply = (self.script)(&received);
         self.received.lock().unwrap().push(received);
