@@ -26,7 +26,7 @@ unit:
 
 bench:
 	benches/setup.sh
-	$(CARGO) bench --locked --bench peers --bench stores --bench sessions
+	$(CARGO) bench --locked --bench peers --bench stores --bench sessions --bench growth
 
 # Seconds for each target.
 FUZZ_SECONDS ?= 120

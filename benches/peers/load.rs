@@ -159,7 +159,8 @@ impl Client {
         cookie.and_then(|cookie| cookie.split(';').next()).unwrap_or("none=at-all").to_owned()
     }
 
-    fn settings(&self, resume: Resume) -> Arc<ClientConfig> {
+    /// How it speaks TLS.
+    pub fn settings(&self, resume: Resume) -> Arc<ClientConfig> {
         // The one group that all versions of nginx have.
         let provider = rustls::crypto::CryptoProvider {
             kx_groups: vec![aws_lc_rs::kx_group::X25519],

@@ -20,6 +20,7 @@
 mod chart;
 #[allow(dead_code)] // What the other benchmark needs.
 mod load;
+#[allow(dead_code)]
 mod process;
 mod rounds;
 #[allow(dead_code)]

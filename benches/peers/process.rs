@@ -65,6 +65,27 @@ impl Server {
         };
         family(self.process.id()).into_iter().map(resident).sum()
     }
+
+    /// How many files and sockets it and its workers have open.
+    pub fn descriptors(&self) -> usize {
+        let open = |process| std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count();
+        family(self.process.id()).into_iter().map(open).sum()
+    }
+
+    /// How many of them each of its event loops watches, always in the same order.
+    pub fn watched(&self) -> Vec<usize> {
+        let process = self.process.id();
+        let all = (0..1000).map_while(|file| std::fs::read_to_string(format!("/proc/{process}/fdinfo/{file}")).ok());
+        let mut loops: Vec<Vec<String>> = Vec::new();
+        for file in all {
+            let watched: Vec<_> = file.lines().filter(|line| line.starts_with("tfd:")).map(str::to_owned).collect();
+            // A loop has several descriptors itself.
+            if !watched.is_empty() && !loops.contains(&watched) {
+                loops.push(watched);
+            }
+        }
+        loops.iter().map(Vec::len).collect()
+    }
 }
 
 impl Drop for Server {

@@ -14,12 +14,16 @@ use crate::process::Server;
 pub struct Setup<'a> {
     directory: &'a Path,
     certificate: &'a cert::Made,
-    application: u16,
+    pub application: u16,
+    /// Of Vestibule.
+    pub workers: usize,
+    /// Where Vestibule and nginx run.
+    pub cores: &'static str,
 }
 
 impl<'a> Setup<'a> {
     pub fn new(directory: &'a Path, certificate: &'a cert::Made) -> Self {
-        Self { directory, certificate, application: free_port() }
+        Self { directory, certificate, application: free_port(), workers: 1, cores: "0" }
     }
 
     /// One that costs next to nothing: nginx with files that are in the system's memory. It reads an upload
@@ -71,7 +75,7 @@ impl<'a> Setup<'a> {
     }
 
     /// nginx as one would set it up for speed: connections to the application are kept, and buffers fit.
-    fn nginx(&self, name: &'static str, more: &str) -> Server {
+    pub fn nginx(&self, name: &'static str, more: &str) -> Server {
         let (port, application) = (free_port(), self.application);
         let (certificate, key) = (self.certificate.certificate.display(), self.certificate.key.display());
         let log = format!("{}/{port}.log", self.directory.display());
@@ -107,7 +111,7 @@ impl<'a> Setup<'a> {
                  }}
              }}"
         );
-        self.start_nginx(name, port, "0", &server)
+        self.start_nginx(name, port, self.cores, &server)
     }
 
     fn start_nginx(&self, name: &'static str, port: u16, core: &str, http: &str) -> Server {
@@ -115,8 +119,8 @@ impl<'a> Setup<'a> {
         std::fs::create_dir(&own).unwrap();
         let at = own.display();
         let settings = format!(
-            "daemon off; worker_processes 1; worker_rlimit_nofile 8192; pid {at}/pid; error_log {at}/error.log;
-             events {{ worker_connections 4096; }}
+            "daemon off; worker_processes 1; worker_rlimit_nofile 65536; pid {at}/pid; error_log {at}/error.log;
+             events {{ worker_connections 32768; }}
              http {{
                  client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi;
                  uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;
@@ -196,15 +200,18 @@ impl<'a> Setup<'a> {
     pub fn vestibule(&self, name: &'static str, store: &str, session: &str) -> Server {
         let (port, application) = (free_port(), self.application);
         let (certificate, key) = (self.certificate.certificate.display(), self.certificate.key.display());
+        let workers = self.workers;
         let settings = format!(
             "[listen]
              https = '127.0.0.1:{port}'
-             workers = 1
+             workers = {workers}
              [tls]
              certificate = '{certificate}'
              key = '{key}'
              [limits]
-             connections_per_address = 4096
+             connections = 32768
+             connections_per_address = 32768
+             upstream_connections = 32768
              [store]
              url = '{store}'
              {session}
@@ -220,7 +227,8 @@ impl<'a> Setup<'a> {
         let file = self.settings(&format!("{port}.toml"), &settings);
         let program = env!("CARGO_BIN_EXE_vestibule");
         let program = std::env::var("VESTIBULE").unwrap_or_else(|_| program.to_owned());
-        let mut vestibule = Server::start(name, port, "0", &[&program, "run", "--config", &file], self.log(port));
+        let mut vestibule =
+            Server::start(name, port, self.cores, &[&program, "run", "--config", &file], self.log(port));
         vestibule.has_sessions = true;
         vestibule
     }
