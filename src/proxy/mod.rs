@@ -19,6 +19,7 @@ mod forward;
 mod http2;
 mod learned;
 mod leg;
+mod leisure;
 mod link;
 mod local;
 mod login;
@@ -314,7 +315,7 @@ impl Gate {
         let judge = |site: &str, life: Life| snapshot.expiry(site, life, now);
         let mut is_all = false;
         while !is_all {
-            match self.store.sweep(&judge, now).await {
+            match leisure::at_leisure(self.store.sweep(&judge, now)).await {
                 Ok(ended) => {
                     is_all = ended.len() < AT_ONCE;
                     for (key, session, reason) in ended {

@@ -364,12 +364,10 @@ impl SessionStore for MemoryStore {
         Box::pin(async move {
             let mut ended = Vec::new();
             for shard in &self.shards {
-                self.sweep_shard(shard, judge, now, &mut ended);
+                self.sweep_shard(shard, judge, now, &mut ended).await;
                 if ended.len() >= AT_ONCE {
                     break;
                 }
-                // Others on this thread have waited for long enough.
-                tokio::task::yield_now().await;
             }
             Ok(ended)
         })

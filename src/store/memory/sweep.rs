@@ -16,11 +16,12 @@ use crate::store::memory::shard::Shard;
 use crate::store::memory::texts::Texts;
 
 /// Places of a shard that a sweep looks at before it lets others in.
-const BITE: usize = 1024;
+pub(super) const BITE: usize = 1024;
 
 impl MemoryStore {
-    /// Frees what is over in one shard, a bite at a time: nobody waits for longer.
-    pub(super) fn sweep_shard(
+    /// Frees what is over in one shard, a bite at a time: nobody waits for longer, neither for the
+    /// shard nor for the thread.
+    pub(super) async fn sweep_shard(
         &self,
         shard: &RwLock<Shard>,
         judge: Judge<'_>,
@@ -42,6 +43,8 @@ impl MemoryStore {
                 // Judged again: it may have been used since it was listed.
                 ended.extend(self.free(&key, judge, now));
             }
+            // Others on this thread, and on this core, have waited for long enough.
+            tokio::task::yield_now().await;
         }
         let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
         shard.tidy();

@@ -1,7 +1,10 @@
 //! Sessions as the memory keeps them.
 
+use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Context;
+use std::task::Waker;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -149,6 +152,27 @@ fn what_has_ended_takes_no_memory() {
     for shard in &store.shards {
         assert!(shard.read().unwrap().is_empty());
     }
+}
+
+#[test]
+fn a_sweep_lets_others_in_after_each_bite() {
+    let (store, shard, bites) = (MemoryStore::default(), RwLock::<Shard>::default(), 4);
+    for number in 0..3 * sweep::BITE as u32 {
+        let (handle, mut shard) = (handle(number), shard.write().unwrap());
+        let piece = packed::write_record(handle.key(), &of("alice"), &mut shard.texts);
+        shard.put(handle.key(), &piece);
+    }
+    let mut ended = Vec::new();
+    let mut sweep = Box::pin(store.sweep_shard(&shard, &|_, _| None, at(9), &mut ended));
+    let mut context = Context::from_waker(Waker::noop());
+
+    let mut pauses = 0;
+    while sweep.as_mut().poll(&mut context).is_pending() {
+        assert!(shard.try_write().is_ok(), "nothing is held while others are let in");
+        pauses += 1;
+    }
+
+    assert_eq!(pauses, bites);
 }
 
 #[test]
