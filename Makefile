@@ -1,5 +1,5 @@
 # make test  everything that must hold before a change goes in: the same that CI runs
-# make bench  compares what a request costs with nginx and others, and the stores, and weighs sessions (a quarter of an hour)
+# make bench  compares what a request costs and takes with nginx and others, and the stores, and weighs sessions (twenty minutes)
 # make fuzz  looks for input that breaks what must hold (fuzz/README.md)
 
 CARGO ?= cargo
@@ -26,7 +26,7 @@ unit:
 
 bench:
 	benches/setup.sh
-	$(CARGO) bench --locked --bench peers --bench stores --bench sessions --bench growth
+	$(CARGO) bench --locked --bench peers --bench stores --bench latency --bench sessions --bench growth
 
 # Seconds for each target.
 FUZZ_SECONDS ?= 120

@@ -31,7 +31,7 @@ impl Server {
             .spawn()
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         let mut server = Self { name, port, slowness: 1, has_sessions: false, process };
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(server.process.try_wait().unwrap().is_none() && Instant::now() < deadline, "{name} does not start");
             std::thread::sleep(Duration::from_millis(20));
@@ -47,6 +47,19 @@ impl Server {
     /// Processor time of all its threads and workers.
     fn cpu(&self) -> Duration {
         family(self.process.id()).into_iter().flat_map(threads).map(|thread| time_of(&thread)).sum()
+    }
+
+    /// Processor time of its threads of this name.
+    pub fn cpu_of(&self, name: &str) -> Duration {
+        let is_named =
+            |thread: &PathBuf| std::fs::read_to_string(thread.join("comm")).is_ok_and(|is| is.trim() == name);
+        threads(self.process.id()).into_iter().filter(is_named).map(|thread| time_of(&thread)).sum()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args(["-s", signal, &self.process.id().to_string()]).status();
+        assert!(sent.expect("kill, of procps").success(), "{}", self.name);
     }
 
     /// Processor time of one of these requests, in microseconds.
@@ -90,7 +103,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // nginx ends its workers only when it is asked to.
+        // nginx ends its workers only when it is asked to, and Redis writes what is unwritten.
         let _asked = Command::new("kill").arg(self.process.id().to_string()).status();
         let _ended = self.process.wait();
     }

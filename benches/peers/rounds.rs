@@ -19,21 +19,27 @@ impl Ratio {
     }
 }
 
-/// Rounds in which each server has its turn, the first one changing, after one that does not count. The median
-/// of the first server, and the ratios of the others to it.
+/// The median of the first server, and the ratios of the others to it.
 pub fn compare(servers: &[Server], rounds: usize, turn: impl Fn(&Server) -> f64) -> (f64, Vec<Ratio>) {
-    let mut results: Vec<Vec<f64>> = Vec::new();
-    for round in 0..=rounds {
-        let mut of_round = vec![0.0; servers.len()];
-        for place in 0..servers.len() {
-            let server = (place + round) % servers.len();
-            of_round[server] = turn(&servers[server]);
-        }
-        if round > 0 {
-            results.push(of_round);
-        }
-    }
-    let ratios = (1..servers.len()).map(|server| {
+    ratios(&interleave(servers, rounds, turn))
+}
+
+/// Rounds in which each server has its turn, the first one changing, after one that does not count: for each
+/// round the results in the order of the servers.
+pub fn interleave<T>(servers: &[Server], rounds: usize, turn: impl Fn(&Server) -> T) -> Vec<Vec<T>> {
+    let run = |round: usize| {
+        let mut results: Vec<T> =
+            (0..servers.len()).map(|place| turn(&servers[(place + round) % servers.len()])).collect();
+        results.rotate_right(round % servers.len());
+        results
+    };
+    run(0);
+    (1..=rounds).map(run).collect()
+}
+
+/// Of such rounds the median of the first server, and the ratios of the others to it.
+pub fn ratios(results: &[Vec<f64>]) -> (f64, Vec<Ratio>) {
+    let ratios = (1..results[0].len()).map(|server| {
         let mut ratios: Vec<f64> = results.iter().map(|round| round[server] / round[0]).collect();
         Ratio { median: median(&mut ratios), least: ratios[0], most: ratios[ratios.len() - 1] }
     });
@@ -42,7 +48,7 @@ pub fn compare(servers: &[Server], rounds: usize, turn: impl Fn(&Server) -> f64)
 }
 
 /// Sorts them, too.
-fn median(values: &mut [f64]) -> f64 {
+pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }

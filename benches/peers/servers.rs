@@ -198,6 +198,13 @@ impl<'a> Setup<'a> {
     /// With every check of a request, but for what `session` says. Everybody logs in from one address, so that
     /// logins are not slowed down.
     pub fn vestibule(&self, name: &'static str, store: &str, session: &str) -> Server {
+        let program = env!("CARGO_BIN_EXE_vestibule");
+        let program = std::env::var("VESTIBULE").unwrap_or_else(|_| program.to_owned());
+        self.vestibule_by(&[&program, "run", "--config"], name, store, session)
+    }
+
+    /// The same as this command runs it, which is given the configuration.
+    pub fn vestibule_by(&self, command: &[&str], name: &'static str, store: &str, session: &str) -> Server {
         let (port, application) = (free_port(), self.application);
         let (certificate, key) = (self.certificate.certificate.display(), self.certificate.key.display());
         let workers = self.workers;
@@ -225,20 +232,34 @@ impl<'a> Setup<'a> {
              throttle = {{ per_account = 'off', per_address = 'off' }}"
         );
         let file = self.settings(&format!("{port}.toml"), &settings);
-        let program = env!("CARGO_BIN_EXE_vestibule");
-        let program = std::env::var("VESTIBULE").unwrap_or_else(|_| program.to_owned());
-        let mut vestibule =
-            Server::start(name, port, self.cores, &[&program, "run", "--config", &file], self.log(port));
+        let command = [command, &[&file]].concat();
+        let mut vestibule = Server::start(name, port, self.cores, &command, self.log(port));
         vestibule.has_sessions = true;
         vestibule
     }
 
     /// A Redis that keeps nothing on the disk: what is measured is the way to it.
     pub fn redis(&self) -> Server {
-        let (port, at) = (free_port(), self.directory.display().to_string());
-        let number = port.to_string();
-        let command = ["redis-server", "--port", &number, "--bind", "127.0.0.1", "--save", "", "--dir", &at];
-        Server::start("redis-server", port, "1", &command, self.log(port))
+        self.redis_at(free_port(), &["--save", ""])
+    }
+
+    /// A Redis that keeps what it was given, as documented: to be started again at the same port.
+    pub fn lasting_redis(&self, port: Option<u16>) -> Server {
+        let port = port.unwrap_or_else(free_port);
+        self.redis_at(port, &["--appendonly", "yes", "--appenddirname", &format!("redis-{port}")])
+    }
+
+    fn redis_at(&self, port: u16, more: &[&str]) -> Server {
+        let (at, number) = (self.directory.display().to_string(), port.to_string());
+        let command = ["redis-server", "--port", &number, "--bind", "127.0.0.1", "--dir", &at];
+        Server::start("redis-server", port, "1", &[&command, more].concat(), self.log(port))
+    }
+
+    /// How many lines with this a server has written.
+    pub fn said(&self, server: &Server, what: &str) -> usize {
+        let log = self.directory.join(format!("{}.out", server.port));
+        let found = Command::new("grep").args(["-c", "-e", what]).arg(log).output().expect("grep");
+        String::from_utf8_lossy(&found.stdout).trim().parse().unwrap()
     }
 
     fn settings(&self, name: &str, text: &str) -> String {
@@ -248,7 +269,8 @@ impl<'a> Setup<'a> {
     }
 
     fn log(&self, port: u16) -> File {
-        File::create(self.directory.join(format!("{port}.out"))).unwrap()
+        let log = self.directory.join(format!("{port}.out"));
+        File::options().create(true).append(true).open(log).unwrap()
     }
 }
 
