@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
 use http::Response;
 use http::StatusCode;
-use http::header;
 
 use crate::policy::dbsc;
 use crate::policy::dbsc::BOUND_LIFETIME;
@@ -28,6 +26,7 @@ use crate::proxy::body::Body;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::Failure;
 use crate::proxy::reply;
+use crate::proxy::session::Session;
 use crate::store::Presence;
 use crate::store::StoreError;
 use crate::store::Swap;
@@ -120,15 +119,24 @@ impl Exchange<'_> {
     }
 
     /// Writes down that a bound session was presented without the cookie for it.
-    pub(super) fn device_lacks(&mut self, context: &Context, lack: Lack) {
+    pub(super) fn device_lacks(&mut self, session: &SessionKey, context: &Context, lack: Lack) {
         if let Some(word) = dbsc::skipped(&self.headers) {
             self.worker.gate.tally.devices.skipped();
-            telemetry::audit(context, &Audit::Device(DeviceEvent::Skipped { word }));
+            if self.is_news(session, word) {
+                telemetry::audit(context, &Audit::Device(DeviceEvent::Skipped { word }));
+            }
         }
         // With it the browser would not refresh.
         if lack != Lack::Missing {
             self.clear_bound();
         }
+    }
+
+    /// Whether a bound session is presented without proof by a browser that says it has none for now: it
+    /// has signed as often as it may, or got no answer. It keeps its key, and so its user the session, which a login
+    /// would end. Anybody can say so, and gets nothing by it (S63).
+    pub(super) fn is_proven_later(&self) -> bool {
+        matches!(self.session, Session::Unproven(_)) && dbsc::skipped(&self.headers).is_some()
     }
 
     /// Answers a request for one of the endpoints.
@@ -154,7 +162,7 @@ impl Exchange<'_> {
             (Endpoint::Register | Endpoint::Refresh, RefusedDevice::TooMany) => self.too_many(MINUTE),
             // Browsers keep a session that cannot be refreshed for now, and ask for the page without: it is
             // for the binding to say what that is worth.
-            (Endpoint::Refresh, RefusedDevice::WrongClient) => self.not_now(),
+            (Endpoint::Refresh, RefusedDevice::WrongClient) => reply::later("Not from here."),
             // Browsers forget a session that is refused so, and its user logs in again.
             (Endpoint::Refresh, _) | (Endpoint::Register, RefusedDevice::NoSession) => {
                 self.throttled.map_or_else(reply::unauthorized, |wait| self.too_many(wait))
@@ -173,12 +181,6 @@ impl Exchange<'_> {
         if about.is_some_and(|key| self.is_news(&key, reason.as_str())) {
             telemetry::audit(&self.trace.context, &Audit::Device(DeviceEvent::Refused { endpoint, reason }));
         }
-    }
-
-    fn not_now(&self) -> Response<Body> {
-        let mut response = reply::problem(StatusCode::SERVICE_UNAVAILABLE, "Not from here.");
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(MINUTE.as_secs()));
-        response
     }
 
     /// Registers a browser's key for the session that it presents. Once: a second key would be a thief's (S63).

@@ -388,6 +388,9 @@ impl<'a> Exchange<'a> {
             self.hint_login_page();
         }
         match (refusal, &self.session) {
+            (refusal @ (Refusal::SignIn(_) | Refusal::Unauthorized), _) if self.is_proven_later() => {
+                reply::proven_later(refusal)
+            }
             (Refusal::SignIn(page), Session::Unproven(_)) if dbsc::can_try_again(&self.method, &self.headers) => {
                 reply::once_more(&page)
             }

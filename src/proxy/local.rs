@@ -7,6 +7,7 @@ use http::StatusCode;
 use http::header;
 use serde_json::json;
 
+use crate::policy::admit::Refusal;
 use crate::policy::csrf::RequestKind;
 use crate::policy::path::parameters;
 use crate::policy::route::OWN_PREFIX;
@@ -40,6 +41,9 @@ impl Exchange<'_> {
     /// For a countdown in a page; asking is no activity.
     fn describe_session(&self) -> Response<Body> {
         let Some((live, identity)) = self.session.live().zip(self.session.identity()) else {
+            if self.is_proven_later() {
+                return reply::proven_later(Refusal::Unauthorized);
+            }
             return self.throttled.map_or_else(reply::unauthorized, |wait| self.too_many(wait));
         };
         let idle_end = live.record.seen.plus(self.site.rules.idle);

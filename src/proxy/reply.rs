@@ -8,6 +8,7 @@ use http::Response;
 use http::StatusCode;
 use http::header;
 
+use crate::policy::admit::Refusal;
 use crate::policy::message::METHODS;
 use crate::proxy::body::Body;
 
@@ -47,6 +48,28 @@ pub(super) fn too_many_attempts(cause: &str, wait: Duration, login_page: Option<
         None => problem(status, &format!("{cause}. {says}")),
     };
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+/// 503 for what will do in a while.
+pub(super) fn later(detail: &str) -> Response<Body> {
+    in_a_while(problem(StatusCode::SERVICE_UNAVAILABLE, detail))
+}
+
+/// 503 for whose browser cannot prove for now that the session is its own, instead of `refusal`. A form that was
+/// sent is sent again when the page is loaded again.
+pub(super) fn proven_later(refusal: Refusal) -> Response<Body> {
+    let Refusal::SignIn(login) = refusal else {
+        return later("Your browser cannot prove at the moment that this session is its own. Try again later.");
+    };
+    let says = "Your browser cannot prove at the moment that this session is its own. You are still logged in. \
+                Load this page again in a few minutes, or log in again.";
+    let link = Some((login.as_str(), "Log in again"));
+    in_a_while(page(StatusCode::SERVICE_UNAVAILABLE, "Please wait", &[says.to_owned()], link))
+}
+
+fn in_a_while(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
     response
 }
 

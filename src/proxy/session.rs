@@ -200,7 +200,7 @@ impl Exchange<'_> {
                 telemetry::audit(&context, &Audit::SessionRefused { reason });
             }
         }
-        self.device_lacks(&context, lack);
+        self.device_lacks(handle.key(), &context, lack);
         self.session = Session::Unproven(Live { handle, id, record });
     }
 

@@ -130,7 +130,7 @@ async fn a_copied_session_cookie_is_no_session() {
     assert_eq!(thief.get("/").await.location(), "/login", "from a page of the site");
     let skipped = labelled("GET", "/", "same-origin", "cors", "empty")
         .header("secure-session-skipped", "unreachable;session_identifier=\"x\"");
-    assert_eq!(thief.send(empty(skipped)).await.status, 401, "what a browser says of itself is no proof");
+    assert_eq!(thief.send(empty(skipped)).await.status, 503, "what a browser says of itself is no proof");
 
     assert_eq!(app.received().len(), seen, "nothing of it reached the application");
     assert!(thief.session().is_some(), "the session goes on");

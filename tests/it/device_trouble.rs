@@ -13,6 +13,7 @@ use crate::support::device::offered;
 use crate::support::device::refresh;
 use crate::support::device::register;
 use crate::support::device::stolen;
+use crate::support::device::without_bound;
 use crate::support::empty;
 use crate::support::file;
 use crate::support::labelled;
@@ -140,6 +141,53 @@ async fn browsers_keep_their_keys_while_it_is_off() {
     for copied in [stolen(&browser), stolen(&other)] {
         assert_eq!(copied.clone().fetch("/").await.status, 401);
     }
+}
+
+#[tokio::test]
+async fn who_cannot_prove_it_for_now_waits_and_gets_nothing() {
+    // S61, S63: browsers say so, and anybody else may.
+    let app = Upstream::legacy().await;
+    let program = Program::start(&file(&app.url(), &prefer())).await;
+    let mut browser = program.browser();
+    let mut device = Device::logged_in(&mut browser, "alice").await;
+    let mut waiting = without_bound(&browser);
+    let asks = |method, path, mode, word| {
+        let destination = if mode == "navigate" { "document" } else { "empty" };
+        let request = labelled(method, path, "same-origin", mode, destination);
+        empty(request.header("secure-session-skipped", format!("{word};session_identifier=\"x\"")))
+    };
+    let seen = app.received().len();
+    for word in ["quota_exceeded", "unreachable", "server_error"] {
+        for (method, path, mode) in [
+            ("GET", "/inbox", "navigate"),
+            ("POST", "/save", "navigate"),
+            ("GET", "/script", "cors"),
+            ("GET", "/.vestibule/session", "cors"),
+        ] {
+            let answer = waiting.send(asks(method, path, mode, word)).await;
+
+            assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, Some("60")), "{method} {path}");
+            assert_eq!(answer.header("cache-control"), Some("no-store"));
+            let kind = if mode == "navigate" { "text/html; charset=utf-8" } else { "application/problem+json" };
+            assert_eq!(answer.header("content-type"), Some(kind));
+            assert_eq!(answer.body.contains("href=\"/login\""), mode == "navigate", "{}", answer.body);
+            assert!(answer.set_cookies().is_empty(), "{answer:?}");
+        }
+    }
+    assert_eq!(app.received().len(), seen);
+    assert_eq!(waiting.send(asks("GET", "/script", "cors", "whatever")).await.status, 401, "no word of a browser");
+    assert_eq!(program.browser().send(asks("GET", "/script", "cors", "unreachable")).await.status, 401, "no session");
+    assert_eq!(waiting.send(asks("GET", "/public/x", "cors", "unreachable")).await.status, 200);
+
+    assert_eq!(device.refresh(&mut waiting).await.status, 200);
+
+    assert_eq!(waiting.fetch("/").await.status, 200);
+    program.answered(19).await;
+    let skipped: Vec<_> = program.events("device.skipped").iter().map(|line| line["reason"].clone()).collect();
+    assert_eq!(skipped, [json!("quota_exceeded"), json!("unreachable"), json!("server_error")], "each once");
+    let refused = program.events("session.refused");
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!((&refused[0]["reason"], &refused[0]["level"]), (&json!("device"), &json!("warn")));
 }
 
 #[tokio::test]

@@ -13,9 +13,31 @@ use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::device::PREFER;
+use crate::support::eventually_so;
 use crate::support::websocket::EchoApp;
 
-const ORIGIN: &str = "https://app.test";
+pub(super) const ORIGIN: &str = "https://app.test";
+
+/// An application with a login form, and one page that has many addresses.
+pub(super) async fn app() -> Upstream {
+    Upstream::start(|request| match (request.method.as_str(), request.path()) {
+        ("POST", "/login") => Reply::status(303).header("location", "/"),
+        (_, "/login") => Reply::text("<form method=post><input name=username value=alice><input type=submit></form>")
+            .header("content-type", "text/html"),
+        (_, "/logout") => Reply::redirect("/login"),
+        _ => Reply::text("private <a href=/next>next</a> <a id=out href=/logout>log out</a>")
+            .header("content-type", "text/html"),
+    })
+    .await
+}
+
+/// Another site, which links to it.
+pub(super) async fn evil() -> Upstream {
+    Upstream::start(|_| {
+        Reply::text("<a href='https://app.test/inbox?m=1#top'>look</a>").header("content-type", "text/html")
+    })
+    .await
+}
 
 /// A browser that binds, in front of the proxy in front of an application.
 struct Desk {
@@ -26,22 +48,9 @@ struct Desk {
 
 impl Desk {
     async fn new() -> Self {
-        let app = Upstream::start(|request| match (request.method.as_str(), request.path()) {
-            ("POST", "/login") => Reply::status(303).header("location", "/"),
-            (_, "/login") => {
-                Reply::text("<form method=post><input name=username value=alice><input type=submit></form>")
-                    .header("content-type", "text/html")
-            }
-            (_, "/logout") => Reply::redirect("/login"),
-            _ => Reply::text("private <a href=/next>next</a> <a id=out href=/logout>log out</a>")
-                .header("content-type", "text/html"),
-        })
-        .await;
+        let app = app().await;
         let (proxy, _) = Vestibule::today(&app.url(), &format!("{SITE}{PREFER}")).await;
-        let evil = Upstream::start(|_| {
-            Reply::text("<a href='https://app.test/inbox?m=1#top'>look</a>").header("content-type", "text/html")
-        })
-        .await;
+        let evil = evil().await;
         let chromium = Chromium::binding(&[("app.test", proxy.https), ("evil.test", evil.address)]).await;
         Self { app, proxy, chromium }
     }
@@ -60,21 +69,18 @@ impl Desk {
 }
 
 /// What somebody has who copied the session's cookie out of the browser.
-async fn stolen(chromium: &Chromium, proxy: &Vestibule) -> Browser {
+pub(super) async fn stolen(chromium: &Chromium, proxy: &Vestibule) -> Browser {
     proxy.browser().with_session(&chromium.cookie(OURS).await.expect("no session"))
 }
 
 /// Waits until the session is bound: a copied cookie is worth nothing then (S61).
-async fn bound(chromium: &Chromium, proxy: &Vestibule) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while stolen(chromium, proxy).await.fetch("/").await.status != 401 {
-        assert!(tokio::time::Instant::now() < deadline, "the browser registers nothing");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+pub(super) async fn bound(chromium: &Chromium, proxy: &Vestibule) {
+    let is_bound = async || stolen(chromium, proxy).await.fetch("/").await.status == 401;
+    eventually_so("the browser registers", is_bound).await;
 }
 
 /// What a script of the page gets.
-async fn status(chromium: &Chromium, path: &str, init: &str) -> Value {
+pub(super) async fn status(chromium: &Chromium, path: &str, init: &str) -> Value {
     let script = format!("return fetch('{path}', {init}).then(r => r.status)");
     chromium.run(&script).await
 }

@@ -3,6 +3,7 @@
 mod chromium;
 mod curl;
 mod device;
+mod device_trouble;
 mod django;
 mod dokuwiki;
 mod grpc;

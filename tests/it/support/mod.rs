@@ -237,10 +237,15 @@ pub fn parse(text: &str) -> Config {
     Config::parse(Path::new("proxy.toml"), text).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
-/// Waits until a condition holds; fails after ten seconds.
+/// Waits until a condition holds; fails after half a minute.
 pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    while !condition() {
+    eventually_so(what, async || condition()).await;
+}
+
+/// The same for a condition that somebody has to be asked for.
+pub async fn eventually_so(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !condition().await {
         assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -55,9 +55,17 @@ impl Chromium {
 
     /// One that binds sessions to its device, with keys in software and as many signatures as it wants.
     pub async fn binding(hosts: &[(&str, SocketAddr)]) -> Self {
-        let features =
-            "DeviceBoundSessions:RefreshQuota/false,EnableBoundSessionCredentialsSoftwareKeysForManualTesting";
-        Self::with(hosts, &[format!("--enable-features={features}")]).await
+        Self::with_keys(hosts, "DeviceBoundSessions:RefreshQuota/false").await
+    }
+
+    /// The same with as many signatures as everybody's browser has: six in nine minutes.
+    pub async fn rationed(hosts: &[(&str, SocketAddr)]) -> Self {
+        Self::with_keys(hosts, "DeviceBoundSessions").await
+    }
+
+    async fn with_keys(hosts: &[(&str, SocketAddr)], sessions: &str) -> Self {
+        let keys = "EnableBoundSessionCredentialsSoftwareKeysForManualTesting";
+        Self::with(hosts, &[format!("--enable-features={sessions},{keys}")]).await
     }
 
     async fn with(hosts: &[(&str, SocketAddr)], more: &[String]) -> Self {
