@@ -15,6 +15,7 @@ needed=(
     "libjs-codemirror: test -e /usr/share/javascript/codemirror/lib/codemirror.js"
     "libjs-jquery    : test -e /usr/share/javascript/jquery/jquery.min.js"
     "libjs-jquery-ui : test -e /usr/share/javascript/jquery-ui/jquery-ui.min.js"
+    "libjs-jquery-cookie : test -e /usr/share/javascript/jquery-cookie/jquery.cookie.js"
     "openssl         : command -v openssl"
     "php-cli         : command -v php"
     "php-mbstring    : php -r 'exit(extension_loaded(\"mbstring\") ? 0 : 1);'"

@@ -58,17 +58,40 @@ pub fn dokuwiki() -> App {
 
 #[tokio::test]
 async fn what_the_wiki_takes_for_a_search_is_no_login() {
-    // It looks at the last `do`, answers a search with a redirect, and drops the blank before a name.
+    // It answers a search with a redirect, whatever the password in it.
     let app = dokuwiki();
     let (_relay, _proxy, mut browser) = app.behind_vestibule().await;
-    for last in ["do", " do"] {
-        let fields = [("do", "login"), ("u", "alice"), ("p", "wrong"), ("id", "start"), (last, "search")];
-        assert_eq!(browser.post("/doku.php", &fields).await.status, 400);
-        assert_eq!(browser.fetch(app.private).await.status, 401);
-    }
-    let answer = browser.post("/doku.php", &[("do", "search"), ("u", "alice"), ("p", "wrong")]).await;
+    let search = |password| [("do", "search"), ("u", "alice"), ("p", password), ("id", "start")];
+    let answer = browser.post("/doku.php", &search("wrong")).await;
     assert_eq!(answer.status, 302, "the premise");
     assert_eq!(browser.fetch(app.private).await.status, 401);
+    assert_eq!(browser.post("/doku.php", &[("do", "search"), ("q", "alice")]).await.status, 200, "a search");
+    assert_eq!(browser.fetch(app.private).await.status, 401);
+    assert_eq!(browser.post("/doku.php", &search(PASSWORD)).await.status, 302);
+    assert_eq!(browser.fetch(app.private).await.status, 200, "the wiki logs in with a search");
+}
+
+#[tokio::test]
+async fn the_wiki_logs_nobody_in_where_no_rule_watches() {
+    // S146: it takes name and password on any page.
+    let app = dokuwiki();
+    let (relay, _proxy, mut browser) = app.behind_vestibule().await;
+    let typed = "u=alice&p=wonderland";
+    for path in ["/doku.php", "/doku.php?do=login", "/doku.php?id=start", "/lib/exe/fetch.php", "/lib/exe/ajax.php"] {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let by_get = browser.fetch(&format!("{path}{separator}{typed}")).await;
+        assert_eq!(by_get.status, 401, "{path}");
+    }
+    for path in ["/lib/exe/ajax.php", "/lib/exe/css.php", "/lib/exe/xmlrpc.php", "/feed.php"] {
+        assert_eq!(browser.post(path, &[("u", "alice"), ("p", PASSWORD)]).await.location(), app.login_page, "{path}");
+    }
+    assert_eq!(browser.post(&format!("/doku.php?{typed}"), &[]).await.status, 400);
+    assert!(!relay.saw(PASSWORD));
+    let mut guesser = browser.clone();
+    for last in ["login", "LOGIN", "search", "show", ""] {
+        guesser.post("/doku.php", &[("do", last), ("u", "alice"), ("p", "wrong")]).await;
+    }
+    assert_eq!(guesser.post("/doku.php", &[("do", "x"), ("u", "alice"), ("p", PASSWORD)]).await.status, 429);
 }
 
 #[tokio::test]
