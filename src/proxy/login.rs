@@ -74,11 +74,16 @@ impl Exchange<'_> {
         let authenticated = self.session.is_authenticated();
         let logout_by_form = self.route.logout == LogoutMatch::NeedsBody && (authenticated || self.route.is_open());
         let login = self.route.login.is_some() && (authenticated || self.route.takes_attempts());
-        if !logout_by_form && !login {
+        let is_near = !authenticated
+            && self.route.access == Access::Public
+            && login::is_near(&site.site.login, &self.method, &self.target);
+        if !logout_by_form && !login && !is_near {
             return Ok(None);
         }
         let rules = site.site.login.iter().filter(|rule| rule.matches_head(&self.method, &self.target));
-        let needs_body = logout_by_form || rules.into_iter().any(|rule| rule.needs_request_body());
+        let needs_body = logout_by_form
+            || rules.into_iter().any(|rule| rule.needs_request_body())
+            || (is_near && login::body::Body::may_have_fields(&self.headers));
         if needs_body && !Box::pin(self.read_request_body()).await? {
             return Ok(None);
         }

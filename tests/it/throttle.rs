@@ -363,6 +363,44 @@ async fn no_guess_passes_as_something_else() {
 }
 
 #[tokio::test]
+async fn no_guess_passes_for_want_of_a_condition() {
+    // S146, VR-31: applications that merge query and form find it in either.
+    let app = app(&Arc::default()).await;
+    let form = "application/x-www-form-urlencoded";
+    let by_form = SITE.replace("user    =", "form = { name = \"do\", value = \"login\" }\nuser    =");
+    let by_query = SITE.replace("path    = \"/login\"", "path    = \"/login?do=login\"");
+    let by_query = by_query.replace("\"/public/*\"", "\"/public/*\", \"/login\"");
+    for (site, guess, honest) in [
+        (&by_form, ("/login?do=login", "username=bob&password=guess"), ("/login?do=search", "q=bob")),
+        (&by_query, ("/login", "do=login&username=bob&password=guess"), ("/login", "do=search&q=bob")),
+    ] {
+        let (proxy, browser) = Vestibule::with(&app, site).await;
+        let send = async |browser: &Browser, (path, body): (&str, &'static str)| {
+            let request = labelled("POST", path, "same-origin", "cors", "empty").header("content-type", form);
+            browser.clone().send(request.body(Full::from(body)).unwrap()).await.status.as_u16()
+        };
+        let before = asked(&app);
+        assert_eq!(send(&browser, guess).await, 400);
+        assert_eq!(asked(&app), before);
+        assert_eq!(send(&browser, honest).await, 200);
+
+        let large = labelled("POST", honest.0, "same-origin", "cors", "empty");
+        let padding = Full::from("x".repeat(70_000));
+        let request = large.header("content-type", form).body(padding.clone()).unwrap();
+        assert_eq!(browser.clone().send(request).await.status, 413, "a guess may be behind it");
+        let mut user = proxy.browser();
+        let login = [("do", "login"), ("username", "alice"), ("password", "secret")];
+        let path = if site == &by_query { "/login?do=login" } else { "/login" };
+        let login = if site == &by_query { &login[1..] } else { &login[..] };
+        assert_eq!(user.post(path, login).await.status, 302);
+        assert_eq!(send(&user, guess).await, 200, "ordinary traffic of a session");
+        let large = labelled("POST", honest.0, "same-origin", "cors", "empty");
+        let request = large.header("content-type", form).body(padding).unwrap();
+        assert_eq!(user.send(request).await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn nodes_count_together() {
     // S153
     let (app, redis) = (app(&Arc::default()).await, Redis::start());

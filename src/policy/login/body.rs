@@ -96,6 +96,11 @@ impl Body {
         }
     }
 
+    /// Whether a body of this type may have fields in it.
+    pub fn may_have_fields(headers: &HeaderMap) -> bool {
+        Self::read(headers, b"-") != Err(Unreadable::Type)
+    }
+
     /// The text or number that a JSON pointer (RFC 6901) leads to.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use crate::policy::login::FieldCondition;
 use crate::policy::login::Unreadable;
+use crate::policy::login::alias::fold;
 use crate::policy::login::alias::is_alike;
 use crate::policy::login::body::Body;
 use crate::policy::login::body::Json;
@@ -44,6 +45,17 @@ pub enum Said {
     Alike,
     /// This, and nothing else.
     Value(String),
+}
+
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Met {
+    /// Yes.
+    Yes,
+    /// Only to an application that looks elsewhere than the rule, or takes another name or spelling for the same.
+    Elsewhere,
+    /// No.
+    No,
 }
 
 impl<'a> Fields<'a> {
@@ -95,12 +107,13 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// When one does, and another that may be taken for it does not.
-    pub fn meets(&self, places: &[Place], condition: &FieldCondition) -> Result<bool, Unreadable> {
+    pub fn meets(&self, places: &[Place], condition: &FieldCondition) -> Result<Met, Unreadable> {
+        let mut alike = self.alike(&condition.name);
         if !self.may_meet(places, condition) {
-            return Ok(false);
+            return Ok(if alike.any(|said| said.may_pass_for(condition)) { Met::Elsewhere } else { Met::No });
         }
-        let contradicts = self.alike(&condition.name).any(|said| !said.meets(condition));
-        if contradicts { Err(Unreadable::DuplicateField) } else { Ok(true) }
+        let contradicts = alike.any(|said| !said.meets(condition));
+        if contradicts { Err(Unreadable::DuplicateField) } else { Ok(Met::Yes) }
     }
 
     /// Whether a field in one of these places meets the condition, whatever others say.
@@ -127,6 +140,14 @@ impl Statement<'_> {
     fn meets(&self, condition: &FieldCondition) -> bool {
         let is_wanted = |value: &str| condition.value.as_ref().is_none_or(|wanted| wanted == value);
         self.name == condition.name && self.value.as_deref().is_some_and(is_wanted)
+    }
+
+    /// The same for a field of a name that is alike, as some application sees it: whatever the letter case, and with
+    /// the value for a key (`do[login]`).
+    fn may_pass_for(&self, condition: &FieldCondition) -> bool {
+        let Some((wanted, value)) = condition.value.as_deref().zip(self.value.as_deref()) else { return true };
+        let is_list = self.name.contains('[') && !condition.name.contains('[');
+        is_list || fold(value.trim()) == fold(wanted.trim())
     }
 }
 

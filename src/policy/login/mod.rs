@@ -20,6 +20,7 @@ use http::header;
 use crate::policy::glob::Glob;
 use crate::policy::login::body::Body;
 use crate::policy::login::fields::Fields;
+use crate::policy::login::fields::Met;
 use crate::policy::login::fields::Place;
 use crate::policy::path::Target;
 use crate::policy::path::parameters;
@@ -117,6 +118,11 @@ impl LoginRule {
     /// Method and target match.
     pub fn matches_head(&self, method: &Method, target: &Target) -> bool {
         self.methods.contains(method) && self.path.matches(target)
+    }
+
+    /// The same but for parameters of the path, which an application may find elsewhere than in the query.
+    pub fn nearly_matches_head(&self, method: &Method, target: &Target) -> bool {
+        self.methods.contains(method) && self.path.matches_but_for_parameters(target)
     }
 
     /// How far the rule opens this request to visitors without a session.
@@ -259,9 +265,9 @@ pub enum Unreadable {
     /// query, or under names that applications take for one another.
     #[error("the user field, or one that the login rule requires, occurs more than once")]
     DuplicateField,
-    /// The user field is not where the rule looks for it, but where some application finds it as well: such a login
-    /// would be neither counted nor watched.
-    #[error("the user field is in another place, or spelt in another way, than the login rule says")]
+    /// The user field, or one that the rule requires, is not where the rule looks for it, but where some application
+    /// finds it as well: such a login would be neither counted nor watched.
+    #[error("the user field, or one that is required, is in another place or spelling than the login rule says")]
     Elsewhere,
     /// A path that not every application takes for that of the rule: the answer may be that of
     /// something else, and mean nothing about a login.
@@ -293,23 +299,30 @@ impl Unreadable {
 /// match and whose user field is there (rules whose name comes from the response: the conditions).
 ///
 /// # Errors
-/// When a matching rule's user field, or what makes the rule match, cannot be read without doubt.
+/// When a matching rule's user field, or what makes the rule match, cannot be read without doubt; or when no rule
+/// matches, and one would if it looked elsewhere.
 pub fn attempt<'a>(rules: &'a [LoginRule], request: LoginRequest<'_>) -> Result<Option<Attempt<'a>>, Unreadable> {
-    let mut body = None;
+    let (mut body, mut is_elsewhere) = (None, false);
     for (place, rule) in rules.iter().enumerate() {
-        if !rule.matches_head(request.method, request.target) {
+        let matches = rule.matches_head(request.method, request.target);
+        if !matches && !rule.nearly_matches_head(request.method, request.target) {
             continue;
         }
         if rule.needs_request_body() && body.is_none() {
             body = match Body::read(request.headers, request.body.unwrap_or_default()) {
-                // No form: nothing in it contradicts the query.
-                Err(Unreadable::Type) if !rule.is_told_by_body() => None,
+                // No form: nothing in it contradicts the query, or is in its place.
+                Err(Unreadable::Type) if !matches || !rule.is_told_by_body() => None,
                 read => Some(read?),
             };
         }
         let body = body.as_ref().unwrap_or(&Body::Empty);
-        if !are_met(rule, &Fields::of(request.target, body))? {
-            continue;
+        match are_met(rule, &Fields::of(request.target, body))? {
+            Met::Yes => {}
+            Met::Elsewhere => {
+                is_elsewhere |= names_somebody(rule, request, body);
+                continue;
+            }
+            Met::No => continue,
         }
         let typed = user::typed(rule, request, body)?;
         if rule.is_told_by_request() && typed.iter().all(Option::is_none) {
@@ -320,21 +333,32 @@ pub fn attempt<'a>(rules: &'a [LoginRule], request: LoginRequest<'_>) -> Result<
         }
         return Ok(Some(Attempt { rule, number: place + 1, typed }));
     }
-    Ok(None)
+    if is_elsewhere { Err(Unreadable::Elsewhere) } else { Ok(None) }
+}
+
+/// Whether a request nearly matches a rule. Where it would pass it has to be asked whether it is an attempt to some
+/// application.
+pub fn is_near(rules: &[LoginRule], method: &Method, target: &Target) -> bool {
+    rules.iter().any(|rule| rule.nearly_matches_head(method, target))
 }
 
 /// Whether the conditions of a rule hold, those of its path included.
-fn are_met(rule: &LoginRule, fields: &Fields<'_>) -> Result<bool, Unreadable> {
+fn are_met(rule: &LoginRule, fields: &Fields<'_>) -> Result<Met, Unreadable> {
+    let mut met = Met::Yes;
     for (name, value) in &rule.path.parameters {
         let condition = FieldCondition { name: name.clone(), value: value.clone() };
-        if !fields.meets(&[Place::Query], &condition)? {
-            return Ok(false);
-        }
+        met = met.max(fields.meets(&[Place::Query], &condition)?);
     }
-    match &rule.form {
-        Some(condition) => fields.meets(&[Place::Form, Place::Json], condition),
-        None => Ok(true),
+    if let Some(condition) = rule.form.as_ref().filter(|_| met != Met::No) {
+        met = met.max(fields.meets(&[Place::Form, Place::Json], condition)?);
     }
+    Ok(met)
+}
+
+/// Whether it says who logs in, as far as the rule asks the request for that.
+fn names_somebody(rule: &LoginRule, request: LoginRequest<'_>, body: &Body) -> bool {
+    let typed = user::typed(rule, request, body);
+    !rule.is_told_by_request() || typed.map_or(true, |typed| typed.iter().any(Option::is_some))
 }
 
 /// Why a successful login has no usable name: 502 (product 3.5).

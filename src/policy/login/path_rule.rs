@@ -33,7 +33,12 @@ impl PathRule {
         self.matches_path(target.path(), target.case()) && self.has_parameters(target)
     }
 
-    /// The same for what must not be missed: applications take a trailing slash for the same.
+    /// Whether only required parameters are missing in the query.
+    pub fn matches_but_for_parameters(&self, target: &Target) -> bool {
+        !self.has_parameters(target) && self.matches_path(target.path(), target.case())
+    }
+
+    /// Whether it matches, for what must not be missed: applications take a trailing slash for the same.
     pub fn matches_also_with_slash(&self, target: &Target) -> bool {
         let without = target.path().strip_suffix('/');
         self.matches(target)

@@ -347,6 +347,53 @@ fn what_makes_it_a_login_is_never_chosen_among_several() {
 }
 
 #[test]
+fn what_makes_it_a_login_is_found_where_an_application_may_find_it() {
+    // product 3.5, VR-31: DokuWiki looks for `do` in query and form, whatever its letter case, and takes a key for it.
+    let kind = "application/x-www-form-urlencoded";
+    let condition = FieldCondition { name: "do".into(), value: Some("login".into()) };
+    let by_form = [LoginRule { form: Some(condition.clone()), ..rule(&[form("u")]) }];
+    let by_query = [LoginRule { path: PathRule::parse("/login?do=login"), ..rule(&[form("u")]) }];
+    let any = FieldCondition { value: None, ..condition };
+    let nameless = [LoginRule { form: Some(any), ..rule(&[UserSource::Fixed("operator".into())]) }];
+    for (rules, raw, body) in [
+        (&by_form, "/login?do=login", "u=b&p=x"),
+        (&by_form, "/login?do=login", "do=x&u=b"),
+        (&by_form, "/login?do=login&u=b", ""),
+        (&by_form, "/login", "do=LOGIN&u=b"),
+        (&by_form, "/login", "do[login]=1&u=b"),
+        (&by_form, "/login", "Do=login&u=b"),
+        (&by_form, "/login", "x=1;do=login&u=b"),
+        (&by_query, "/login", "do=login&u=b"),
+        (&by_query, "/login?do=x", "do=login&u=b"),
+        (&by_query, "/login?DO=login", "u=b"),
+        (&by_query, "/login?do=Login", "u=b&u=c"),
+        (&by_query, "/login?u=b", "do=login"),
+        (&nameless, "/login?do", "p=x"),
+    ] {
+        assert_eq!(
+            tried(rules, &sent(Method::POST, raw, kind, body)).err(),
+            Some(Unreadable::Elsewhere),
+            "{raw} {body}"
+        );
+    }
+    for (rules, raw, body) in [
+        (&by_form, "/login?do=login", "id=x"),
+        (&by_form, "/login?do=x", "do=save&u=b"),
+        (&by_form, "/login", "redo=login&u=b"),
+        (&by_query, "/login?do=x", "u=b"),
+        (&by_query, "/login", "do=login&id=x"),
+        (&by_query, "/other", "do=login&u=b"),
+        (&nameless, "/login", "p=x"),
+    ] {
+        assert!(tried(rules, &sent(Method::POST, raw, kind, body)).unwrap().is_none(), "{raw} {body}");
+    }
+    let both = [by_query[0].clone(), by_form[0].clone()];
+    assert_eq!(tried(&both, &posted("do=login&u=b")).unwrap().unwrap().number, 2, "where one looks there it is one");
+    let upload = sent(Method::POST, "/login", "image/png", "do=login&u=b");
+    assert!(tried(&by_query, &upload).unwrap().is_none());
+}
+
+#[test]
 fn a_login_path_that_can_be_read_as_another_is_no_login_and_opens_nothing() {
     // VR-13: the application may see another path, whose answer must not be taken for that to a login.
     let rules = [rule(&[form("user")])];
