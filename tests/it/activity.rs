@@ -19,6 +19,7 @@ use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::eventually;
+use crate::support::eventually_so;
 use crate::support::navigation;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -31,13 +32,7 @@ async fn idle(browser: &Browser) -> Option<u64> {
 }
 
 async fn is_active(browser: &Browser) {
-    for _ in 0..2000 {
-        if idle(browser).await == Some(1800) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("never counted as activity");
+    eventually_so("it counts as activity", async || idle(browser).await == Some(1800)).await;
 }
 
 type Streaming = Arc<Mutex<Option<Sender<Bytes, std::io::Error>>>>;

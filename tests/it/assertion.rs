@@ -27,6 +27,7 @@ use crate::support::Vestibule;
 use crate::support::configure;
 use crate::support::empty;
 use crate::support::eventually;
+use crate::support::eventually_so;
 use crate::support::labelled;
 use crate::support::navigation;
 use crate::support::program::Program;
@@ -195,13 +196,7 @@ async fn keys_are_replaced_in_time() {
 }
 
 async fn eventually_has(browser: &Browser, count: usize) {
-    for _ in 0..1000 {
-        if kids(browser).await.len() == count {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("there are never {count} keys");
+    eventually_so(&format!("there are {count} keys"), async || kids(browser).await.len() == count).await;
 }
 
 async fn signed_by(app: &Upstream, proxy: &Vestibule) -> String {
@@ -257,13 +252,8 @@ async fn a_file_system_that_does_not_answer_holds_up_nothing_else() {
     proxy.reload_in_front_of(&app.url(), &rules);
     proxy.advance(DAY);
 
-    for _ in 0..1000 {
-        if store.population("https://app.test").await.unwrap().authenticated == 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("the session is never swept");
+    let is_swept = async || store.population("https://app.test").await.unwrap().authenticated == 0;
+    eventually_so("the session is swept", is_swept).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! The log: what each event says, and what no line ever says.
 
 use std::fs;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +13,7 @@ use crate::support::Reply;
 use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::eventually;
+use crate::support::eventually_so;
 use crate::support::file;
 use crate::support::labelled;
 use crate::support::program::Program;
@@ -71,10 +71,11 @@ async fn story(mut browser: Browser) -> Vec<String> {
     );
     ids.extend(browser.session());
     let first = browser.session();
-    while browser.session() == first {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    eventually_so("the ID is rotated", async || {
         assert_eq!(send(&mut browser, laden("POST", "/notes?token=canary"), "note=canary-note").await, 200);
-    }
+        browser.session() != first
+    })
+    .await;
     ids.extend(browser.session());
     let cross = labelled("POST", "/x?canary-cross", "cross-site", "navigate", "document");
     assert_eq!(send(&mut browser, cross.header("origin", "https://evil.test"), "canary-crossed").await, 403);
@@ -182,10 +183,11 @@ async fn eventful_story(program: &Program) {
     browser.post("/login", &[("username", "mallory"), ("password", "wrong")]).await;
     browser.log_in("alice").await;
     let first = browser.session().unwrap();
-    while browser.session() == Some(first.clone()) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    eventually_so("the ID is rotated", async || {
         browser.fetch("/").await;
-    }
+        browser.session().as_ref() != Some(&first)
+    })
+    .await;
     let mut elsewhere = browser.clone();
     elsewhere.from = [127, 9, 9, 9].into();
     elsewhere.fetch("/").await;
@@ -196,10 +198,11 @@ async fn eventful_story(program: &Program) {
     browser.send(cross.body(Full::default()).unwrap()).await;
     program.browser().raw(b"GET / HTTP/1.1\r\nhost: other.test\r\nconnection: close\r\n\r\n").await;
     program.browser().raw(b"GET / HTTP/1.1\r\nhost: nobody.test\r\nconnection: close\r\n\r\n").await;
-    while browser.with_session(&first).fetch("/").await.status != 401 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    eventually_so("the ID before has retired", async || {
         browser.fetch("/").await;
-    }
+        browser.with_session(&first).fetch("/").await.status == 401
+    })
+    .await;
     browser.log_in("alice").await;
     browser.get("/logout").await;
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
@@ -15,6 +16,7 @@ use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::eventually;
+use crate::support::eventually_so;
 use crate::support::free_port;
 use crate::support::program::Program;
 use crate::support::redis::Redis;
@@ -44,16 +46,14 @@ async fn fails(browser: &Browser) {
 
 /// Waits until the session is usable again; every other answer until then is a 503.
 async fn recovers(browser: &Browser) {
-    let deadline = Instant::now() + Duration::from_secs(15);
-    loop {
+    eventually_so("it is usable again", async || {
         let answer = browser.clone().fetch("/").await;
-        if answer.status == 200 {
-            return;
+        if answer.status != 200 {
+            assert_unavailable(&answer);
         }
-        assert_unavailable(&answer);
-        assert!(Instant::now() < deadline, "never usable again");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        answer.status == 200
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -117,31 +117,63 @@ async fn a_pause_of_redis_logs_nobody_out() {
     recovers(&browser).await;
 }
 
-/// Sends requests until it is told to stop; returns how often each status was.
-fn load(browser: &Browser, stop: &Arc<AtomicBool>) -> JoinHandle<Vec<u16>> {
-    let (mut browser, stop) = (browser.clone(), Arc::clone(stop));
-    tokio::spawn(async move {
+/// Browsers that send requests until they are told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    /// Each with how many were answered.
+    browsers: Vec<(JoinHandle<Vec<u16>>, Arc<AtomicUsize>)>,
+}
+
+impl Load {
+    fn of(browser: &Browser) -> Self {
+        let stop = Arc::<AtomicBool>::default();
+        let asks = |_| {
+            let (mut browser, stop, answered) = (browser.clone(), Arc::clone(&stop), Arc::<AtomicUsize>::default());
+            let count = Arc::clone(&answered);
+            let asking = tokio::spawn(async move {
+                let mut seen = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    seen.push(browser.fetch("/").await.status.as_u16());
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                seen
+            });
+            (asking, answered)
+        };
+        let browsers = (0..4).map(asks).collect();
+        Self { stop, browsers }
+    }
+
+    /// Waits until each of them was answered a few times more.
+    async fn goes_on(&self) {
+        for (_, answered) in &self.browsers {
+            let before = answered.load(Ordering::Relaxed);
+            eventually("requests are answered", || answered.load(Ordering::Relaxed) >= before + 3).await;
+        }
+    }
+
+    /// What each of them was answered.
+    async fn stops(self) -> Vec<Vec<u16>> {
+        self.stop.store(true, Ordering::Relaxed);
         let mut seen = Vec::new();
-        while !stop.load(Ordering::Relaxed) {
-            seen.push(browser.fetch("/").await.status.as_u16());
+        for (asking, _) in self.browsers {
+            seen.push(asking.await.unwrap());
         }
         seen
-    })
+    }
 }
 
 #[tokio::test]
 async fn connections_that_are_cut_are_made_again_before_anyone_notices() {
     // VR-33
     let (_app, redis, _proxy, browser) = logged_in().await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let loads = [(); 4].map(|()| load(&browser, &stop));
+    let load = Load::of(&browser);
     for _ in 0..10 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        load.goes_on().await;
         redis.say(&["CLIENT", "KILL", "TYPE", "normal"]);
     }
-    stop.store(true, Ordering::Relaxed);
-    for load in loads {
-        let seen = load.await.unwrap();
+    load.goes_on().await;
+    for seen in load.stops().await {
         assert!(seen.len() > 10 && seen.iter().all(|status| *status == 200), "{seen:?}");
     }
 }
@@ -150,18 +182,16 @@ async fn connections_that_are_cut_are_made_again_before_anyone_notices() {
 async fn a_flushed_redis_means_logging_in_again_and_nothing_worse() {
     // S186
     let (_app, redis, proxy, browser) = logged_in().await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let loads = [(); 4].map(|()| load(&browser, &stop));
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let load = Load::of(&browser);
+    load.goes_on().await;
     redis.say(&["FLUSHALL"]);
     redis.say(&["SCRIPT", "FLUSH"]);
     let mut again = proxy.browser();
     again.log_in("alice").await;
     assert_eq!(again.fetch("/").await.status, 200);
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    stop.store(true, Ordering::Relaxed);
-    for load in loads {
-        let seen = load.await.unwrap();
+    eventually_so("it is noticed", async || browser.clone().fetch("/").await.status == 401).await;
+    load.goes_on().await;
+    for seen in load.stops().await {
         let flushed = seen.iter().position(|status| *status == 401).expect("still in");
         assert!(seen[..flushed].iter().all(|status| *status == 200), "{seen:?}");
         assert!(seen[flushed..].iter().all(|status| *status == 401), "{seen:?}");
