@@ -6,7 +6,6 @@ use std::mem::MaybeUninit;
 use bytes::Bytes;
 use bytes::BytesMut;
 use http::HeaderMap;
-use http::HeaderName;
 use http::HeaderValue;
 use http::StatusCode;
 use http::Version;
@@ -17,6 +16,7 @@ use httparse::Status;
 use crate::http1::FIELD_LIMIT;
 use crate::http1::HEAD_LIMIT;
 use crate::http1::Malformed;
+use crate::http1::names::Names;
 
 /// The head of an answer that is no informational one. Its values are slices of what came.
 #[derive(Debug)]
@@ -38,9 +38,15 @@ pub struct HeadReader {
     searched: usize,
     /// Whether a head has been taken out.
     has_begun: bool,
+    /// Whether a value may be on several lines.
+    mends: bool,
     /// Where the fields are. Kept for the room that it has.
     places: Vec<Place>,
+    names: Names,
 }
+
+/// Fields that are added on the way to the client.
+const ROOM: usize = 6;
 
 /// A field: where its name begins, and where it ends; the same of its value.
 type Place = [usize; 4];
@@ -61,7 +67,7 @@ impl HeadReader {
         let mut config = ParserConfig::default();
         config.allow_obsolete_multiline_headers_in_responses(mends);
         config.allow_spaces_after_header_name_in_responses(mends);
-        Self { config, searched: 0, has_begun: false, places: Vec::new() }
+        Self { config, searched: 0, has_begun: false, mends, places: Vec::new(), names: Names::default() }
     }
 
     /// Takes the next head out of `buffer`, if all of it is there. Informational ones are left out (S95).
@@ -125,15 +131,17 @@ impl HeadReader {
         Ok(Some(Found { length, version, status, is_usual, reason: place(buffer, reason.as_bytes()) }))
     }
 
-    fn take(&self, found: &Found, buffer: &mut BytesMut, headers: &mut HeaderMap) -> Result<Head, Malformed> {
+    fn take(&mut self, found: &Found, buffer: &mut BytesMut, headers: &mut HeaderMap) -> Result<Head, Malformed> {
         if found.length > HEAD_LIMIT {
             return Err(Malformed::TooLarge);
         }
         let bytes = buffer.split_to(found.length).freeze();
         headers.clear();
-        for &[begin, end, from, to] in &self.places {
-            let name = HeaderName::from_bytes(&bytes[begin..end]).map_err(|_| Malformed::Field)?;
-            let value = unfolded(bytes.slice(from..to));
+        headers.try_reserve(self.places.len() + ROOM).map_err(|_| Malformed::TooLarge)?;
+        for (index, &[begin, end, from, to]) in self.places.iter().enumerate() {
+            let name = self.names.at(index, &bytes[begin..end]).map_err(|_| Malformed::Field)?;
+            let value = bytes.slice(from..to);
+            let value = if self.mends { unfolded(value) } else { value };
             headers.append(name, HeaderValue::from_maybe_shared(value).map_err(|_| Malformed::Field)?);
         }
         let [from, to] = found.reason;
@@ -145,13 +153,11 @@ impl HeadReader {
 impl Head {
     /// Whether another request may be sent on the connection that it came on (RFC 9112 9.3).
     pub fn keeps_open(&self) -> bool {
-        let is_close = |option: &str| option.trim().eq_ignore_ascii_case("close");
+        let is_close = |option: &[u8]| option.trim_ascii().eq_ignore_ascii_case(b"close");
         let mut lines = self.headers.get_all(header::CONNECTION).iter();
         self.version == Version::HTTP_11
             && self.status != StatusCode::SWITCHING_PROTOCOLS
-            && !lines.any(|line| {
-                line.as_bytes().split(|byte| *byte == b',').any(|option| str::from_utf8(option).is_ok_and(is_close))
-            })
+            && !lines.any(|line| line.as_bytes().split(|byte| *byte == b',').any(is_close))
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod body;
 mod head;
+mod names;
 mod request;
 
 pub use self::body::Decoder;
