@@ -36,11 +36,17 @@ impl Exchange<'_> {
             && !self.is_untouched();
         self.rotate(&head.headers, eligible).await?;
         let body = match body {
-            AnswerBody::Unread(body, lease) => {
-                let mut stream = self.response_stream(body, &head.headers).with_lease(lease, &self.trace.context);
-                stream.begin().await;
-                self.response_body(stream)
-            }
+            AnswerBody::Unread(mut body, lease) => match body.take_whole() {
+                Some(bytes) => {
+                    lease.give_back(body);
+                    Body::bytes(bytes)
+                }
+                None => {
+                    let mut stream = self.response_stream(body, &head.headers).with_lease(lease, &self.trace.context);
+                    stream.begin().await;
+                    self.response_body(stream)
+                }
+            },
             AnswerBody::Begun(bytes, rest, lease) => {
                 let stream = self.response_stream(rest, &head.headers).with_prefix(bytes);
                 self.response_body(stream.with_lease(lease, &self.trace.context))

@@ -121,6 +121,16 @@ impl From<Answer> for Source {
     }
 }
 
+impl Source {
+    /// All of it, if it is here already.
+    pub(super) fn take_whole(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Native(answer) => answer.take_whole(),
+            Self::Client(_) | Self::Application(_) => None,
+        }
+    }
+}
+
 impl http_body::Body for Source {
     type Data = Bytes;
     type Error = BodyError;

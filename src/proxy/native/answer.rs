@@ -129,6 +129,19 @@ impl<T: Wire> Answer<T> {
         }
     }
 
+    /// The body, if it has a length and all of it came with its head: nobody has to wait for it.
+    pub(in crate::proxy) fn take_whole(&mut self) -> Option<Bytes> {
+        let Way::Whole(connection, _) = &mut self.way else { return None };
+        let buffer = &mut connection.intake.buffer;
+        if self.decoder.left()? > buffer.len() as u64 {
+            return None;
+        }
+        match self.decoder.decode(buffer) {
+            Ok(Piece::Data(data)) => Some(data),
+            Ok(Piece::End | Piece::More) | Err(_) => None,
+        }
+    }
+
     /// Whether all of it has come.
     pub(in crate::proxy) fn is_end(&self) -> bool {
         self.decoder.is_end()

@@ -133,6 +133,30 @@ async fn read(answer: &mut Answer<Wired>) -> (Vec<u8>, bool) {
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 #[tokio::test]
+async fn a_body_that_is_here_is_taken_whole() {
+    let with = |length: &str, body: &str| format!("HTTP/1.1 200 OK\r\n{length}\r\n\r\n{body}").into_bytes();
+    for (pieces, whole, is_free) in [
+        (vec![OK.to_vec()], Some("ok"), true),
+        (vec![with("Content-Length: 2", "ok and more")], Some("ok"), false),
+        (vec![with("Connection: close\r\nContent-Length: 2", "ok")], Some("ok"), false),
+        (vec![with("Content-Length: 2", "o"), b"k".to_vec()], None, false),
+        (vec![with("Content-Length: 2", ""), b"ok".to_vec()], None, false),
+        (vec![with("Content-Length: 0", "")], None, true),
+        (vec![with("Transfer-Encoding: chunked", "2\r\nok\r\n0\r\n\r\n")], None, false),
+        (vec![with("X: y", "ok")], None, false),
+    ] {
+        let script = Script::saying(&pieces.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        script.state(|state| state.stays = true);
+        let answer = script.connect().send(get(), None).await.unwrap_or_else(|lost| panic!("{}", lost.fault));
+        let mut answer = answer.into_body();
+
+        assert_eq!(answer.take_whole().as_deref(), whole.map(str::as_bytes));
+        assert_eq!(answer.take_whole(), None);
+        assert_eq!(answer.into_connection().is_some(), is_free);
+    }
+}
+
+#[tokio::test]
 async fn a_connection_goes_on_to_the_next_request() {
     let script = Script::saying(&[OK, b"HTTP/1.1 404 \r\nTransfer-Encoding: chunked\r\n\r\n2\r\n", b"no\r\n0\r\n\r\n"]);
     script.state(|state| state.stays = true);
