@@ -1,6 +1,7 @@
 //! Connections to the application: one pool per worker thread, so that nothing on the path is
 //! shared or locked by others.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -52,7 +53,7 @@ struct Idle {
 
 /// The connections of one worker that can take a request.
 pub(super) struct Pool {
-    idle: Mutex<HashMap<usize, Vec<Idle>>>,
+    idle: Mutex<BTreeMap<usize, Vec<Idle>>>,
     /// Those that many requests share.
     shared: Mutex<HashMap<usize, Arc<Group>>>,
     all: Arc<Pools>,
@@ -198,7 +199,7 @@ impl Pool {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<usize, Vec<Idle>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, Vec<Idle>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -302,7 +303,10 @@ impl Pool {
 
 /// WebSockets begin on HTTP/1.1 everywhere: few applications know how to begin them on HTTP/2 (RFC 8441).
 fn protocol_for(upstream: &Upstream, request: &Request<Body>) -> UpstreamProtocol {
-    if request.headers().contains_key(header::UPGRADE) { UpstreamProtocol::Http1 } else { upstream.protocol }
+    match upstream.protocol {
+        UpstreamProtocol::Http2 if !request.headers().contains_key(header::UPGRADE) => UpstreamProtocol::Http2,
+        UpstreamProtocol::Http2 | UpstreamProtocol::Http1 => UpstreamProtocol::Http1,
+    }
 }
 
 impl Idle {
