@@ -2,6 +2,7 @@
 //! S110, S133, S145, S165).
 
 mod names;
+mod signs;
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -31,6 +32,9 @@ use self::names::is_kept_from_trusted;
 use self::names::is_method_override;
 use self::names::is_session_protocol;
 use self::names::is_trust;
+use self::signs::KEEP_ALIVE;
+
+pub use self::signs::Signs;
 
 /// `[site.identity]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,10 +230,13 @@ fn remove_nominated(headers: &mut HeaderMap) {
     }
     let mut nominated = Vec::new();
     for line in headers.get_all(header::CONNECTION) {
-        for token in line.to_str().unwrap_or("").split(',') {
-            let name = token.trim().to_ascii_lowercase();
-            if !is_end_to_end(&name)
-                && let Ok(name) = HeaderName::from_bytes(name.as_bytes())
+        for option in line.to_str().unwrap_or("").split(',').map(str::trim) {
+            // It goes in any case, and is what most say.
+            if option.eq_ignore_ascii_case(KEEP_ALIVE.as_str()) {
+                continue;
+            }
+            if let Ok(name) = HeaderName::from_bytes(option.as_bytes())
+                && !is_end_to_end(name.as_str())
             {
                 nominated.push(name);
             }
@@ -334,11 +341,13 @@ fn append_to(headers: &mut HeaderMap, name: &HeaderName, separator: &str, elemen
 
 /// Takes out of the application's response: what `remove` names, hop-by-hop fields, nominated fields,
 /// identity headers, `Secure-Session-*`, and what tells which software answers.
-pub fn clean_response(headers: &mut HeaderMap, identity: &IdentityHeaders, remove: &[HeaderName]) {
+pub fn clean_response(headers: &mut HeaderMap, signs: Signs, identity: &IdentityHeaders, remove: &[HeaderName]) {
     for name in remove {
         headers.remove(name);
     }
-    remove_nominated(headers);
+    if signs.options {
+        remove_nominated(headers);
+    }
     remove_where(headers, |name| {
         is_hop_by_hop(name)
             || is_session_protocol(name)

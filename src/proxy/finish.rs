@@ -8,6 +8,7 @@ use http::header;
 use crate::policy::access::Access;
 use crate::policy::csrf::RequestKind;
 use crate::policy::headers;
+use crate::policy::headers::Signs;
 use crate::proxy::body::Body;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::Failure;
@@ -22,14 +23,14 @@ impl Exchange<'_> {
     /// Ends what it says, cleans the answer, keeps its cookies, rotates the ID if that is due, streams the body. What
     /// is set is in the store before the head leaves (VR-47).
     pub(super) async fn finish(&mut self, answer: Answer) -> Result<Response<Body>, Failure> {
-        let Answer { mut head, body } = answer;
+        let Answer { mut head, signs, body } = answer;
         let access = self.route.access;
         // Open on purpose is the same for everyone; open for want of a rule need not be (S51).
         let site = &self.site.site;
         self.trace.authenticated &=
             access != Access::Public || !site.access.names_as_public(&self.method, &self.target);
         self.end_as_told(&head.headers).await?;
-        self.clean(&mut head.headers);
+        self.clean(&mut head.headers, signs);
         self.take_cookies(&mut head.headers).await?;
         let eligible = access == Access::Protected
             && matches!(self.kind, RequestKind::Navigation | RequestKind::Fetch)
@@ -81,9 +82,9 @@ impl Exchange<'_> {
     }
 
     /// Takes out what is between the application and us, and what would show where it is.
-    pub(super) fn clean(&self, headers: &mut HeaderMap) {
+    pub(super) fn clean(&self, headers: &mut HeaderMap, signs: Signs) {
         let site = &self.site;
-        headers::clean_response(headers, &site.site.identity, &site.site.headers.remove);
+        headers::clean_response(headers, signs, &site.site.identity, &site.site.headers.remove);
         for marker in &site.markers {
             headers.remove(marker);
         }

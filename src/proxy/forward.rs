@@ -15,6 +15,7 @@ use http::header;
 use crate::policy::cookie;
 use crate::policy::headers;
 use crate::policy::headers::Forwarding;
+use crate::policy::headers::Signs;
 use crate::policy::hint;
 use crate::policy::location;
 use crate::policy::message;
@@ -49,6 +50,8 @@ use crate::telemetry::Audit;
 /// The application's answer.
 pub(super) struct Answer {
     pub(super) head: http::response::Parts,
+    /// What the head had when it came.
+    pub(super) signs: Signs,
     pub(super) body: AnswerBody,
 }
 
@@ -137,19 +140,22 @@ impl Exchange<'_> {
     /// The answer with correct framing, URLs of the application's inner address turned into what
     /// browsers see (S155).
     pub(super) fn answer(&self, (mut response, lease): (Response<Source>, Lease)) -> Answer {
-        correct_framing(&mut response);
+        let signs = lease.signs;
+        if signs.length {
+            correct_length(&mut response, signs);
+        }
         let (mut head, body) = response.into_parts();
         let (inner, origin) = (&self.site.inner_hosts, &self.site.site.origin);
-        for name in [header::LOCATION, header::CONTENT_LOCATION] {
+        for name in [header::LOCATION, header::CONTENT_LOCATION].into_iter().filter(|_| signs.location) {
             if let Some(value) = head.headers.get(&name).and_then(|value| location::to_public(value, inner, origin)) {
                 head.headers.insert(name, value);
             }
         }
         if http_body::Body::is_end_stream(&body) {
             lease.give_back(body);
-            return Answer { head, body: AnswerBody::Whole(Bytes::new()) };
+            return Answer { head, signs, body: AnswerBody::Whole(Bytes::new()) };
         }
-        Answer { head, body: AnswerBody::Unread(body, lease) }
+        Answer { head, signs, body: AnswerBody::Unread(body, lease) }
     }
 
     /// Sends a request; what the answer changes is decided at the time when it is there. The connection of
@@ -159,7 +165,7 @@ impl Exchange<'_> {
         let turn = site.turn();
         let upgrades = request.headers().contains_key(header::UPGRADE);
         let answer = pool.send(&site.upstreams, turn, request, &self.snapshot.timeouts, &self.trace.context).await?;
-        if let Some(cause) = wrong_with(&answer.0, upgrades, &site.site.relax) {
+        if let Some(cause) = wrong_with(&answer.0, answer.1.signs, upgrades, &site.site.relax) {
             return Err(answer.1.upstream.failure(cause));
         }
         self.now = self.worker.gate.clock.now();
@@ -295,7 +301,7 @@ impl Exchange<'_> {
         // Bound to the session that asked: it ends with it also if this very answer ends it (S50).
         let (guard, pulse) = (self.guard(), self.pulse());
         self.end_as_told(&headers).await?;
-        self.clean(&mut headers);
+        self.clean(&mut headers, lease.signs);
         // Neither a 101 nor what answers a CONNECT has one (RFC 9110 8.6, S100).
         headers.remove(header::CONTENT_LENGTH);
         self.take_cookies(&mut headers).await?;
@@ -356,7 +362,7 @@ fn switch_to_websocket(headers: &mut HeaderMap) {
 }
 
 /// What makes it no answer to this request, if anything.
-fn wrong_with(response: &Response<Source>, upgrades: bool, relaxed: &Relaxed) -> Option<UpstreamError> {
+fn wrong_with(response: &Response<Source>, signs: Signs, upgrades: bool, relaxed: &Relaxed) -> Option<UpstreamError> {
     let status = response.status();
     if status == StatusCode::SWITCHING_PROTOCOLS && !upgrades {
         return Some(UpstreamError::UnaskedUpgrade);
@@ -364,7 +370,7 @@ fn wrong_with(response: &Response<Source>, upgrades: bool, relaxed: &Relaxed) ->
     if status.as_u16() > 599 && !relaxed.has(Rule::Status) {
         return Some(UpstreamError::Status(status.as_u16()));
     }
-    (!message::is_chunked_or_plain(response.headers())).then_some(UpstreamError::Coding)
+    (signs.coding && !message::is_chunked_or_plain(response.headers())).then_some(UpstreamError::Coding)
 }
 
 /// Puts a key of ours in the place of whatever the client sent.
@@ -392,30 +398,26 @@ fn say_length(headers: &mut HeaderMap, body: &Body) {
 
 /// A length that does not frame the message is not passed on (S98, S100), and one that does in the way
 /// that all readers take alike.
-fn correct_framing(response: &mut Response<Source>) {
-    let no_content = response.status() == StatusCode::NO_CONTENT;
-    let headers = response.headers_mut();
-    if no_content || headers.contains_key(header::TRANSFER_ENCODING) {
-        headers.remove(header::CONTENT_LENGTH);
-    }
-    match agreed_length(headers) {
-        Some(length) if headers.get(header::CONTENT_LENGTH).is_some_and(|first| first.as_bytes().starts_with(b"0")) => {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+fn correct_length(response: &mut Response<Source>, signs: Signs) {
+    let is_framed_otherwise = response.status() == StatusCode::NO_CONTENT || signs.coding;
+    let header::Entry::Occupied(mut lengths) = response.headers_mut().entry(header::CONTENT_LENGTH) else { return };
+    match agreed_length(lengths.iter()).filter(|_| !is_framed_otherwise) {
+        Some(length) if lengths.get().as_bytes().starts_with(b"0") => {
+            lengths.insert(HeaderValue::from(length));
         }
         Some(_) => {}
         // The library does not look at what an answer without content says.
         None => {
-            headers.remove(header::CONTENT_LENGTH);
+            lengths.remove();
         }
     }
 }
 
 /// The length, if there is one and no other.
-fn agreed_length(headers: &HeaderMap) -> Option<u64> {
+fn agreed_length<'a>(mut lengths: impl Iterator<Item = &'a HeaderValue>) -> Option<u64> {
     let digits = |value: &HeaderValue| {
         Some(value.to_str().ok()?).filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
     };
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter().map(digits);
-    let first: u64 = lengths.next()??;
+    let first: u64 = digits(lengths.next()?)?;
     lengths.next().is_none().then_some(first)
 }

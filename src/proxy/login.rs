@@ -207,7 +207,7 @@ impl Exchange<'_> {
     }
 
     async fn look_ahead(&self, answer: Answer) -> Result<Answer, Failure> {
-        let Answer { head, body } = answer;
+        let Answer { head, signs, body } = answer;
         let body = match body {
             AnswerBody::Unread(body, lease) => {
                 let idle = self.snapshot.timeouts.body_idle;
@@ -222,7 +222,7 @@ impl Exchange<'_> {
             }
             looked_at @ (AnswerBody::Begun(..) | AnswerBody::Whole(_)) => looked_at,
         };
-        Ok(Answer { head, body })
+        Ok(Answer { head, signs, body })
     }
 
     /// One GET with the cookies as they would be after the login; `None` when there is nothing to ask for.
@@ -271,7 +271,7 @@ impl Exchange<'_> {
     }
 
     fn view<'v>(&'v self, answer: &'v Answer, target: &'v Target) -> login::Answer<'v> {
-        let Answer { head, body } = answer;
+        let Answer { head, body, .. } = answer;
         let (body, body_complete) = match body {
             AnswerBody::Unread(..) => (None, false),
             AnswerBody::Begun(bytes, ..) => (Some(&bytes[..bytes.len().min(BODY_LIMIT)]), false),

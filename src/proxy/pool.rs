@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::clock::Timestamp;
 use crate::policy::headers;
+use crate::policy::headers::Signs;
 use crate::policy::site::Timeouts;
 use crate::policy::site::UpstreamProtocol;
 use crate::proxy::body::Body;
@@ -94,6 +95,8 @@ impl Pools {
 pub(super) struct Lease {
     pool: Arc<Pool>,
     pub(super) upstream: Arc<Upstream>,
+    /// What the head of the answer on it had.
+    pub(super) signs: Signs,
     link: Link,
     /// Whether it carries no other request: the application knows it as some user's, or what comes next may be
     /// no answer, or it speaks HTTP/1.0 on it, which the library would do from then on as well, without chunks
@@ -245,9 +248,11 @@ impl Pool {
             let lost = match answer {
                 Some(Ok(response)) => {
                     let (pool, upstream) = (Arc::clone(self), Arc::clone(upstream));
-                    let lifetime = lifetime(response.headers());
-                    let single = personal || response.version() < Version::HTTP_11 || is_doubtful(response.headers());
-                    return Ok((response, Lease { pool, upstream, link, single, lifetime, sending, _load: None }));
+                    let signs = Signs::of(response.headers());
+                    let lifetime = if signs.keeps_alive { lifetime(response.headers()) } else { IDLE_LIFETIME };
+                    let single = personal || response.version() < Version::HTTP_11 || is_doubtful(signs);
+                    let lease = Lease { pool, upstream, signs, link, single, lifetime, sending, _load: None };
+                    return Ok((response, lease));
                 }
                 Some(Err(lost)) => lost,
                 None => {
@@ -337,8 +342,8 @@ async fn first_byte<T>(
 
 /// Whether others may see the end of the answer elsewhere: it has chunks, and a length beside them, as where an
 /// attacker splits answers (RFC 9112 6.3).
-fn is_doubtful(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH)
+fn is_doubtful(signs: Signs) -> bool {
+    signs.coding && signs.length
 }
 
 /// How long a connection may idle: a second less than the application says it keeps it, or a form could
