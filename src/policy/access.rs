@@ -51,11 +51,12 @@ impl AccessRules {
     pub fn judge(&self, method: &Method, target: &Target) -> Access {
         let case = target.case();
         let denies = |reading| self.deny.iter().any(|pattern| pattern.matches_reading(method, &reading, case));
-        if target.readings().chain([target.raw_reading()]).any(denies) {
+        if !self.deny.is_empty() && target.readings().chain([target.raw_reading()]).any(denies) {
             return Access::Denied;
         }
         let opens = |reading| self.opens(method, &reading, case);
-        let is_public = target.ambiguity().is_none() && target.readings().all(opens);
+        let may_be_public = self.default_public || !self.public.is_empty();
+        let is_public = may_be_public && target.ambiguity().is_none() && target.readings().all(opens);
         if is_public { Access::Public } else { Access::Protected }
     }
 

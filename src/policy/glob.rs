@@ -12,12 +12,16 @@ use crate::policy::path::Target;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
     text: String,
+    /// Where the first and the last `*` are, if there are any.
+    stars: Option<(usize, usize)>,
+    has_question: bool,
 }
 
 impl Glob {
     /// Every text is a glob.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into() }
+        let text = text.into();
+        Self { stars: text.find('*').zip(text.rfind('*')), has_question: text.contains('?'), text }
     }
 
     /// The pattern as written.
@@ -28,14 +32,16 @@ impl Glob {
     /// Whether the whole of `text` matches. Linear in the text for each literal piece: between two
     /// stars the first place where a piece fits is as good as any later one.
     pub fn matches(&self, text: &str) -> bool {
-        let Some((head, rest)) = self.text.split_once('*') else { return self.text == text };
+        let Some((first, last)) = self.stars else { return self.text == text };
+        let (head, tail) = (&self.text[..first], &self.text[last + 1..]);
         let Some(mut text) = text.strip_prefix(head) else { return false };
-        let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
-        for piece in middle.split('*') {
-            let Some(at) = text.find(piece) else { return false };
-            text = &text[at + piece.len()..];
+        if first < last {
+            for piece in self.text[first + 1..last].split('*') {
+                let Some(at) = text.find(piece) else { return false };
+                text = &text[at + piece.len()..];
+            }
         }
-        text.len() >= tail.len() && text.ends_with(tail)
+        text.ends_with(tail)
     }
 
     /// Whether the text matches under these rules for case.
@@ -48,7 +54,12 @@ impl Glob {
 
     /// Bytes before the first `*`: how specific the pattern is.
     pub fn literal_prefix(&self) -> usize {
-        self.text.find('*').unwrap_or(self.text.len())
+        self.stars.map_or(self.text.len(), |(first, _)| first)
+    }
+
+    /// Whether `?` is in it.
+    pub fn has_question(&self) -> bool {
+        self.has_question
     }
 }
 
@@ -124,7 +135,7 @@ impl PathPattern {
         if !self.is_for(method) {
             return false;
         }
-        if !self.glob.as_str().contains('?') {
+        if !self.glob.has_question() {
             return self.glob.matches_in(&reading.path, case);
         }
         self.glob.matches_in(&format!("{}?{}", reading.path, reading.query), case)

@@ -31,7 +31,7 @@ impl LocationRule {
         if !location.same_origin {
             return false;
         }
-        if self.glob.as_str().contains('?') {
+        if self.glob.has_question() {
             return self.glob.matches(&format!("{}?{}", location.path, location.query.as_deref().unwrap_or("")));
         }
         self.glob.matches(&location.path)

@@ -15,6 +15,8 @@ pub struct PathRule {
     pub glob: Glob,
     /// Required decoded parameters; `None` for any value.
     pub parameters: Vec<(String, Option<String>)>,
+    /// What is below the path, if that is one of a file.
+    below: Option<Glob>,
 }
 
 impl PathRule {
@@ -25,7 +27,9 @@ impl PathRule {
             let (name, value) = parameters(piece).next()?;
             Some((name.into_owned(), piece.contains('=').then(|| value.into_owned())))
         };
-        Self { glob: Glob::new(path::decoded(path)), parameters: query.split('&').filter_map(read).collect() }
+        let path = path::decoded(path);
+        let below = is_file(&path).then(|| Glob::new(format!("{path}/*")));
+        Self { glob: Glob::new(path), parameters: query.split('&').filter_map(read).collect(), below }
     }
 
     /// Whether the normalised target matches.
@@ -66,16 +70,16 @@ impl PathRule {
     }
 
     fn matches_path(&self, path: &str, case: PathCase) -> bool {
-        if self.glob.matches_in(path, case) {
-            return true;
-        }
-        let text = self.glob.as_str();
-        let last = text.rsplit('/').next().unwrap_or(text);
-        let is_file = last.rsplit_once('.').is_some_and(|(stem, extension)| {
-            !stem.is_empty() && !extension.is_empty() && extension.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        });
-        is_file && Glob::new(format!("{text}/*")).matches_in(path, case)
+        [Some(&self.glob), self.below.as_ref()].into_iter().flatten().any(|glob| glob.matches_in(path, case))
     }
+}
+
+/// Whether what ends the path has a file extension.
+fn is_file(path: &str) -> bool {
+    let last = path.rsplit('/').next().unwrap_or(path);
+    last.rsplit_once('.').is_some_and(|(stem, extension)| {
+        !stem.is_empty() && !extension.is_empty() && extension.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
 }
 
 /// How far a login rule opens a target to visitors without a session.

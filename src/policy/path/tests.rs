@@ -135,3 +135,13 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    /// VR-12: what is not looked at twice has nothing to be looked at.
+    #[test]
+    fn a_plain_path_is_its_own_normal_form(path in "/[a/.%;\\\\\u{1}]{0,8}") {
+        let is_unusual = |byte: u8| matches!(byte, b'%' | b'\\' | b';') || byte.is_ascii_control();
+        let has_detour = path.contains("//") || path.contains("/.");
+        prop_assert_eq!(is_plain(&path), !has_detour && !path.bytes().any(is_unusual));
+    }
+}
