@@ -2,7 +2,6 @@
 
 use http::HeaderMap;
 use http::HeaderName;
-use http::HeaderValue;
 use http::Method;
 use http::header;
 
@@ -110,7 +109,6 @@ impl CrossSite {
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
-const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// What the filter says. The mode is applied by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,10 +154,13 @@ fn is_loaded_elsewhere(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 fn judge_change(rules: &CsrfRules, facts: CsrfFacts<'_>) -> CsrfVerdict {
+    if !facts.login_or_logout && is_safe(facts.method) {
+        return CsrfVerdict::Unconcerned;
+    }
     let has_credentials = facts.headers.contains_key(header::COOKIE)
         || (!facts.basic_login && carries_authorization(facts.headers))
         || facts.client_certificate;
-    if !facts.login_or_logout && (is_safe(facts.method) || !has_credentials) {
+    if !facts.login_or_logout && !has_credentials {
         return CsrfVerdict::Unconcerned;
     }
     match label(facts.headers, facts.origin) {
@@ -242,21 +243,45 @@ pub enum RequestKind {
     Subresource,
 }
 
-/// `Sec-Fetch-Mode: navigate`; without Fetch Metadata `Accept` has `text/html` and there is no
-/// `X-Requested-With`. `Fetch` is a same-origin `Sec-Fetch-Dest: empty`, or no Fetch Metadata.
-pub fn kind(headers: &HeaderMap) -> RequestKind {
-    let word = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes);
-    let (mode, dest) = (word(&FETCH_MODE), word(&FETCH_DEST));
-    let is_navigation = match mode {
-        Some(mode) => mode == b"navigate",
-        None => dest.is_none() && accepts_pages(headers) && !headers.contains_key(REQUESTED_WITH),
-    };
-    let is_same_origin = matches!(word(&FETCH_SITE), None | Some(b"same-origin" | b"none"));
-    let is_script = is_same_origin && matches!((mode, dest), (_, Some(b"empty")) | (None, None));
-    match (is_navigation, is_script) {
-        (true, _) => RequestKind::Navigation,
-        (false, true) => RequestKind::Fetch,
-        (false, false) => RequestKind::Subresource,
+/// What a request says about where it comes from and what for, for decisions that do no harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchMetadata {
+    /// `Sec-Fetch-Mode: navigate`; without Fetch Metadata `Accept` has `text/html` and there is no
+    /// `X-Requested-With`. `Fetch` is a same-origin `Sec-Fetch-Dest: empty`, or no Fetch Metadata.
+    pub kind: RequestKind,
+    /// `Sec-Fetch-Site: cross-site`
+    pub cross_site: bool,
+}
+
+impl FetchMetadata {
+    /// Reads it, in one go: to ask for a field that is not there costs as much as to find it.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let (mut site, mut mode, mut dest, mut is_script) = (None, None, None, false);
+        for (name, value) in headers {
+            let word = match name.as_str() {
+                "sec-fetch-site" => &mut site,
+                "sec-fetch-mode" => &mut mode,
+                "sec-fetch-dest" => &mut dest,
+                "x-requested-with" => {
+                    is_script = true;
+                    continue;
+                }
+                _ => continue,
+            };
+            word.get_or_insert(value.as_bytes());
+        }
+        let is_navigation = match mode {
+            Some(mode) => mode == b"navigate",
+            None => dest.is_none() && !is_script && accepts_pages(headers),
+        };
+        let is_same_origin = matches!(site, None | Some(b"same-origin" | b"none"));
+        let is_fetch = is_same_origin && matches!((mode, dest), (_, Some(b"empty")) | (None, None));
+        let kind = match (is_navigation, is_fetch) {
+            (true, _) => RequestKind::Navigation,
+            (false, true) => RequestKind::Fetch,
+            (false, false) => RequestKind::Subresource,
+        };
+        Self { kind, cross_site: site == Some(b"cross-site") }
     }
 }
 
@@ -457,7 +482,7 @@ mod tests {
             (&[("sec-fetch-mode", "cors"), ("accept", "text/html")], RequestKind::Subresource),
             (&[], RequestKind::Fetch),
         ] {
-            assert_eq!(kind(&headers(lines)), expected, "{lines:?}");
+            assert_eq!(FetchMetadata::of(&headers(lines)).kind, expected, "{lines:?}");
         }
     }
 }

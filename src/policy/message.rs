@@ -171,23 +171,52 @@ pub fn check(
 ) -> Result<(), Malformed> {
     check_method(method, relaxed)?;
     check_target(method, version, uri, limits, relaxed)?;
+    let look = Look::at(headers);
     // Browsers split cookies into as many fields as they like over HTTP/2 (RFC 9113 8.2.3).
-    let crumbs = headers.get_all(header::COOKIE).iter().count();
-    if headers.len() - crumbs.saturating_sub(1) > limits.header_count {
+    if headers.len() - look.crumbs.saturating_sub(1) > limits.header_count {
         return Err(Malformed::HeaderCount);
     }
-    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if bytes > limits.header_bytes {
+    if look.bytes > limits.header_bytes {
         return Err(Malformed::HeaderBytes);
     }
     let is_known = |expectation: &HeaderValue| expectation.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if !headers.get_all(header::EXPECT).iter().all(is_known) && !relaxed.has(Rule::Head(Malformed::Expectation)) {
+    let is_understood = !look.expects || headers.get_all(header::EXPECT).iter().all(is_known);
+    if !is_understood && !relaxed.has(Rule::Head(Malformed::Expectation)) {
         return Err(Malformed::Expectation);
     }
-    if is_loop(headers) {
+    if look.came_far && is_loop(headers) {
         return Err(Malformed::Loop);
     }
-    check_framing(version, headers)
+    if look.frames { check_framing(version, headers) } else { Ok(()) }
+}
+
+/// What one look at all fields shows: to ask for one that is not there costs as much as to find it.
+#[derive(Default)]
+struct Look {
+    /// Of all fields, as HTTP/1.1 writes them.
+    bytes: usize,
+    /// Fields with cookies.
+    crumbs: usize,
+    /// There is an `Expect`.
+    expects: bool,
+    /// There is a `Via`.
+    came_far: bool,
+    /// There is a `Content-Length` or `Transfer-Encoding`.
+    frames: bool,
+}
+
+impl Look {
+    fn at(headers: &HeaderMap) -> Self {
+        let mut look = Self::default();
+        for (name, value) in headers {
+            look.bytes += name.as_str().len() + value.len() + 4;
+            look.crumbs += usize::from(name == header::COOKIE);
+            look.expects |= name == header::EXPECT;
+            look.came_far |= name == header::VIA;
+            look.frames |= name == header::CONTENT_LENGTH || name == header::TRANSFER_ENCODING;
+        }
+        look
+    }
 }
 
 /// Whether it has come through so many of our kind that an upstream must lead back here. One behind the
@@ -246,7 +275,10 @@ pub fn trim(headers: &mut HeaderMap) {
 /// How many servers an OPTIONS may still pass (RFC 9110 7.6.2); `None` when it does not say, or not in a
 /// number.
 pub fn hops_left(method: &Method, headers: &HeaderMap) -> Option<u32> {
-    let mut lines = headers.get_all(header::MAX_FORWARDS).iter().filter(|_| *method == Method::OPTIONS);
+    if *method != Method::OPTIONS {
+        return None;
+    }
+    let mut lines = headers.get_all(header::MAX_FORWARDS).iter();
     let hops = lines.next()?.to_str().ok()?;
     let is_number = hops.bytes().all(|byte| byte.is_ascii_digit());
     if is_number && lines.next().is_none() { hops.parse().ok() } else { None }

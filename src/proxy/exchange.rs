@@ -34,6 +34,7 @@ use crate::policy::csrf::CrossSite;
 use crate::policy::csrf::CsrfFacts;
 use crate::policy::csrf::CsrfMode;
 use crate::policy::csrf::CsrfVerdict;
+use crate::policy::csrf::FetchMetadata;
 use crate::policy::csrf::RequestKind;
 use crate::policy::dbsc;
 use crate::policy::dbsc::Endpoint;
@@ -290,7 +291,7 @@ impl<'a> Exchange<'a> {
         if let Some(doubt) = doubt_about(&site.site, &target) {
             return Err(Failure::Ambiguous(doubt));
         }
-        let cross_site = parts.headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
+        let FetchMetadata { kind, cross_site } = FetchMetadata::of(&parts.headers);
         let mut cookies = cookie::pairs(&parts.headers);
         let Taken { session: presented, bound: bound_cookie } = site.site.cookie.take(&mut cookies);
         Ok(Opened::Exchange(Box::new(Self {
@@ -298,7 +299,7 @@ impl<'a> Exchange<'a> {
             peer: peer.ip(),
             certificate: peer.certificate.clone(),
             client,
-            kind: csrf::kind(&parts.headers),
+            kind,
             route: Route::of(&site.site, &parts.method, &target),
             user_agent: parts.headers.get(header::USER_AGENT).cloned(),
             method: parts.method,
