@@ -16,9 +16,17 @@ pub enum Framing {
     Chunked,
 }
 
-/// Writes the head of a request. The body is framed as is said here, whatever the fields say of it. That no
-/// part has a line end in it, or a space where there is none, is seen to by its type.
-pub fn write_head(lines: &mut Vec<u8>, method: &Method, uri: &Uri, headers: &HeaderMap, framing: Framing) {
+/// Writes the head of a request, with further lines behind its fields, which have their ends. The body is framed
+/// as is said here, whatever the fields say of it. That no other part has a line end in it, or a space where
+/// there is none, is seen to by its type.
+pub fn write_head(
+    lines: &mut Vec<u8>,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    further: &[u8],
+    framing: Framing,
+) {
     lines.extend_from_slice(method.as_str().as_bytes());
     lines.push(b' ');
     lines.extend_from_slice(uri.path().as_bytes());
@@ -36,6 +44,7 @@ pub fn write_head(lines: &mut Vec<u8>, method: &Method, uri: &Uri, headers: &Hea
         lines.extend_from_slice(value.as_bytes());
         lines.extend_from_slice(b"\r\n");
     }
+    lines.extend_from_slice(further);
     match framing {
         Framing::Absent => {}
         Framing::Length(length) => {

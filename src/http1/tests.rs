@@ -254,9 +254,9 @@ fn heads_of_requests() {
         ("*", "*", Framing::Chunked, "transfer-encoding: chunked\r\n"),
     ] {
         let mut lines = Vec::new();
-        write_head(&mut lines, &Method::POST, &target.parse().unwrap(), &headers, framing);
-        let expected =
-            format!("POST {written} HTTP/1.1\r\nhost: app.test\r\nx-name: a\r\nx-name: \u{e9}\r\n{framed}\r\n");
+        write_head(&mut lines, &Method::POST, &target.parse().unwrap(), &headers, b"x-further: b\r\n", framing);
+        let fields = "host: app.test\r\nx-name: a\r\nx-name: \u{e9}\r\nx-further: b\r\n";
+        let expected = format!("POST {written} HTTP/1.1\r\n{fields}{framed}\r\n");
         assert_eq!(lines.iter().map(|byte| char::from(*byte)).collect::<String>(), expected);
     }
 }
@@ -320,7 +320,7 @@ proptest! {
         let mut headers = HeaderMap::new();
         headers.append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value);
         let mut lines = Vec::new();
-        write_head(&mut lines, &Method::GET, &uri, &headers, Framing::Absent);
+        write_head(&mut lines, &Method::GET, &uri, &headers, b"", Framing::Absent);
         let ends = lines.windows(2).filter(|window| window == b"\r\n").count();
         let is_bare = |byte: &&u8| matches!(byte, b'\r' | b'\n' | 0);
         prop_assert!(lines.ends_with(b"\r\n\r\n"));

@@ -1,28 +1,29 @@
 //! Header fields: what is taken out of messages, what is added, and in which order (S64-S75, S86,
 //! S110, S133, S145, S165).
 
+mod forwarding;
+mod lines;
 mod names;
 mod signs;
 
 use std::borrow::Cow;
-use std::fmt::Write;
-use std::net::IpAddr;
 
-use bytes::BytesMut;
 use http::HeaderMap;
 use http::HeaderValue;
-use http::Version;
 use http::header;
 use http::header::HeaderName;
 
 use crate::policy::assertion::AssertionRules;
-use crate::policy::certificate::Certificate;
 use crate::policy::client::Client;
 use crate::policy::relax::Relaxed;
 use crate::policy::relax::Rule;
-use crate::policy::session::Identity;
 use crate::policy::site::HeaderField;
-use crate::policy::site::Origin;
+
+pub use self::forwarding::Forwarding;
+pub use self::forwarding::PublicOrigin;
+pub use self::forwarding::forward_request;
+pub use self::lines::Lines;
+pub use self::signs::Signs;
 
 use self::names::folded;
 use self::names::folds_to;
@@ -33,8 +34,6 @@ use self::names::is_method_override;
 use self::names::is_session_protocol;
 use self::names::is_trust;
 use self::signs::KEEP_ALIVE;
-
-pub use self::signs::Signs;
 
 /// `[site.identity]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,13 +52,19 @@ pub struct IdentityHeaders {
 
 impl IdentityHeaders {
     fn names(&self) -> impl Iterator<Item = &HeaderName> {
-        let optional = [&self.session_ref, &self.auth_time, &self.client_certificate];
         let assertion = self.assertion.as_ref().map(|rules| &rules.header);
-        std::iter::once(&self.user).chain(optional.into_iter().flatten()).chain(assertion)
+        let optional =
+            [self.session_ref.as_ref(), self.auth_time.as_ref(), self.client_certificate.as_ref(), assertion];
+        std::iter::once(&self.user).chain(optional.into_iter().flatten())
     }
 
     fn is_one(&self, name: &str) -> bool {
-        self.names().any(|ours| folds_to(name, ours.as_str()))
+        let is = |ours: &HeaderName| folds_to(name, ours.as_str());
+        is(&self.user)
+            || self.session_ref.as_ref().is_some_and(is)
+            || self.auth_time.as_ref().is_some_and(is)
+            || self.client_certificate.as_ref().is_some_and(is)
+            || self.assertion.as_ref().is_some_and(|rules| is(&rules.header))
     }
 }
 
@@ -76,55 +81,9 @@ pub struct SecurityHeaders {
     pub remove: Vec<HeaderName>,
 }
 
-/// What the forwarding headers say of a site's origin, prepared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PublicOrigin {
-    host: HeaderValue,
-    port: HeaderValue,
-    /// Follows the node in `Forwarded`.
-    parameters: String,
-}
-
-impl PublicOrigin {
-    /// What they say of this origin.
-    pub fn of(origin: &Origin) -> Self {
-        let host = origin.authority();
-        let quoted = if origin.port == 443 && !host.starts_with('[') { "" } else { "\"" };
-        let mut text = BytesMut::new();
-        Self {
-            host: value(&mut text, format_args!("{host}")),
-            port: HeaderValue::from(origin.port),
-            parameters: format!(";host={quoted}{host}{quoted};proto=https"),
-        }
-    }
-}
-
-/// What goes into the forwarding and identity headers of one request.
-#[derive(Clone, Copy, Debug)]
-pub struct Forwarding<'a> {
-    /// The client.
-    pub client: Client,
-    /// The TCP peer, appended to `X-Forwarded-For`.
-    pub peer: IpAddr,
-    /// The site's origin: `X-Forwarded-Host`, `-Port`.
-    pub public: &'a PublicOrigin,
-    /// The request's version, for `Via`.
-    pub version: Version,
-    /// The certificate that the client has shown.
-    pub certificate: Option<&'a Certificate>,
-    /// The user, if any, with session ref and authentication time.
-    pub identity: Option<&'a Identity>,
-    /// What was signed about the user.
-    pub assertion: Option<&'a HeaderValue>,
-}
-
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Says by which scheme the client asked.
 pub const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// What becomes of a field of a request.
 enum Fate {
@@ -136,16 +95,19 @@ enum Fate {
 
 /// Takes out of a request: hop-by-hop fields and all that `Connection` nominates, every identity or
 /// forwarding header in any spelling (case and `_`/`-` folded), every name with `_`,
-/// `Secure-Session-*`. Forwarding headers of a trusted proxy stay. `Upgrade` is removed too; a
-/// permitted one is put back by the caller. `Cookie` crumbs are joined by the caller. Returns what went
-/// by a rule that the site could be spared.
+/// `Secure-Session-*`, and an expectation, which we have met. Forwarding headers of a trusted proxy stay.
+/// `Upgrade` is removed too; a permitted one is put back by the caller. `Cookie` crumbs are joined by the
+/// caller. Returns what went by a rule that the site could be spared.
 pub fn clean_request(
     headers: &mut HeaderMap,
     identity: &IdentityHeaders,
     client: Client,
     relaxed: &Relaxed,
 ) -> Vec<(Rule, HeaderName)> {
-    remove_nominated(headers);
+    // Whether it is there at all is seen faster like this.
+    if headers.keys().any(|name| name == header::CONNECTION) {
+        remove_nominated(headers);
+    }
     let mut going = Vec::new();
     let mut by_rule = Vec::new();
     for name in headers.keys() {
@@ -164,7 +126,7 @@ pub fn clean_request(
 fn fate(name: &str, headers: &HeaderMap, identity: &IdentityHeaders, client: Client, relaxed: &Relaxed) -> Fate {
     let plain = folded(name);
     let is_odd = matches!(plain, Cow::Owned(_));
-    if is_hop_by_hop(&plain) || is_session_protocol(&plain) || identity.is_one(&plain) {
+    if is_hop_by_hop(&plain) || plain == "expect" || is_session_protocol(&plain) || identity.is_one(&plain) {
         return Fate::Goes;
     }
     if is_trust(&plain) && (is_odd || !client.via_trusted || !is_kept_from_trusted(&plain)) {
@@ -255,88 +217,20 @@ pub(super) fn remove_where(headers: &mut HeaderMap, goes: impl Fn(&str) -> bool)
     }
 }
 
-/// Sets `X-Forwarded-*`, `Forwarded`, `Via` and, last, the identity headers (absent for anonymous).
-pub fn forward_request(headers: &mut HeaderMap, identity: &IdentityHeaders, forwarding: Forwarding<'_>) {
-    let Forwarding { client, peer, public, version, .. } = forwarding;
-    let mut text = BytesMut::with_capacity(192);
-    let address = value(&mut text, format_args!("{}", client.address));
-    let forwarded = match client.address == peer {
-        true => value(&mut text, format_args!("for={}{}", Node(peer), public.parameters)),
-        false => {
-            value(&mut text, format_args!("for={}{}, for={}", Node(client.address), public.parameters, Node(peer)))
-        }
-    };
-    if client.via_trusted {
-        append_to(headers, &FORWARDED_FOR, ", ", value(&mut text, format_args!("{peer}")));
-    } else {
-        headers.insert(FORWARDED_FOR, address.clone());
-    }
-    headers.insert(REAL_IP, address);
-    headers.insert(header::FORWARDED, forwarded);
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
-    headers.insert(FORWARDED_HOST, public.host.clone());
-    headers.insert(FORWARDED_PORT, public.port.clone());
-    let via = match version {
-        Version::HTTP_2 => HeaderValue::from_static("2.0 vestibule"),
-        Version::HTTP_10 => HeaderValue::from_static("1.0 vestibule"),
-        _ => HeaderValue::from_static("1.1 vestibule"),
-    };
-    append_to(headers, &header::VIA, ", ", via);
-    // Removed before they are set: a copy that survives when there is no user is a forged one (VR-54).
-    for name in identity.names() {
-        headers.remove(name);
-    }
-    if let Some((name, certificate)) = identity.client_certificate.as_ref().zip(forwarding.certificate)
-        && let Some(value) = certificate.header_value(name)
-    {
-        headers.insert(name.clone(), value);
-    }
-    if let Some(who) = forwarding.identity {
-        headers.insert(identity.user.clone(), value(&mut text, format_args!("{}", who.user.in_header())));
-        if let Some(name) = &identity.session_ref {
-            headers.insert(name.clone(), value(&mut text, format_args!("{}", who.session_ref)));
-        }
-        if let Some(name) = &identity.auth_time {
-            headers.insert(name.clone(), value(&mut text, format_args!("{}", who.authenticated.as_secs())));
-        }
-        if let Some((rules, assertion)) = identity.assertion.as_ref().zip(forwarding.assertion) {
-            headers.insert(rules.header.clone(), assertion.clone());
-        }
-    }
-}
-
-/// A node as RFC 7239 section 6 writes it: IPv6 in brackets and quotes (S69).
-struct Node(IpAddr);
-
-impl std::fmt::Display for Node {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            IpAddr::V4(address) => write!(f, "{address}"),
-            IpAddr::V6(address) => write!(f, "\"[{address}]\""),
-        }
-    }
-}
-
-/// A value written into a shared buffer. What we write there is always valid.
-fn value(buffer: &mut BytesMut, text: std::fmt::Arguments<'_>) -> HeaderValue {
-    let written = buffer.write_fmt(text);
-    let bytes = buffer.split().freeze();
-    written.ok().and_then(|()| HeaderValue::from_maybe_shared(bytes).ok()).unwrap_or(HeaderValue::from_static(""))
-}
-
 /// Adds an element to a list-valued field, which stays one line.
-fn append_to(headers: &mut HeaderMap, name: &HeaderName, separator: &str, element: HeaderValue) {
-    let mut joined = Vec::new();
-    for line in headers.get_all(name) {
-        joined.extend_from_slice(line.as_bytes());
-        joined.extend_from_slice(separator.as_bytes());
-    }
+fn append_to(headers: &mut HeaderMap, name: &HeaderName, element: HeaderValue) {
+    let mut joined = joined(headers, name);
     if joined.is_empty() {
         headers.insert(name.clone(), element);
         return;
     }
     joined.extend_from_slice(element.as_bytes());
     headers.insert(name.clone(), HeaderValue::from_bytes(&joined).unwrap_or(element));
+}
+
+/// All lines of a list-valued field, each with the comma that goes before what is added.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
+    headers.get_all(name).iter().flat_map(|line| [line.as_bytes(), b", "]).flatten().copied().collect()
 }
 
 /// Takes out of the application's response: what `remove` names, hop-by-hop fields, nominated fields,
@@ -360,7 +254,7 @@ pub fn clean_response(headers: &mut HeaderMap, signs: Signs, identity: &Identity
 /// is not wanted. `authenticated` decides about `Cache-Control: no-store`.
 pub fn secure_response(headers: &mut HeaderMap, rules: &SecurityHeaders, authenticated: bool) {
     if authenticated && is_page_to_ask_for(headers) {
-        append_to(headers, &header::CACHE_CONTROL, ", ", HeaderValue::from_static("no-store"));
+        append_to(headers, &header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     // Before ours: who writes `add` means it.
     for (name, value) in &rules.add {

@@ -232,6 +232,12 @@ impl UserName {
         InHeader(&self.0)
     }
 
+    /// The same where it is no other than the name.
+    pub fn plain(&self) -> Option<&[u8]> {
+        let bytes = self.0.as_bytes();
+        bytes.iter().all(is_plain).then_some(bytes)
+    }
+
     /// The same as a header value.
     pub fn header_value(&self) -> HeaderValue {
         // Only visible ASCII and spaces are left: this cannot fail, and if it did, nobody is nobody.
@@ -243,7 +249,6 @@ struct InHeader<'a>(&'a str);
 
 impl fmt::Display for InHeader<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && *byte != b'%';
         for run in self.0.as_bytes().chunk_by(|one, next| is_plain(one) && is_plain(next)) {
             match run {
                 [byte] if !is_plain(byte) => write!(f, "%{byte:02X}")?,
@@ -253,6 +258,11 @@ impl fmt::Display for InHeader<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether it is written in a header as it is.
+fn is_plain(byte: &u8) -> bool {
+    matches!(byte, b' '..=b'~') && *byte != b'%'
 }
 
 /// Equal names are equal texts: an index may be asked by text.

@@ -7,6 +7,7 @@ use http::Response;
 use http::StatusCode;
 
 use crate::clock::Timestamp;
+use crate::policy::headers::Lines;
 use crate::policy::health;
 use crate::policy::site::Timeouts;
 use crate::proxy::body::Body;
@@ -21,8 +22,8 @@ use crate::proxy::upstream::UpstreamFailure;
 use crate::telemetry;
 
 impl Pool {
-    /// Sends a request to the upstream that is up and has the fewest under way, or in its place to the
-    /// next that can be connected to. One that is down is asked last, but it is asked.
+    /// Sends a request, with these fields beside its own, to the upstream that is up and has the fewest under
+    /// way, or in its place to the next that can be connected to. One that is down is asked last, but it is asked.
     ///
     /// # Errors
     /// When no upstream answers in time.
@@ -31,18 +32,22 @@ impl Pool {
         upstreams: &[Arc<Upstream>],
         first: usize,
         request: Request<Body>,
+        lines: &Lines,
         timeouts: &Timeouts,
         context: &telemetry::Context,
     ) -> Result<(Response<Source>, Lease), UpstreamFailure> {
         let mut attempt = Attempt::first(request);
         if let [upstream] = upstreams {
-            return self.send_to(upstream, attempt, timeouts).await.map_err(|(cause, _)| upstream.failure(cause));
+            return self
+                .send_to(upstream, attempt, lines, timeouts)
+                .await
+                .map_err(|(cause, _)| upstream.failure(cause));
         }
         let mut order = in_order(upstreams, first, self.now());
         loop {
             let upstream = order.remove(0);
             let load = Load::begin(upstream);
-            let (cause, unsent) = match self.send_to(upstream, attempt, timeouts).await {
+            let (cause, unsent) = match self.send_to(upstream, attempt, lines, timeouts).await {
                 Ok((response, lease)) => {
                     answered(upstream, response.status(), self.now(), context);
                     return Ok((response, lease.with_load(load)));

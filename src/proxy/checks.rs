@@ -11,6 +11,7 @@ use http::StatusCode;
 use http::header;
 
 use crate::policy::headers::FORWARDED_PROTO;
+use crate::policy::headers::Lines;
 use crate::policy::site::HealthCheck;
 use crate::policy::site::UpstreamProtocol;
 use crate::proxy::Gate;
@@ -85,7 +86,7 @@ async fn ask(site: &LiveSite, upstream: &Upstream, path: &str, limit: Duration) 
     let answer = match upstream.protocol {
         UpstreamProtocol::Http1 => {
             let mut link = Link::Http1(Some(upstream.connect_http1(None, limit).await?));
-            link.send(request, None).await
+            link.send(request, &Lines::default(), None).await
         }
         UpstreamProtocol::Http2 => {
             let http2 = upstream.connect_http2(None, limit).await?;

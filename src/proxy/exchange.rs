@@ -12,6 +12,7 @@ use http::Method;
 use http::Request;
 use http::Response;
 use http::StatusCode;
+use http::Uri;
 use http::Version;
 use http::header;
 use http::header::HeaderName;
@@ -38,6 +39,7 @@ use crate::policy::csrf::FetchMetadata;
 use crate::policy::csrf::RequestKind;
 use crate::policy::dbsc;
 use crate::policy::dbsc::Endpoint;
+use crate::policy::headers::Lines;
 use crate::policy::hint;
 use crate::policy::location;
 use crate::policy::message;
@@ -207,8 +209,12 @@ pub(super) struct Exchange<'a> {
     pub(super) method: Method,
     pub(super) version: Version,
     pub(super) target: Target,
+    /// As it came.
+    pub(super) uri: Uri,
     pub(super) route: Route,
     pub(super) headers: HeaderMap,
+    /// What the application gets beside fields of the client's.
+    pub(super) lines: Lines,
     pub(super) body: Option<Upload>,
     /// The body, or its beginning, when it had to be looked at.
     pub(super) ahead: Option<ReadAhead>,
@@ -288,9 +294,7 @@ impl<'a> Exchange<'a> {
         let target = target_of(&site.site, &parts.method, &raw);
         let client = client::identify(peer.ip(), &parts.headers, &snapshot.trusted);
         trace.context.client = Some(client.address);
-        if let Some(doubt) = doubt_about(&site.site, &target) {
-            return Err(Failure::Ambiguous(doubt));
-        }
+        doubt_about(&site.site, &target).map_or(Ok(()), |doubt| Err(Failure::Ambiguous(doubt)))?;
         let FetchMetadata { kind, cross_site } = FetchMetadata::of(&parts.headers);
         let mut cookies = cookie::pairs(&parts.headers);
         let Taken { session: presented, bound: bound_cookie } = site.site.cookie.take(&mut cookies);
@@ -304,7 +308,9 @@ impl<'a> Exchange<'a> {
             user_agent: parts.headers.get(header::USER_AGENT).cloned(),
             method: parts.method,
             version: parts.version,
+            uri: parts.uri,
             headers: parts.headers,
+            lines: Lines::default(),
             body: Some(body),
             ahead: None,
             cross_site,

@@ -15,6 +15,7 @@ use http::header;
 use crate::policy::cookie;
 use crate::policy::headers;
 use crate::policy::headers::Forwarding;
+use crate::policy::headers::Lines;
 use crate::policy::headers::Signs;
 use crate::policy::hint;
 use crate::policy::location;
@@ -164,7 +165,8 @@ impl Exchange<'_> {
         let (site, pool) = (&self.site, &self.worker.pool);
         let turn = site.turn();
         let upgrades = request.headers().contains_key(header::UPGRADE);
-        let answer = pool.send(&site.upstreams, turn, request, &self.snapshot.timeouts, &self.trace.context).await?;
+        let (timeouts, context) = (&self.snapshot.timeouts, &self.trace.context);
+        let answer = pool.send(&site.upstreams, turn, request, &self.lines, timeouts, context).await?;
         if let Some(cause) = wrong_with(&answer.0, answer.1.signs, upgrades, &site.site.relax) {
             return Err(answer.1.upstream.failure(cause));
         }
@@ -176,8 +178,10 @@ impl Exchange<'_> {
         say_length(&mut headers, &body);
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        // It was cut from a URI.
-        *request.uri_mut() = self.target.raw().parse().unwrap_or_default();
+        let sent = self.uri.path_and_query().filter(|sent| sent.as_str() == self.target.raw());
+        // Where it is another, it was cut from one.
+        *request.uri_mut() =
+            sent.map_or_else(|| self.target.raw().parse().unwrap_or_default(), |sent| sent.clone().into());
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = headers;
         request
@@ -200,9 +204,9 @@ impl Exchange<'_> {
         if let Some(hops) = message::hops_left(&self.method, &headers) {
             headers.insert(header::MAX_FORWARDS, HeaderValue::from(hops.saturating_sub(1)));
         }
-        headers.remove(header::EXPECT);
-        headers.remove(header::COOKIE);
-        if with_cookies {
+        if !with_cookies {
+            headers.remove(header::COOKIE);
+        } else {
             for name in self.put_cookies(&mut headers, cookies, self.session.vault(), self.cross_site) {
                 self.trace.settled.expired.extend(cookie::expire_in_browser(&name, self.target.raw_path()));
             }
@@ -220,17 +224,17 @@ impl Exchange<'_> {
         if identity_coding {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
-        self.put_forwarding(&mut headers, self.session.identity(), assertion.as_ref());
+        self.lines = self.forwarding(&mut headers, self.session.identity(), assertion.as_ref());
         Ok(headers)
     }
 
-    /// Forwarding and identity headers, last.
-    pub(super) fn put_forwarding(
+    /// Forwarding and identity headers: the last, and beside the others.
+    pub(super) fn forwarding(
         &self,
         headers: &mut HeaderMap,
         identity: Option<&Identity>,
         assertion: Option<&HeaderValue>,
-    ) {
+    ) -> Lines {
         headers::forward_request(
             headers,
             &self.site.site.identity,
@@ -243,10 +247,11 @@ impl Exchange<'_> {
                 identity,
                 assertion,
             },
-        );
+        )
     }
 
-    /// The client's cookies and the vault's; returns the names that do not belong in the browser.
+    /// The client's cookies and the vault's, in the place of what the client sent; returns the names that do not
+    /// belong in the browser.
     pub(super) fn put_cookies(
         &self,
         headers: &mut HeaderMap,
@@ -267,8 +272,9 @@ impl Exchange<'_> {
                 now: self.now,
             },
         );
-        if let Some(value) = outgoing.header {
-            headers.insert(header::COOKIE, value);
+        match outgoing.header {
+            Some(value) => drop(headers.insert(header::COOKIE, value)),
+            None => drop(headers.remove(header::COOKIE)),
         }
         outgoing.expire
     }

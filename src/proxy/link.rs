@@ -9,6 +9,7 @@ use hyper::client::conn::http1;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 
+use crate::policy::headers::Lines;
 use crate::policy::site::UpstreamClient;
 use crate::proxy::body::Body;
 use crate::proxy::leg::Leg;
@@ -78,20 +79,25 @@ impl Link {
         }
     }
 
-    /// Sends a request and waits for the head of its answer. Dropping the future cancels the request. After the
-    /// answer an application may take nothing of the rest for as long as `patience`.
+    /// Sends a request, with these fields beside its own, and waits for the head of its answer. Dropping the
+    /// future cancels the request. After the answer an application may take nothing of the rest for as long as
+    /// `patience`.
     pub(super) async fn send(
         &mut self,
-        request: Request<Body>,
+        mut request: Request<Body>,
+        lines: &Lines,
         patience: Option<Duration>,
     ) -> Result<Response<Source>, Lost> {
         match self {
             Self::Http1(connection) => match connection.take() {
-                Some(Http1::Native(native)) => native.send(request, patience).await.map(answer).map_err(|lost| {
-                    let fate = if lost.is_answered { Fate::Read } else { Fate::Unknown };
-                    Lost { error: lost.fault.into(), fate, request: lost.request }
-                }),
+                Some(Http1::Native(native)) => {
+                    native.send(request, lines, patience).await.map(answer).map_err(|lost| {
+                        let fate = if lost.is_answered { Fate::Read } else { Fate::Unknown };
+                        Lost { error: lost.fault.into(), fate, request: lost.request }
+                    })
+                }
                 Some(Http1::Hyper(mut sender)) => {
+                    lines.put_into(request.headers_mut());
                     let sent = sender.try_send_request(request).await;
                     *connection = Some(Http1::Hyper(sender));
                     sent.map(answer).map_err(|mut lost| {
@@ -109,7 +115,10 @@ impl Link {
                     Err(Lost { error, fate: Fate::Unsent, request })
                 }
             },
-            Self::Http2(seat) => seat.http2().send(request).await.map(answer),
+            Self::Http2(seat) => {
+                lines.put_into(request.headers_mut());
+                seat.http2().send(request).await.map(answer)
+            }
         }
     }
 

@@ -234,7 +234,7 @@ impl Exchange<'_> {
         if rule.needs_verify_body() {
             headers.insert(header::ACCEPT_ENCODING, http::HeaderValue::from_static("identity"));
         }
-        self.put_forwarding(&mut headers, None, None);
+        self.lines = self.forwarding(&mut headers, None, None);
         let (vault, cookies) = self.cookies_after(answer, cookies, &target);
         let own = std::mem::replace(&mut self.target, target);
         self.put_cookies(&mut headers, cookies, Some(&vault), false);

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::clock::Timestamp;
 use crate::policy::headers;
+use crate::policy::headers::Lines;
 use crate::policy::headers::Signs;
 use crate::policy::site::Timeouts;
 use crate::policy::site::UpstreamProtocol;
@@ -211,7 +212,7 @@ impl Pool {
         self.clock.now()
     }
 
-    /// Sends a request to one upstream.
+    /// Sends a request to one upstream, with these fields beside its own.
     ///
     /// A request whose head was not written is sent again on another connection. One that may have been
     /// read is repeated once, and only if it is a GET or HEAD without body on a connection that had been
@@ -224,6 +225,7 @@ impl Pool {
         self: &Arc<Self>,
         upstream: &Arc<Upstream>,
         attempt: Attempt,
+        lines: &Lines,
         timeouts: &Timeouts,
     ) -> Result<(Response<Source>, Lease), (UpstreamError, Option<Box<Attempt>>)> {
         let Attempt { mut request, mut repeated } = attempt;
@@ -244,7 +246,7 @@ impl Pool {
                 continue;
             }
             let (limit, patience) = (timeouts.first_byte, timeouts.body_idle);
-            let answer = first_byte(pin!(link.send(request, patience)), sending.as_deref(), limit).await;
+            let answer = first_byte(pin!(link.send(request, lines, patience)), sending.as_deref(), limit).await;
             let lost = match answer {
                 Some(Ok(response)) => {
                     let (pool, upstream) = (Arc::clone(self), Arc::clone(upstream));

@@ -2,22 +2,62 @@
 
 use std::borrow::Cow;
 
+/// A list of names. That one is not in it is mostly seen by its first letter and its length.
+struct Names {
+    list: &'static [&'static str],
+    /// For each first letter the lengths that occur, as bits.
+    shapes: [u64; 32],
+}
+
+impl Names {
+    /// Of a list in lower case.
+    const fn of(list: &'static [&'static str]) -> Self {
+        let mut shapes = [0; 32];
+        let mut at = 0;
+        while at < list.len() {
+            let name = list[at].as_bytes();
+            shapes[(name[0] & 31) as usize] |= 1 << name.len();
+            at += 1;
+        }
+        Self { list, shapes }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let shape = name.bytes().next().map_or(0, |first| self.shapes[usize::from(first & 31)]);
+        name.len() < 64 && shape >> name.len() & 1 == 1 && self.list.contains(&name)
+    }
+}
+
 /// Fields between two neighbours, beside those that `Connection` nominates (RFC 9110 7.6.1).
 pub(super) fn is_hop_by_hop(name: &str) -> bool {
-    matches!(
-        name,
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-authentication-info"
-            | "http2-settings"
-    )
+    static NAMES: Names = Names::of(&[
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-authentication-info",
+        "http2-settings",
+    ]);
+    NAMES.has(name)
+}
+
+/// Fields in which we say who the client is and what it asked for (S68, S69).
+pub(super) fn is_forwarding(name: &str) -> bool {
+    static NAMES: Names = Names::of(&[
+        "x-forwarded-for",
+        "x-real-ip",
+        "forwarded",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "via",
+    ]);
+    NAMES.has(name)
 }
 
 /// Fields that `Connection` cannot take away, whatever it nominates: hiding them from us or from the
@@ -43,28 +83,28 @@ pub(super) fn is_end_to_end(name: &str) -> bool {
 /// Fields that tell an application who the client is or what it asked for: never a client's to say
 /// (S68, S70, VR-53).
 pub(super) fn is_trust(name: &str) -> bool {
-    matches!(
-        name,
-        "forwarded"
-            | "x-real-ip"
-            | "client-cert"
-            | "client-cert-chain"
-            | "remote-user"
-            | "remote-addr"
-            | "proxy"
-            | "session"
-            | "x-forwarded"
-            | "forwarded-for"
-            | "x-host"
-            | "x-client-ip"
-            | "x-client-cert"
-            | "x-cluster-client-ip"
-            | "true-client-ip"
-            | "cf-connecting-ip"
-            | "fastly-client-ip"
-    ) || ["x-forwarded-", "x-original-", "x-originating-", "x-rewrite-", "x-remote-", "x-ssl-", "ssl-client-"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
+    static NAMES: Names = Names::of(&[
+        "forwarded",
+        "x-real-ip",
+        "client-cert",
+        "client-cert-chain",
+        "remote-user",
+        "remote-addr",
+        "proxy",
+        "session",
+        "x-forwarded",
+        "forwarded-for",
+        "x-host",
+        "x-client-ip",
+        "x-client-cert",
+        "x-cluster-client-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "fastly-client-ip",
+    ]);
+    const KINDS: [&str; 6] = ["forwarded-", "original-", "originating-", "rewrite-", "remote-", "ssl-"];
+    let is_kind = |rest: &str| KINDS.iter().any(|kind| rest.starts_with(kind));
+    NAMES.has(name) || name.strip_prefix("x-").is_some_and(is_kind) || name.starts_with("ssl-client-")
 }
 
 /// Fields that have an application do another method than the one that is judged (S70).

@@ -1,12 +1,15 @@
 use std::collections::BTreeSet;
 
+use http::Version;
 use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Timestamp;
 use crate::policy::assertion;
+use crate::policy::session::Identity;
 use crate::policy::session::SessionRef;
 use crate::policy::session::UserName;
+use crate::policy::site::Origin;
 
 fn names() -> IdentityHeaders {
     IdentityHeaders {
@@ -43,6 +46,13 @@ fn alice() -> Identity {
 }
 
 fn forwarded(lines: &[(&str, &str)], trusted: bool, identity: Option<&Identity>) -> HeaderMap {
+    let (mut headers, ours) = outgoing(lines, trusted, identity);
+    ours.put_into(&mut headers);
+    headers
+}
+
+/// What is left of the client's fields, and what is added to them.
+fn outgoing(lines: &[(&str, &str)], trusted: bool, identity: Option<&Identity>) -> (HeaderMap, Lines) {
     let mut headers = headers(lines);
     let origin = Origin { host: "app.test".into(), port: 443 };
     clean_request(&mut headers, &names(), client(trusted), &Relaxed::NONE);
@@ -58,8 +68,12 @@ fn forwarded(lines: &[(&str, &str)], trusted: bool, identity: Option<&Identity>)
         identity,
         assertion: identity.map(|_| &signed),
     };
-    forward_request(&mut headers, &names(), forwarding);
-    headers
+    let lines = forward_request(&mut headers, &names(), forwarding);
+    (headers, lines)
+}
+
+fn text_of(lines: &Lines) -> &str {
+    str::from_utf8(lines.as_bytes()).unwrap()
 }
 
 #[test]
@@ -202,7 +216,9 @@ fn forwarding_headers_are_ours_whoever_sent_others() {
 #[test]
 fn ipv6_nodes_are_quoted() {
     // S69
-    assert_eq!(Node("2001:db8::1".parse().unwrap()).to_string(), "\"[2001:db8::1]\"");
+    let mut lines = Lines::default();
+    lines.begin("forwarded").text(b"for=").node("2001:db8::1".parse().unwrap()).end();
+    assert_eq!(lines.as_bytes(), b"forwarded: for=\"[2001:db8::1]\"\r\n");
 }
 
 #[test]
@@ -299,6 +315,48 @@ fn what_the_operator_adds_goes_before_what_we_would_add() {
 }
 
 proptest! {
+    #[test]
+    fn addresses_and_names_are_written_as_they_are_shown(address in any::<std::net::IpAddr>(), name in "[ -~é]{1,9}") {
+        // S67
+        let mut lines = Lines::default();
+        lines.begin("a").address(address).end();
+        prop_assert_eq!(text_of(&lines), format!("a: {address}\r\n"));
+        if let Ok(user) = UserName::parse(&name) {
+            let mut lines = Lines::default();
+            lines.begin("u").user(&user).end();
+            prop_assert_eq!(text_of(&lines), format!("u: {}\r\n", user.in_header()));
+        }
+    }
+
+    /// However the application is spoken to, it is told the same, and nothing twice.
+    #[test]
+    fn lines_say_what_they_put_into_a_map(
+        own in proptest::collection::vec(("x-[ab]|via|x-forwarded-for|x-auth-user|accept", "[!-~]{0,5}"), 0..6),
+        (trusted, logged_in) in any::<(bool, bool)>(),
+    ) {
+        let own: Vec<_> = own.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let user = alice();
+        let (mut sent, lines) = outgoing(&own, trusted, logged_in.then_some(&user));
+        let mut head = b"GET / HTTP/1.1\r\n".to_vec();
+        for (name, value) in &sent {
+            head.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
+        head.extend_from_slice(lines.as_bytes());
+        head.extend_from_slice(b"\r\n");
+        let mut fields = [httparse::EMPTY_HEADER; 64];
+        let mut request = httparse::Request::new(&mut fields);
+        prop_assert!(request.parse(&head).unwrap().is_complete());
+        let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
+        let mut read: Vec<_> = request.headers.iter().map(|it| (it.name.to_owned(), text(it.value))).collect();
+
+        lines.put_into(&mut sent);
+
+        let mut put: Vec<_> = sent.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect();
+        read.sort_unstable();
+        put.sort_unstable();
+        prop_assert_eq!(read, put);
+    }
+
     /// S64, S65, S66: no client chooses its identity, whatever it sends, and no trusted proxy does either.
     #[test]
     fn no_client_chooses_its_identity(

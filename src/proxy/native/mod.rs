@@ -35,6 +35,7 @@ use crate::http1::Decoder;
 use crate::http1::Head;
 use crate::http1::HeadReader;
 use crate::http1::Malformed;
+use crate::policy::headers::Lines;
 use crate::proxy::body::Body;
 use crate::proxy::body::BodyError;
 use crate::proxy::leg::Leg;
@@ -113,16 +114,18 @@ impl<T: Wire> Connection<T> {
         pin!(unconstrained(read)).poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
-    /// Sends a request and waits for the head of its answer. Dropping the future cancels the request. What of it
-    /// is left behind an early answer is given up when nothing of that is taken for `patience`.
+    /// Sends a request, with these fields beside its own, and waits for the head of its answer. Dropping the
+    /// future cancels the request. What of it is left behind an early answer is given up when nothing of that is
+    /// taken for `patience`.
     pub(super) async fn send(
         mut self: Box<Self>,
         request: Request<Body>,
+        added: &Lines,
         patience: Option<Duration>,
     ) -> Result<Response<Answer<T>>, Lost> {
         let (mut parts, body) = request.into_parts();
         let is_whole = body.is_empty();
-        let mut outbound = Outbound::begin(mem::take(&mut self.lines), &parts, body);
+        let mut outbound = Outbound::begin(mem::take(&mut self.lines), &parts, added, body);
         let headers = &mut parts.headers;
         let received = poll_fn(|context| self.poll_head(&mut outbound, headers, context)).await;
         match received.and_then(|head| Ok((Decoder::of(&head, &parts.method)?, head))) {

@@ -22,6 +22,7 @@ use tokio_util::io::poll_write_buf;
 
 use crate::http1;
 use crate::http1::Framing;
+use crate::policy::headers::Lines;
 use crate::proxy::body::Body;
 use crate::proxy::native::Fault;
 
@@ -47,14 +48,14 @@ struct Pieces {
 
 impl Outbound {
     /// The head goes to `lines`, and out together with the beginning of the body.
-    pub(super) fn begin(mut lines: Vec<u8>, parts: &Parts, body: Body) -> Self {
+    pub(super) fn begin(mut lines: Vec<u8>, parts: &Parts, added: &Lines, body: Body) -> Self {
         let framing = match http_body::Body::size_hint(&body).exact() {
             Some(0) if !parts.headers.contains_key(header::CONTENT_LENGTH) => Framing::Absent,
             Some(length) => Framing::Length(length),
             None => Framing::Chunked,
         };
         lines.clear();
-        http1::write_head(&mut lines, &parts.method, &parts.uri, &parts.headers, framing);
+        http1::write_head(&mut lines, &parts.method, &parts.uri, &parts.headers, added.as_bytes(), framing);
         let pieces = Pieces { lines, written: 0, data: Bytes::new(), end: b"" };
         let body = (!matches!(framing, Framing::Absent | Framing::Length(0))).then_some(body);
         Self { pieces, body, framing, is_flushed: false, has_moved: false }

@@ -147,7 +147,8 @@ async fn a_body_that_is_here_is_taken_whole() {
     ] {
         let script = Script::saying(&pieces.iter().map(Vec::as_slice).collect::<Vec<_>>());
         script.state(|state| state.stays = true);
-        let answer = script.connect().send(get(), None).await.unwrap_or_else(|lost| panic!("{}", lost.fault));
+        let answer =
+            script.connect().send(get(), &Lines::default(), None).await.unwrap_or_else(|lost| panic!("{}", lost.fault));
         let mut answer = answer.into_body();
 
         assert_eq!(answer.take_whole().as_deref(), whole.map(str::as_bytes));
@@ -161,13 +162,21 @@ async fn a_connection_goes_on_to_the_next_request() {
     let script = Script::saying(&[OK, b"HTTP/1.1 404 \r\nTransfer-Encoding: chunked\r\n\r\n2\r\n", b"no\r\n0\r\n\r\n"]);
     script.state(|state| state.stays = true);
 
-    let mut answer =
-        script.connect().send(get(), None).await.unwrap_or_else(|lost| panic!("{}", lost.fault)).into_body();
+    let mut answer = script
+        .connect()
+        .send(get(), &Lines::default(), None)
+        .await
+        .unwrap_or_else(|lost| panic!("{}", lost.fault))
+        .into_body();
     assert_eq!(answer.size_hint().exact(), Some(2));
     assert_eq!(read(&mut answer).await, (b"ok".to_vec(), true));
     let connection = answer.into_connection().unwrap();
     let posted = request(&Method::POST, Body::bytes("hello"));
-    let mut answer = connection.send(posted, None).await.unwrap_or_else(|lost| panic!("{}", lost.fault)).into_body();
+    let mut answer = connection
+        .send(posted, &Lines::default(), None)
+        .await
+        .unwrap_or_else(|lost| panic!("{}", lost.fault))
+        .into_body();
     assert_eq!(read(&mut answer).await, (b"no".to_vec(), true));
     let mut connection = answer.into_connection().unwrap();
 
@@ -194,14 +203,20 @@ async fn what_is_not_over_is_not_used_again() {
         b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok",
     ] {
         let script = Script::saying(&[pieces]);
-        let answer = script.connect().send(get(), None).await.unwrap_or_else(|lost| panic!("{}", lost.fault));
+        let answer =
+            script.connect().send(get(), &Lines::default(), None).await.unwrap_or_else(|lost| panic!("{}", lost.fault));
         let mut answer = answer.into_body();
         read(&mut answer).await;
         assert!(answer.into_connection().is_none(), "{}", pieces.escape_ascii());
         assert!(script.state(|state| state.is_dropped));
     }
     let script = Script::saying(&[b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok"]);
-    let unread = script.connect().send(get(), None).await.unwrap_or_else(|lost| panic!("{}", lost.fault)).into_body();
+    let unread = script
+        .connect()
+        .send(get(), &Lines::default(), None)
+        .await
+        .unwrap_or_else(|lost| panic!("{}", lost.fault))
+        .into_body();
     assert!(unread.into_connection().is_none());
 }
 
@@ -219,7 +234,7 @@ async fn a_request_is_at_hand_until_an_answer_begins() {
     ] {
         let script = Script::saying(pieces);
         let body = if method == Method::POST { Body::bytes("hello") } else { Body::empty() };
-        let lost = script.connect().send(request(&method, body), None).await.err().unwrap();
+        let lost = script.connect().send(request(&method, body), &Lines::default(), None).await.err().unwrap();
         assert_eq!(lost.is_answered, is_answered, "{}", lost.fault);
         assert_eq!(lost.request.is_some(), is_left, "{}", lost.fault);
         if let Some(request) = lost.request {
@@ -236,8 +251,12 @@ async fn an_answer_may_come_before_its_request_is_complete() {
         let script = Script::saying(&[OK]);
         script.state(|state| (state.stays, state.takes) = (true, Some(80)));
         let posted = request(&Method::POST, Body::bytes("x".repeat(100)));
-        let mut answer =
-            script.connect().send(posted, None).await.unwrap_or_else(|lost| panic!("{}", lost.fault)).into_body();
+        let mut answer = script
+            .connect()
+            .send(posted, &Lines::default(), None)
+            .await
+            .unwrap_or_else(|lost| panic!("{}", lost.fault))
+            .into_body();
         assert_eq!(read(&mut answer).await, (b"ok".to_vec(), true));
         if is_dropped {
             drop(answer);
@@ -255,7 +274,7 @@ async fn an_answer_may_come_before_its_request_is_complete() {
 /// An answer to a request of which the application takes no more than 80 bytes for now.
 async fn early(script: &Script, body: Body, patience: Option<Duration>) -> Answer<Wired> {
     script.state(|state| (state.stays, state.takes) = (true, Some(80)));
-    let answer = script.connect().send(request(&Method::POST, body), patience).await;
+    let answer = script.connect().send(request(&Method::POST, body), &Lines::default(), patience).await;
     answer.unwrap_or_else(|lost| panic!("{}", lost.fault)).into_body()
 }
 
@@ -338,7 +357,8 @@ async fn an_answer_that_nobody_waits_for_ends_its_request() {
     let script = Script::saying(&[b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok"]);
     script.state(|state| (state.stays, state.takes) = (true, Some(80)));
     let posted = request(&Method::POST, Body::bytes("x".repeat(100)));
-    let answer = script.connect().send(posted, None).await.unwrap_or_else(|lost| panic!("{}", lost.fault));
+    let answer =
+        script.connect().send(posted, &Lines::default(), None).await.unwrap_or_else(|lost| panic!("{}", lost.fault));
 
     drop(answer);
 
@@ -368,7 +388,9 @@ fn is_coded(response: &Response<impl Sized>) -> bool {
 
 async fn of_native(pieces: &[&[u8]], method: &Method, mends: bool) -> Outcome {
     let connection = Connection::new(Wired(Script::saying(pieces)), mends);
-    let Ok(answer) = connection.send(request(method, Body::empty()), None).await else { return Outcome::Refused };
+    let Ok(answer) = connection.send(request(method, Body::empty()), &Lines::default(), None).await else {
+        return Outcome::Refused;
+    };
     if is_coded(&answer) {
         return Outcome::Refused;
     }
