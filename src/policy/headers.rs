@@ -187,16 +187,11 @@ pub fn verifying_request(headers: &HeaderMap, client: Client) -> HeaderMap {
 
 /// Removes what `Connection` nominates, on all its lines (S66, VR-52).
 fn remove_nominated(headers: &mut HeaderMap) {
-    if !headers.contains_key(header::CONNECTION) {
-        return;
-    }
     let mut nominated = Vec::new();
-    for line in headers.get_all(header::CONNECTION) {
+    // What most say, and nothing else: it goes in any case.
+    let is_usual = |line: &&HeaderValue| line.as_bytes().eq_ignore_ascii_case(KEEP_ALIVE.as_str().as_bytes());
+    for line in headers.get_all(header::CONNECTION).iter().filter(|line| !is_usual(line)) {
         for option in line.to_str().unwrap_or("").split(',').map(str::trim) {
-            // It goes in any case, and is what most say.
-            if option.eq_ignore_ascii_case(KEEP_ALIVE.as_str()) {
-                continue;
-            }
             if let Ok(name) = HeaderName::from_bytes(option.as_bytes())
                 && !is_end_to_end(name.as_str())
             {
@@ -292,6 +287,10 @@ pub fn isolate_response(headers: &mut HeaderMap, rules: &SecurityHeaders) {
 
 /// `X-Frame-Options` counts: a `frame-ancestors` of ours would override it (CSP 3, 6.4.2.1).
 fn says_who_may_frame(headers: &HeaderMap) -> bool {
+    let may_say = |name: &HeaderName| *name == header::CONTENT_SECURITY_POLICY || *name == header::X_FRAME_OPTIONS;
+    if !headers.keys().any(may_say) {
+        return false;
+    }
     let policies = headers.get_all(header::CONTENT_SECURITY_POLICY).iter().map(HeaderValue::as_bytes);
     let mut directives = policies.flat_map(|policy| policy.split(|byte| matches!(byte, b';' | b',')));
     headers.contains_key(header::X_FRAME_OPTIONS)

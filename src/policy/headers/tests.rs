@@ -223,9 +223,11 @@ fn ipv6_nodes_are_quoted() {
 
 #[test]
 fn responses_lose_what_is_between_us_and_the_application() {
-    // S72, S110, S165
+    // S66, S72, S110, S165
     let mut cleaned = headers(&[
-        ("connection", "x-hop"),
+        ("connection", "Keep-Alive"),
+        ("connection", "keep-alive, X-Hop"),
+        ("keep-alive", "timeout=5"),
         ("x-hop", "1"),
         ("transfer-encoding", "chunked"),
         ("server", "Apache/2.2"),
