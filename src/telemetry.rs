@@ -13,6 +13,7 @@ use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::panic::Location;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -95,7 +96,9 @@ pub fn init(settings: &LogSettings) -> io::Result<Guard> {
     let (sink, writer) = Sink::start(io::stderr(), move |lines| format::lost(lines, Style::of(&style)))?;
     let (filter, level) = reload::Layer::new(LevelFilter::from_level(settings.level));
     let lines = format::Lines::new(sink, Arc::clone(&json));
-    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
+    if tracing_subscriber::registry().with(filter).with(lines.clone()).try_init().is_ok() {
+        // Nobody was faster: there is one subscriber.
+        let _first = ACCESS.set(lines);
         std::panic::set_hook(Box::new(|panic| say_panic(panic.location())));
     }
     Ok(Guard { levels: Levels { level, json }, _writer: writer })
@@ -142,6 +145,19 @@ pub struct RequestId {
     number: u64,
 }
 
+impl RequestId {
+    /// As it is displayed, without the formatter's help: it is in every line of the access log.
+    fn write(self, out: &mut Vec<u8>) {
+        if self.number > u64::from(u32::MAX) {
+            out.extend_from_slice(self.to_string().as_bytes());
+            return;
+        }
+        let whole = u64::from(self.process) << 32 | self.number;
+        let digit = |place: u32| b"0123456789abcdef"[(whole >> (60 - 4 * place) & 15) as usize];
+        out.extend((0..16).map(digit));
+    }
+}
+
 impl std::fmt::Display for RequestId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:08x}{:08x}", self.process, self.number)
@@ -186,27 +202,15 @@ pub struct AccessEntry<'a> {
     pub duration: Duration,
 }
 
+/// Where lines of the access log go, once there is a log: one is due for each request, and on its way through
+/// the subscriber it would cost more than it takes to write it.
+static ACCESS: OnceLock<format::Lines> = OnceLock::new();
+
 /// Writes a line of the access log.
 pub fn access(context: &Context, entry: &AccessEntry<'_>) {
-    tracing::info!(
-        event = "access",
-        request_id = context.request_id.map(tracing::field::display),
-        site = context.site.as_deref(),
-        client = context.client.map(tracing::field::display),
-        session = context.session_ref.as_deref(),
-        user = context.user.as_ref().map(UserName::as_str),
-        method = entry.method.as_str(),
-        path = entry.path,
-        protocol = protocol(entry.version),
-        status = entry.status.as_u16(),
-        duration_us = u64::try_from(entry.duration.as_micros()).unwrap_or(u64::MAX),
-    );
-}
-
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_2 => "HTTP/2.0",
-        Version::HTTP_10 => "HTTP/1.0",
-        _ => "HTTP/1.1",
+    if LevelFilter::current() >= LevelFilter::INFO
+        && let Some(lines) = ACCESS.get()
+    {
+        lines.access(context, entry);
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
+use http::Version;
 use serde::Serialize;
 use time::OffsetDateTime;
 use tracing::Event;
@@ -18,6 +19,9 @@ use tracing::field::Visit;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+use crate::policy::client::write_address;
+use crate::telemetry;
+use crate::telemetry::AccessEntry;
 use crate::telemetry::sink::Sink;
 
 /// How lines are written.
@@ -37,6 +41,7 @@ impl Style {
 }
 
 /// Writes each event as one line.
+#[derive(Clone)]
 pub(super) struct Lines {
     sink: Arc<Sink>,
     json: Arc<AtomicBool>,
@@ -45,6 +50,14 @@ pub(super) struct Lines {
 impl Lines {
     pub(super) fn new(sink: Arc<Sink>, json: Arc<AtomicBool>) -> Self {
         Self { sink, json }
+    }
+
+    /// Writes the line of one request, as an event with these fields would be written.
+    pub(super) fn access(&self, about: &telemetry::Context, entry: &AccessEntry<'_>) {
+        let mut line = Line::begin(Style::of(&self.json), OffsetDateTime::now_utc(), Level::INFO);
+        line.text("event", "access");
+        line.request(about, entry);
+        self.sink.put(&line.end("access"));
     }
 }
 
@@ -98,12 +111,17 @@ impl Line {
 
     fn text(&mut self, name: &str, value: &str) {
         let is_event = name == "event";
+        let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
         match self.style {
             Style::Json => {
                 if is_event {
                     self.event = Some(String::new());
                 }
-                self.value(name, value);
+                if value.bytes().all(is_plain) {
+                    self.plain(name, |out| out.extend_from_slice(value.as_bytes()));
+                } else {
+                    self.value(name, value);
+                }
             }
             Style::Text if is_event => self.event = Some(value.to_owned()),
             Style::Text => {
@@ -112,13 +130,53 @@ impl Line {
         }
     }
 
-    fn value(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
-        match self.style {
-            // Names are ours: nothing in them needs an escape.
-            Style::Json => [b",\"", name.as_bytes(), b"\":"].map(|piece| self.fields.extend_from_slice(piece)),
-            Style::Text => [b" ", name.as_bytes(), b"="].map(|piece| self.fields.extend_from_slice(piece)),
+    /// What stands before a value; what stands around it if that is a text. Names are ours: nothing in them needs
+    /// an escape.
+    fn name(&mut self, name: &str) -> &'static [u8] {
+        let (before, after, quote): (&[u8], &[u8], &[u8]) = match self.style {
+            Style::Json => (b",\"", b"\":", b"\""),
+            Style::Text => (b" ", b"=", b""),
         };
+        for piece in [before, name.as_bytes(), after] {
+            self.fields.extend_from_slice(piece);
+        }
+        quote
+    }
+
+    fn value(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
+        self.name(name);
         let _infallible = serde_json::to_writer(&mut self.fields, value);
+    }
+
+    fn request(&mut self, about: &telemetry::Context, entry: &AccessEntry<'_>) {
+        if let Some(id) = about.request_id {
+            self.plain("request_id", |out| id.write(out));
+        }
+        if let Some(site) = &about.site {
+            self.text("site", site);
+        }
+        if let Some(client) = about.client {
+            self.plain("client", |out| write_address(out, client));
+        }
+        if let Some(session) = about.session_ref {
+            self.text("session", &session);
+        }
+        if let Some(user) = &about.user {
+            self.text("user", user.as_str());
+        }
+        self.text("method", entry.method.as_str());
+        self.text("path", entry.path);
+        self.text("protocol", protocol(entry.version));
+        self.value("status", &entry.status.as_u16());
+        self.value("duration_us", &u64::try_from(entry.duration.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// A text that needs neither quotes nor escapes.
+    fn plain(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        let quote = self.name(name);
+        self.fields.extend_from_slice(quote);
+        write(&mut self.fields);
+        self.fields.extend_from_slice(quote);
     }
 
     /// The whole line. Those of libraries have no event of ours: theirs is the target.
@@ -166,7 +224,7 @@ impl Visit for Line {
 
 /// JSON itself only asks for the first 32 characters to be escaped; a terminal takes orders from others, too.
 fn printable(line: Vec<u8>) -> Vec<u8> {
-    if line.iter().all(|byte| byte.is_ascii() && *byte != 0x7f) {
+    if line.is_ascii() && !line.contains(&0x7f) {
         return line;
     }
     let mut escaped = String::with_capacity(line.len() * 2);
@@ -203,6 +261,14 @@ fn stamp(now: OffsetDateTime, out: &mut Vec<u8>) {
             number /= 10;
         }
         out.push(then);
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
     }
 }
 
@@ -248,6 +314,56 @@ mod tests {
             "{\"timestamp\":\"2026-02-03T04:05:06.000789Z\",\"level\":\"info\",\"method\":\"GET\",\"event\":\"access\",\
              \"path\":\"/a \\\"b\",\"status\":200}\n"
         );
+    }
+
+    #[test]
+    fn a_request_is_written_as_an_event_would_be() {
+        let about = telemetry::Context {
+            request_id: Some(telemetry::RequestId { process: 0x0abc_def1, number: 0x1f }),
+            client: Some("192.0.2.107".parse().unwrap()),
+            site: Some("https://app.test".into()),
+            ..telemetry::Context::default()
+        };
+        let entry = AccessEntry {
+            method: &http::Method::GET,
+            path: "/a\"\u{e9}\u{9b}",
+            version: Version::HTTP_2,
+            status: http::StatusCode::OK,
+            duration: std::time::Duration::from_millis(2),
+        };
+        let write = |line: &mut Line| line.request(&about, &entry);
+        let through_events = |line: &mut Line| {
+            for (name, text) in [
+                ("request_id", &about.request_id.unwrap().to_string()[..]),
+                ("site", "https://app.test"),
+                ("client", "192.0.2.107"),
+                ("method", "GET"),
+                ("path", entry.path),
+                ("protocol", "HTTP/2.0"),
+            ] {
+                line.text(name, text);
+            }
+            line.value("status", &200);
+            line.value("duration_us", &2000);
+        };
+        for style in [Style::Text, Style::Json] {
+            assert_eq!(line(style, write), line(style, through_events));
+        }
+        assert!(
+            line(Style::Text, write).contains(" library request_id=0abcdef10000001f site=https://app.test client=")
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_by_hand_reads_as_displayed(process: u32, number: u64, narrow: u32) {
+            for number in [number, u64::from(narrow)] {
+                let id = telemetry::RequestId { process, number };
+                let mut written = Vec::new();
+                id.write(&mut written);
+                proptest::prop_assert_eq!(String::from_utf8(written).unwrap(), id.to_string());
+            }
+        }
     }
 
     #[test]

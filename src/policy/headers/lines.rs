@@ -7,6 +7,7 @@ use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
 
+use crate::policy::client;
 use crate::policy::session::UserName;
 
 /// What most requests get added to them, in bytes, with some to spare.
@@ -65,17 +66,7 @@ impl Lines {
 
     /// A part of a value: an address as it is always written.
     pub(super) fn address(&mut self, address: IpAddr) -> &mut Self {
-        match address {
-            IpAddr::V4(address) => {
-                for (place, octet) in address.octets().into_iter().enumerate() {
-                    if place > 0 {
-                        self.0.push(b'.');
-                    }
-                    self.octet(octet);
-                }
-            }
-            IpAddr::V6(address) => self.shown(address),
-        }
+        client::write_address(&mut self.0, address);
         self
     }
 
@@ -105,16 +96,6 @@ impl Lines {
     /// Ends a field.
     pub(super) fn end(&mut self) {
         self.0.extend_from_slice(b"\r\n");
-    }
-
-    fn octet(&mut self, octet: u8) {
-        if octet >= 100 {
-            self.0.push(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            self.0.push(b'0' + octet / 10 % 10);
-        }
-        self.0.push(b'0' + octet % 10);
     }
 
     fn shown(&mut self, text: impl Display) {
