@@ -105,7 +105,7 @@ pub const METHODS: [&str; 16] = [
 ///
 /// # Errors
 /// When the message is ambiguous about its host.
-pub fn authority(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<String, Malformed> {
+pub fn authority<'a>(version: Version, uri: &'a Uri, headers: &'a HeaderMap) -> Result<Cow<'a, str>, Malformed> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(_), Some(_)) => return Err(Malformed::Host),
@@ -127,7 +127,7 @@ pub fn authority(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Str
 }
 
 /// `host` or `host:port` in the one form that sites are found by; `None` when it is neither.
-fn canonical(text: &str) -> Option<String> {
+fn canonical(text: &str) -> Option<Cow<'_, str>> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (address, rest) = rest.split_once(']')?;
@@ -146,15 +146,19 @@ fn canonical(text: &str) -> Option<String> {
     if !is_host || !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let mut canonical = host.to_ascii_lowercase();
-    if !port.is_empty() {
-        let port: u16 = port.parse().ok()?;
-        if port != 443 {
-            canonical.push(':');
-            canonical.push_str(&port.to_string());
-        }
+    let is_lower = !host.bytes().any(|byte| byte.is_ascii_uppercase());
+    let host = if is_lower { host } else { Cow::Owned(host.to_ascii_lowercase()) };
+    if port.is_empty() {
+        return Some(host);
     }
-    Some(canonical)
+    match (port.parse::<u16>().ok()?, host) {
+        (443, host) => Some(host),
+        // As it is, but for zeros in front and the rare dot behind the name.
+        (_, Cow::Borrowed(host)) if !port.starts_with('0') && host.len() + 1 + port.len() == text.len() => {
+            Some(Cow::Borrowed(text))
+        }
+        (port, host) => Some(Cow::Owned(format!("{host}:{port}"))),
+    }
 }
 
 /// Every other rule about the head of a request.

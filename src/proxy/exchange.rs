@@ -116,17 +116,13 @@ pub(super) struct Trace {
     pub(super) isolated: bool,
     snapshot: Arc<Snapshot>,
     method: Method,
-    target: String,
+    uri: Uri,
     version: Version,
 }
 
 impl Trace {
     pub(super) fn begin(gate: &Gate, peer: &Peer, request: &Request<Incoming>) -> Self {
         let snapshot = gate.current.load_full();
-        let path = request.uri().path_and_query().map_or("*", |target| target.as_str());
-        let logged = if snapshot.log_queries { path } else { path.split('?').next().unwrap_or(path) };
-        // The servlet's session ID is a secret (S161).
-        let logged = location::without_session_parameter(logged).into_owned();
         Self {
             context: Context {
                 request_id: Some(gate.request_ids.next()),
@@ -138,7 +134,7 @@ impl Trace {
             authenticated: false,
             isolated: false,
             method: request.method().clone(),
-            target: logged,
+            uri: request.uri().clone(),
             version: request.version(),
             snapshot,
         }
@@ -183,11 +179,14 @@ impl Trace {
         if !self.snapshot.access_log {
             return;
         }
+        let path = self.uri.path_and_query().map_or("*", |target| target.as_str());
+        let path = if self.snapshot.log_queries { path } else { path.split('?').next().unwrap_or(path) };
         telemetry::access(
             &self.context,
             &telemetry::AccessEntry {
                 method: &self.method,
-                path: &self.target,
+                // The servlet's session ID is a secret (S161).
+                path: &location::without_session_parameter(path),
                 version: self.version,
                 status: response.status(),
                 duration,

@@ -10,7 +10,7 @@ fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
 
 fn host(version: Version, uri: &str, hosts: &[&str]) -> Result<String, Malformed> {
     let lines: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
-    authority(version, &uri.parse().unwrap(), &headers(&lines))
+    authority(version, &uri.parse().unwrap(), &headers(&lines)).map(Cow::into_owned)
 }
 
 #[test]
@@ -36,6 +36,10 @@ fn http_1_needs_exactly_one_valid_host() {
         (&["app.test:65536"], Err(Malformed::Host)),
         (&["app.test:443:443"], Err(Malformed::Host)),
         (&["app.test.."], Ok("app.test.")),
+        (&["app.test.:8443"], Ok("app.test:8443")),
+        (&["app.test:08443"], Ok("app.test:8443")),
+        (&["App.Test:8443"], Ok("app.test:8443")),
+        (&["app.test:0"], Ok("app.test:0")),
         (&["app.t\u{e9}st"], Err(Malformed::Host)),
         (&["a, b"], Err(Malformed::Host)),
     ] {
