@@ -22,8 +22,12 @@ use vestibule::config::Config;
 use vestibule::policy::binding::Binding;
 use vestibule::policy::chain::Chain;
 use vestibule::policy::cookie::SetCookie;
+use vestibule::policy::lifecycle;
+use vestibule::policy::lifecycle::Presenter;
+use vestibule::policy::lifecycle::Verdict;
 use vestibule::policy::path::PathCase;
 use vestibule::policy::path::Target;
+use vestibule::policy::session::Handle;
 use vestibule::policy::session::Identity;
 use vestibule::policy::session::Record;
 use vestibule::policy::session::SessionId;
@@ -39,6 +43,8 @@ use vestibule::store::memory::MemoryStore;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const LOOK_UPS: u64 = 1_000_000;
+/// So few sessions that they stay in the cache.
+const FEW: usize = 64;
 
 /// What the sessions are like.
 struct Form {
@@ -64,9 +70,14 @@ fn main() {
     if let Some(name) = arguments.get(1) {
         return measure(FORMS.iter().find(|form| form.name == name).expect("a form of session"), counts[0]);
     }
-    println!("sessions in memory; \"found\" includes the digest of the ID; \"beside\": the slowest of ten thousand");
-    println!("look-ups, and the slowest of all, of another thread while a sweep looks at every session\n");
-    println!("{:<44} {:>11} {:>9} {:>9} {:>9} {:>22}", "", "bytes each", "created", "found", "swept", "beside");
+    println!("sessions in memory, and what it takes to make one; to read an ID and to digest its selector; to find a");
+    println!("session, as they come, and to read it, which is to find the same few again; to judge what was found; to");
+    println!(
+        "look at all of them. \"beside\": the slowest of ten thousand ways from an ID to a session, and the slowest"
+    );
+    println!("of all, in another thread meanwhile\n");
+    let columns = ["bytes each", "created", "ID", "found", "again", "judged", "swept", "beside"];
+    println!("{:<40} {}", "", columns.map(|column| format!("{column:>11}")).concat());
     for count in counts {
         for form in &FORMS {
             // In a process of its own: memory that was in use before would not be counted.
@@ -87,27 +98,59 @@ fn measure(form: &Form, count: u64) {
         assert_eq!(at_once(store.create(&id.handle(), record, rules.idle)), Presence::Present);
     }
     let (created, bytes) = (started.elapsed(), resident() - before);
-    let started = Instant::now();
-    (0..LOOK_UPS).for_each(|number| look_up(&store, number, count));
-    let found = started.elapsed();
+    let parts = look_ups(&store, count, &rules);
     let (swept, beside) = sweep(&store, count);
     let name = format!("{count:>10}, {}", form.name);
     let each = |time: Duration, count: u64| time.as_secs_f64() * 1e6 / count as f64;
+    let parts = parts.map(|time| format!("{:>8.3} µs", each(time, LOOK_UPS)));
     println!(
-        "{name:<44} {:>11} {:>6.2} µs {:>6.2} µs {:>6.0} ms {:>7.0} µs, {:>7.0} µs",
+        "{name:<40} {:>11} {:>8.2} µs{} {:>7.0} ms {:>8.0} µs, {:>7.0} µs",
         bytes / count,
         each(created, count),
-        each(found, LOOK_UPS),
+        parts.concat(),
         swept.as_secs_f64() * 1e3,
         each(beside[beside.len() - beside.len().div_ceil(10_000)], 1),
         each(beside[beside.len() - 1], 1),
     );
 }
 
-/// In an order that no cache foresees.
+/// The number of a session, in an order that no cache foresees.
+fn shuffled(number: u64, count: u64) -> u64 {
+    number * 7_919 % count
+}
+
+/// The whole way from what a cookie has in it to a session.
 fn look_up(store: &MemoryStore, number: u64, count: u64) {
-    let handle = id(number * 7_919 % count).handle();
+    let handle = id(shuffled(number, count)).handle();
     assert!(matches!(at_once(store.load(&handle, NOW)), Found::Record(_)));
+}
+
+/// What the parts of that way take, one after the other: the ID and its digest; a session, as they come; one of
+/// the same few; what is to be thought of it.
+fn look_ups(store: &MemoryStore, count: u64, rules: &SessionRules) -> [Duration; 4] {
+    let ids: Vec<SessionId> = (0..LOOK_UPS).map(|number| id(shuffled(number, count))).collect();
+    let texts: Vec<String> = ids.iter().map(SessionId::expose).collect();
+    let started = Instant::now();
+    let handles: Vec<Handle> = texts.iter().map(|text| SessionId::parse(text.as_bytes()).unwrap().handle()).collect();
+    let parsed = started.elapsed();
+    let find = |handle: &Handle| match at_once(store.load(handle, NOW)) {
+        Found::Record(record) => record,
+        Found::Tombstone | Found::Absent => panic!("it is not there"),
+    };
+    let started = Instant::now();
+    handles.iter().for_each(|handle| drop(find(handle)));
+    let found = started.elapsed();
+    let started = Instant::now();
+    handles[..FEW].iter().cycle().take(handles.len()).for_each(|handle| drop(find(handle)));
+    let again = started.elapsed();
+    let records: Vec<_> = handles[..FEW].iter().map(find).collect();
+    let started = Instant::now();
+    for (id, record) in ids[..FEW].iter().zip(&records).cycle().take(ids.len()) {
+        let (address, user_agent) = (record.binding.address, record.binding.user_agent.as_deref());
+        let presenter = Presenter { site: &record.site, address, user_agent, bound: None };
+        assert!(matches!(lifecycle::judge(record, id, presenter, rules, NOW), Verdict::Live { .. }));
+    }
+    [parsed, found, again, started.elapsed()]
 }
 
 /// How long a sweep takes that ends nothing, and what look-ups take meanwhile, the slowest last.
