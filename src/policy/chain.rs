@@ -164,6 +164,11 @@ impl Chain {
     /// What a response to whoever presented this verifier owes. No successor is minted while a
     /// predecessor is in its grace, which would cut that short.
     pub fn owes(&self, verifier: &[u8; 16], every: Duration, grace: Duration, now: Timestamp) -> Owed {
+        let is_offered = matches!(self.turn, Turn::Offered { .. });
+        if !is_offered && self.age(now) < every {
+            // Most responses leave long before it is time: who presented what does not matter to them.
+            return Owed::Nothing;
+        }
         let in_grace = matches!(self.turn, Turn::Confirmed { at, .. } if now.since(at) < grace);
         match self.standing(verifier, grace, now) {
             Standing::Superseded => self.successor(verifier).map_or(Owed::Nothing, Owed::Successor),

@@ -122,8 +122,7 @@ impl Exchange<'_> {
             Presented::Id(id) => id,
         };
         let handle = id.handle();
-        let store = Arc::clone(&self.worker.gate.store);
-        let mut found = store.load(&handle, self.now).await?;
+        let mut found = self.worker.gate.store.load(&handle, self.now).await?;
         let mut is_fresh = false;
         for _ in 0..ATTEMPTS {
             let record = match found {
@@ -144,6 +143,7 @@ impl Exchange<'_> {
                     // Presented for the first time: from now on the predecessor is on its way out.
                     if let Some(chain) = record.chain.confirm(self.binding(), self.now) {
                         // Whatever the swap says, the record is read and judged again.
+                        let store = &self.worker.gate.store;
                         let _judged_again = store.swap_chain(handle.key(), record.revision, chain).await?;
                     }
                 }
@@ -164,7 +164,7 @@ impl Exchange<'_> {
                     }
                 }
             }
-            found = store.reload(&handle, self.now).await?;
+            found = self.worker.gate.store.reload(&handle, self.now).await?;
             is_fresh = true;
         }
         Err(Failure::Unfinished)
