@@ -3,6 +3,8 @@
 use std::borrow::Borrow;
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::Hash;
+use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -184,8 +186,32 @@ impl SessionId {
 /// A user name that may be put in a header and in a log: 1 to 256 bytes, NFC, no control characters, no
 /// space in front or behind, which a header would lose. Other white space stays: to an application
 /// `alice` and `alice` with a no-break space may be two users.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct UserName(Arc<str>);
+#[derive(Clone)]
+pub struct UserName(Name);
+
+/// A record is made anew with each request: most names are short and take no allocation.
+#[derive(Clone)]
+enum Name {
+    /// The first so many bytes.
+    Short(u8, [u8; Name::SHORT]),
+    Long(Arc<str>),
+}
+
+impl Name {
+    /// As much as fits where the other variant needs as much.
+    const SHORT: usize = 22;
+
+    fn new(text: &str) -> Self {
+        let mut bytes = [0; Self::SHORT];
+        match (bytes.get_mut(..text.len()), u8::try_from(text.len())) {
+            (Some(start), Ok(length)) => {
+                start.copy_from_slice(text.as_bytes());
+                Self::Short(length, bytes)
+            }
+            _ => Self::Long(Arc::from(text)),
+        }
+    }
+}
 
 /// Why a text is no user name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -218,23 +244,34 @@ impl UserName {
         if name.chars().any(is_control) {
             return Err(BadUserName::Control);
         }
-        Ok(Self(Arc::from(name)))
+        Ok(Self(Name::new(&name)))
+    }
+
+    /// A name that was one before, and has been in our own memory since.
+    pub(crate) fn kept(name: &str) -> Self {
+        Self(Name::new(name))
     }
 
     /// The name.
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            // A whole text was put in: this cannot fail.
+            Name::Short(length, bytes) => {
+                bytes.get(..usize::from(*length)).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
+            }
+            Name::Long(name) => name,
+        }
     }
 
     /// As it is written in a header: printable ASCII as it is, except `%`; everything else
     /// percent-encoded UTF-8 (S67).
     pub fn in_header(&self) -> impl fmt::Display + '_ {
-        InHeader(&self.0)
+        InHeader(self.as_str())
     }
 
     /// The same where it is no other than the name.
     pub fn plain(&self) -> Option<&[u8]> {
-        let bytes = self.0.as_bytes();
+        let bytes = self.as_str().as_bytes();
         bytes.iter().all(is_plain).then_some(bytes)
     }
 
@@ -268,7 +305,27 @@ fn is_plain(byte: &u8) -> bool {
 /// Equal names are equal texts: an index may be asked by text.
 impl Borrow<str> for UserName {
     fn borrow(&self) -> &str {
-        &self.0
+        self.as_str()
+    }
+}
+
+impl fmt::Debug for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("UserName").field(&self.as_str()).finish()
+    }
+}
+
+impl PartialEq for UserName {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for UserName {}
+
+impl Hash for UserName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 

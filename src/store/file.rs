@@ -2,7 +2,6 @@
 //! disk; logins, rotations, vault changes and ends are on the disk before they are answered, touches
 //! a second later. After a restart a record stays sealed until someone presents its selector.
 
-use std::future::ready;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,7 +97,7 @@ impl FileStore {
 impl SessionStore for FileStore {
     fn load<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found> {
         match self.memory.look(handle.key(), now) {
-            Some(found) => Box::pin(ready(Ok(found))),
+            Some(found) => Reply::now(Ok(found)),
             None => {
                 self.wake(handle);
                 self.memory.load(handle, now)
@@ -111,11 +110,11 @@ impl SessionStore for FileStore {
     }
 
     fn create<'a>(&'a self, handle: &'a Handle, record: Record, idle: Duration) -> Reply<'a, Presence> {
-        Box::pin(self.add(handle, record, idle))
+        Reply::later(self.add(handle, record, idle))
     }
 
     fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp, idle: Duration) -> Reply<'a, Presence> {
-        Box::pin(async move {
+        Reply::later(async move {
             let presence = self.memory.touch(key, seen, idle).await?;
             if presence == Presence::Present {
                 self.journal.touch(key);
@@ -125,7 +124,7 @@ impl SessionStore for FileStore {
     }
 
     fn swap_chain<'a>(&'a self, key: &'a SessionKey, revision: u64, chain: Chain) -> Reply<'a, Swap> {
-        Box::pin(async move {
+        Reply::later(async move {
             let swap = self.memory.swap_chain(key, revision, chain).await?;
             if swap == Swap::Swapped {
                 self.journal.write(key, None).await?;
@@ -140,7 +139,7 @@ impl SessionStore for FileStore {
         changes: &'a [VaultChange],
         now: Timestamp,
     ) -> Reply<'a, Presence> {
-        Box::pin(async move {
+        Reply::later(async move {
             self.wake(handle);
             let presence = self.memory.change_vault(handle, changes, now).await?;
             if presence == Presence::Present {
@@ -151,7 +150,7 @@ impl SessionStore for FileStore {
     }
 
     fn bind<'a>(&'a self, handle: &'a Handle) -> Reply<'a, Presence> {
-        Box::pin(async move {
+        Reply::later(async move {
             self.wake(handle);
             let presence = self.memory.bind(handle).await?;
             if presence == Presence::Present {
@@ -162,7 +161,7 @@ impl SessionStore for FileStore {
     }
 
     fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>> {
-        Box::pin(async move {
+        Reply::later(async move {
             self.wake(handle);
             let taken = self.memory.take(handle, now).await?;
             if taken.is_some() {
@@ -173,7 +172,7 @@ impl SessionStore for FileStore {
     }
 
     fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Outline>> {
-        Box::pin(async move {
+        Reply::later(async move {
             let removed = self.memory.remove(key, tombstone, now).await?;
             // Also when it was gone already: another caller's removal may not be on the disk yet.
             self.journal.write(key, None).await?;
@@ -182,7 +181,7 @@ impl SessionStore for FileStore {
     }
 
     fn remove_at<'a>(&'a self, key: &'a SessionKey, revision: u64) -> Reply<'a, Removal> {
-        Box::pin(async move {
+        Reply::later(async move {
             let removal = self.memory.remove_at(key, revision).await?;
             // Also when it was gone already, as above.
             if removal != Removal::Stale {
@@ -205,7 +204,7 @@ impl SessionStore for FileStore {
     }
 
     fn ready(&self) -> Reply<'_, ()> {
-        Box::pin(ready(self.journal.ready()))
+        Reply::now(self.journal.ready())
     }
 
     fn population<'a>(&'a self, site: &'a str) -> Reply<'a, Population> {
@@ -213,7 +212,7 @@ impl SessionStore for FileStore {
     }
 
     fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<(SessionKey, Outline)>> {
-        Box::pin(async move {
+        Reply::later(async move {
             let evicted = self.memory.evict_anonymous(site).await?;
             evicted.iter().for_each(|(key, _)| self.journal.write_later(key));
             Ok(evicted)
@@ -221,7 +220,7 @@ impl SessionStore for FileStore {
     }
 
     fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Outline, EndReason)>> {
-        Box::pin(async move {
+        Reply::later(async move {
             let ended = self.memory.sweep(judge, now).await?;
             ended.iter().for_each(|(key, _, _)| self.journal.write_later(key));
             Ok(ended)
@@ -242,7 +241,7 @@ impl Shelf for FileStore {
         lives: Duration,
         now: Timestamp,
     ) -> Reply<'a, Swap> {
-        Box::pin(async move {
+        Reply::later(async move {
             shelf::measure(&value)?;
             let (swap, gone) = self.memory.shelf.shelve(name, expected, value, lives, now);
             if name.is_durable() {
@@ -256,7 +255,7 @@ impl Shelf for FileStore {
     }
 
     fn unshelve<'a>(&'a self, name: &'a Name) -> Reply<'a, ()> {
-        Box::pin(async move {
+        Reply::later(async move {
             self.memory.shelf.unshelve(name);
             // Also when it was gone already: that may not be on the disk yet.
             if name.is_durable() { self.journal.shelve(name).await } else { Ok(()) }

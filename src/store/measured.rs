@@ -1,6 +1,8 @@
 //! A store whose answers are timed and whose failures are counted.
 
+use std::future::Future;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -94,11 +96,15 @@ impl Measured {
 
     /// What a request is answered from memory counts as no time: to read the clock twice would take longer
     /// than the answer.
-    fn timed<'a, T: 'a>(&'a self, verb: Verb, mut reply: Reply<'a, T>) -> Reply<'a, T> {
+    fn timed<'a, T: Send + 'a>(&'a self, verb: Verb, mut reply: Reply<'a, T>) -> Reply<'a, T> {
+        if let Some(answer) = reply.known() {
+            self.count(verb, Duration::ZERO, answer.is_err());
+            return reply;
+        }
         let mut started = matches!(verb, Verb::Other).then(Instant::now);
-        Box::pin(async move {
+        Reply::later(async move {
             let answer = poll_fn(|context| {
-                let polled = reply.as_mut().poll(context);
+                let polled = Pin::new(&mut reply).poll(context);
                 if polled.is_pending() {
                     started.get_or_insert_with(Instant::now);
                 }
@@ -106,12 +112,16 @@ impl Measured {
             })
             .await;
             let took = started.map_or(Duration::ZERO, |started| started.elapsed());
-            self.took[verb as usize].observe(took);
-            if answer.is_err() {
-                self.failed.count(verb as usize);
-            }
+            self.count(verb, took, answer.is_err());
             answer
         })
+    }
+
+    fn count(&self, verb: Verb, took: Duration, failed: bool) {
+        self.took[verb as usize].observe(took);
+        if failed {
+            self.failed.count(verb as usize);
+        }
     }
 }
 

@@ -7,7 +7,6 @@ mod shard;
 mod sweep;
 mod texts;
 
-use std::future::ready;
 use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::sync::RwLockReadGuard;
@@ -278,23 +277,23 @@ impl MemoryStore {
 
 impl SessionStore for MemoryStore {
     fn load<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found> {
-        Box::pin(ready(Ok(self.look(handle.key(), now).unwrap_or(Found::Absent))))
+        Reply::now(Ok(self.look(handle.key(), now).unwrap_or(Found::Absent)))
     }
 
     fn peek<'a>(&'a self, key: &'a SessionKey) -> Reply<'a, Option<Outline>> {
-        Box::pin(ready(Ok(self.outline(key))))
+        Reply::now(Ok(self.outline(key)))
     }
 
     fn create<'a>(&'a self, handle: &'a Handle, record: Record, _idle: Duration) -> Reply<'a, Presence> {
-        Box::pin(ready(Ok(self.add(handle.key(), &record))))
+        Reply::now(Ok(self.add(handle.key(), &record)))
     }
 
     fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp, idle: Duration) -> Reply<'a, Presence> {
-        Box::pin(ready(Ok(self.moved(key, seen, idle))))
+        Reply::now(Ok(self.moved(key, seen, idle)))
     }
 
     fn swap_chain<'a>(&'a self, key: &'a SessionKey, revision: u64, chain: Chain) -> Reply<'a, Swap> {
-        Box::pin(ready(Ok(self.swap(key, revision, &chain))))
+        Reply::now(Ok(self.swap(key, revision, &chain)))
     }
 
     fn change_vault<'a>(
@@ -303,35 +302,35 @@ impl SessionStore for MemoryStore {
         changes: &'a [VaultChange],
         now: Timestamp,
     ) -> Reply<'a, Presence> {
-        Box::pin(ready(Ok(self.keep(handle.key(), changes, now))))
+        Reply::now(Ok(self.keep(handle.key(), changes, now)))
     }
 
     fn bind<'a>(&'a self, handle: &'a Handle) -> Reply<'a, Presence> {
-        Box::pin(ready(Ok(self.bound(handle.key()))))
+        Reply::now(Ok(self.bound(handle.key())))
     }
 
     fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>> {
-        Box::pin(ready(Ok(self.end(handle.key(), true, now).and_then(|(_, record)| record))))
+        Reply::now(Ok(self.end(handle.key(), true, now).and_then(|(_, record)| record)))
     }
 
     fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Outline>> {
-        Box::pin(ready(Ok(self.end(key, tombstone, now).map(|(outline, _)| outline))))
+        Reply::now(Ok(self.end(key, tombstone, now).map(|(outline, _)| outline)))
     }
 
     fn remove_at<'a>(&'a self, key: &'a SessionKey, revision: u64) -> Reply<'a, Removal> {
-        Box::pin(ready(Ok(self.end_at(key, revision))))
+        Reply::now(Ok(self.end_at(key, revision)))
     }
 
     fn by_user<'a>(&'a self, user: &'a str, site: Option<&'a str>) -> Reply<'a, Vec<SessionKey>> {
         let mut keys = self.keys_of(user, site);
         keys.sort_unstable();
-        Box::pin(ready(Ok(keys.into_iter().map(|(_, key)| key).collect())))
+        Reply::now(Ok(keys.into_iter().map(|(_, key)| key).collect()))
     }
 
     fn list<'a>(&'a self, user: Option<&'a str>, from: Option<&'a str>, limit: usize) -> Reply<'a, Option<Page>> {
         let after = from.map(lists::place);
         let page = (after != Some(None)).then(|| self.page(user, after.flatten(), limit));
-        Box::pin(ready(Ok(page)))
+        Reply::now(Ok(page))
     }
 
     fn find<'a>(&'a self, session_ref: &'a str) -> Reply<'a, Option<SessionKey>> {
@@ -341,15 +340,15 @@ impl SessionStore for MemoryStore {
                 found = Some(key);
             }
         });
-        Box::pin(ready(Ok(found)))
+        Reply::now(Ok(found))
     }
 
     fn ready(&self) -> Reply<'_, ()> {
-        Box::pin(ready(Ok(())))
+        Reply::now(Ok(()))
     }
 
     fn population<'a>(&'a self, site: &'a str) -> Reply<'a, Population> {
-        Box::pin(ready(Ok(self.index.population(site))))
+        Reply::now(Ok(self.index.population(site)))
     }
 
     fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<(SessionKey, Outline)>> {
@@ -357,11 +356,11 @@ impl SessionStore for MemoryStore {
             let (outline, _) = self.end(&key, false, Timestamp::default())?;
             Some((key, outline))
         });
-        Box::pin(ready(Ok(evicted)))
+        Reply::now(Ok(evicted))
     }
 
     fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Outline, EndReason)>> {
-        Box::pin(async move {
+        Reply::later(async move {
             let mut ended = Vec::new();
             for shard in &self.shards {
                 self.sweep_shard(shard, judge, now, &mut ended).await;
@@ -376,7 +375,7 @@ impl SessionStore for MemoryStore {
 
 impl Shelf for MemoryStore {
     fn shelved<'a>(&'a self, name: &'a Name, now: Timestamp) -> Reply<'a, Option<Shelved>> {
-        Box::pin(ready(Ok(self.shelf.shelved(name, now))))
+        Reply::now(Ok(self.shelf.shelved(name, now)))
     }
 
     fn shelve<'a>(
@@ -388,12 +387,12 @@ impl Shelf for MemoryStore {
         now: Timestamp,
     ) -> Reply<'a, Swap> {
         let measured = shelf::measure(&value);
-        Box::pin(ready(measured.map(|()| self.shelf.shelve(name, expected, value, lives, now).0)))
+        Reply::now(measured.map(|()| self.shelf.shelve(name, expected, value, lives, now).0))
     }
 
     fn unshelve<'a>(&'a self, name: &'a Name) -> Reply<'a, ()> {
         self.shelf.unshelve(name);
-        Box::pin(ready(Ok(())))
+        Reply::now(Ok(()))
     }
 }
 

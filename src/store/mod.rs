@@ -14,12 +14,11 @@ pub mod memory;
 #[cfg(test)]
 mod races;
 pub mod redis;
+mod reply;
 pub mod sealed;
 pub mod shelf;
 
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,9 +41,7 @@ use crate::store::sealed::keys::Keys;
 use crate::store::shelf::Shelf;
 
 pub use self::journal::OpenError;
-
-/// A boxed future of a store's answer.
-pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+pub use self::reply::Reply;
 
 /// Why a store could not answer. Never means "no such session" (VR-34).
 #[derive(Debug, thiserror::Error)]

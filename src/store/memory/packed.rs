@@ -216,14 +216,11 @@ impl<'a> Open<'a> {
     /// The session that it is; `None` never happens.
     pub(super) fn record(&self, piece: &[u8], texts: &Texts) -> Option<Record> {
         let limits = &self.limits;
-        let identity = match limits.user {
-            Some(user) => Some(Identity {
-                user: UserName::parse(user).ok()?,
-                authenticated: self.authenticated.on(limits.created),
-                session_ref: key(piece).session_ref(),
-            }),
-            None => None,
-        };
+        let identity = limits.user.map(|user| Identity {
+            user: UserName::kept(user),
+            authenticated: self.authenticated.on(limits.created),
+            session_ref: key(piece).session_ref(),
+        });
         let device = match self.device {
             Some((secret, is_bound)) => Some(Box::new(Device::kept(secret.try_into().ok()?, is_bound))),
             None => None,

@@ -201,27 +201,27 @@ pub fn check(settings: &RedisSettings) -> Result<Option<TlsConnector>, RedisErro
 
 impl SessionStore for RedisStore {
     fn load<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found> {
-        Box::pin(self.shared.load(handle, now))
+        Reply::later(self.shared.load(handle, now))
     }
 
     fn reload<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Found> {
-        Box::pin(self.shared.reload(handle, now))
+        Reply::later(self.shared.reload(handle, now))
     }
 
     fn peek<'a>(&'a self, key: &'a SessionKey) -> Reply<'a, Option<Outline>> {
-        Box::pin(self.shared.peek(key))
+        Reply::later(self.shared.peek(key))
     }
 
     fn create<'a>(&'a self, handle: &'a Handle, record: Record, idle: Duration) -> Reply<'a, Presence> {
-        Box::pin(async move { self.shared.create(handle, &record, idle).await })
+        Reply::later(async move { self.shared.create(handle, &record, idle).await })
     }
 
     fn touch<'a>(&'a self, key: &'a SessionKey, seen: Timestamp, idle: Duration) -> Reply<'a, Presence> {
-        Box::pin(self.shared.touched(key, seen, idle))
+        Reply::later(self.shared.touched(key, seen, idle))
     }
 
     fn swap_chain<'a>(&'a self, key: &'a SessionKey, revision: u64, chain: Chain) -> Reply<'a, Swap> {
-        Box::pin(async move { self.shared.swap_chain(key, revision, &chain).await })
+        Reply::later(async move { self.shared.swap_chain(key, revision, &chain).await })
     }
 
     fn change_vault<'a>(
@@ -230,27 +230,27 @@ impl SessionStore for RedisStore {
         changes: &'a [VaultChange],
         now: Timestamp,
     ) -> Reply<'a, Presence> {
-        Box::pin(self.shared.change_vault(handle, changes, now))
+        Reply::later(self.shared.change_vault(handle, changes, now))
     }
 
     fn bind<'a>(&'a self, handle: &'a Handle) -> Reply<'a, Presence> {
-        Box::pin(self.shared.bind(handle))
+        Reply::later(self.shared.bind(handle))
     }
 
     fn take<'a>(&'a self, handle: &'a Handle, now: Timestamp) -> Reply<'a, Option<Record>> {
-        Box::pin(self.shared.take(handle, now))
+        Reply::later(self.shared.take(handle, now))
     }
 
     fn remove<'a>(&'a self, key: &'a SessionKey, tombstone: bool, now: Timestamp) -> Reply<'a, Option<Outline>> {
-        Box::pin(self.shared.remove(key, tombstone, now))
+        Reply::later(self.shared.remove(key, tombstone, now))
     }
 
     fn remove_at<'a>(&'a self, key: &'a SessionKey, revision: u64) -> Reply<'a, Removal> {
-        Box::pin(self.shared.remove_at(key, revision))
+        Reply::later(self.shared.remove_at(key, revision))
     }
 
     fn by_user<'a>(&'a self, user: &'a str, site: Option<&'a str>) -> Reply<'a, Vec<SessionKey>> {
-        Box::pin(async move {
+        Reply::later(async move {
             let mut found = self.shared.of_user(user).await?;
             found.retain(|(_, outline)| site.is_none_or(|site| *outline.site == *site));
             Ok(found.into_iter().map(|(key, _)| key).collect())
@@ -258,15 +258,15 @@ impl SessionStore for RedisStore {
     }
 
     fn list<'a>(&'a self, user: Option<&'a str>, from: Option<&'a str>, limit: usize) -> Reply<'a, Option<Page>> {
-        Box::pin(self.shared.list(user, from, limit))
+        Reply::later(self.shared.list(user, from, limit))
     }
 
     fn find<'a>(&'a self, session_ref: &'a str) -> Reply<'a, Option<SessionKey>> {
-        Box::pin(self.shared.find(session_ref))
+        Reply::later(self.shared.find(session_ref))
     }
 
     fn ready(&self) -> Reply<'_, ()> {
-        Box::pin(async move {
+        Reply::later(async move {
             let proofs = |number| {
                 let key = self.shared.names.proof(number);
                 // Adds nothing, and is refused by a server that is full.
@@ -279,21 +279,21 @@ impl SessionStore for RedisStore {
     }
 
     fn population<'a>(&'a self, site: &'a str) -> Reply<'a, Population> {
-        Box::pin(self.shared.population(site))
+        Reply::later(self.shared.population(site))
     }
 
     fn evict_anonymous<'a>(&'a self, site: &'a str) -> Reply<'a, Option<(SessionKey, Outline)>> {
-        Box::pin(self.shared.evict_anonymous(site))
+        Reply::later(self.shared.evict_anonymous(site))
     }
 
     fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Outline, EndReason)>> {
-        Box::pin(self.shared.sweep(judge, now))
+        Reply::later(self.shared.sweep(judge, now))
     }
 }
 
 impl Shelf for RedisStore {
     fn shelved<'a>(&'a self, name: &'a Name, _now: Timestamp) -> Reply<'a, Option<Shelved>> {
-        Box::pin(self.shared.shelved(name))
+        Reply::later(self.shared.shelved(name))
     }
 
     fn shelve<'a>(
@@ -304,10 +304,10 @@ impl Shelf for RedisStore {
         lives: Duration,
         _now: Timestamp,
     ) -> Reply<'a, Swap> {
-        Box::pin(self.shared.shelve(name, expected, value, lives))
+        Reply::later(self.shared.shelve(name, expected, value, lives))
     }
 
     fn unshelve<'a>(&'a self, name: &'a Name) -> Reply<'a, ()> {
-        Box::pin(self.shared.unshelve(name))
+        Reply::later(self.shared.unshelve(name))
     }
 }

@@ -103,7 +103,7 @@ impl BrokenStore {
 }
 
 fn failed<'a, T>() -> Reply<'a, T> {
-    Box::pin(async { Err(StoreError::Unavailable("the store was told to fail".into())) })
+    Reply::later(async { Err(StoreError::Unavailable("the store was told to fail".into())) })
 }
 
 impl SessionStore for BrokenStore {
@@ -113,7 +113,7 @@ impl SessionStore for BrokenStore {
 
     fn peek<'a>(&'a self, key: &'a SessionKey) -> Reply<'a, Option<Outline>> {
         if self.state.load(Ordering::Relaxed) == GATHERS {
-            return Box::pin(async move {
+            return Reply::later(async move {
                 self.together.wait().await;
                 self.inner.peek(key).await
             });
@@ -184,7 +184,7 @@ impl SessionStore for BrokenStore {
 
     fn sweep<'a>(&'a self, judge: Judge<'a>, now: Timestamp) -> Reply<'a, Vec<(SessionKey, Outline, EndReason)>> {
         if self.state.load(Ordering::Relaxed) == SWEEPS {
-            return Box::pin(std::future::pending());
+            return Reply::later(std::future::pending());
         }
         self.answer(|| self.inner.sweep(judge, now))
     }
