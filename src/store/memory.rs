@@ -5,6 +5,7 @@ mod packed;
 mod pile;
 mod shard;
 mod sweep;
+mod table;
 mod texts;
 
 use std::sync::PoisonError;

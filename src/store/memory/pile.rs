@@ -3,8 +3,9 @@
 
 /// Lengths differ by so much: a piece has up to seven bytes behind it that mean nothing.
 const STEP: usize = 8;
-/// Pieces in a chunk.
-const CHUNK: usize = 16;
+/// Chunks have as many pieces as a sixteenth to a thirty-second of what lies in front of them and this many more:
+/// few are held for nothing, and chunks are so few that where they lie stays in the cache.
+const FIRST: usize = 256;
 /// Bits of a place that number a piece among those of its length.
 const BITS: u32 = 25;
 /// Longer pieces have an allocation of their own.
@@ -15,7 +16,10 @@ const LONGEST: usize = STEP * ((1 << (32 - BITS)) - 1);
 pub(super) struct Place(u32);
 
 impl Place {
-    fn new(class: usize, number: usize) -> Self {
+    /// Stands where no piece is meant.
+    pub(super) const NONE: Self = Self(0);
+
+    pub(super) fn new(class: usize, number: usize) -> Self {
         // A shard with 2^25 sessions does not fit in the memory of a machine with a thousand of them.
         Self((class as u32) << BITS | number as u32)
     }
@@ -24,8 +28,16 @@ impl Place {
         (self.0 >> BITS) as usize
     }
 
-    fn number(self) -> usize {
+    pub(super) fn number(self) -> usize {
         (self.0 & ((1 << BITS) - 1)) as usize
+    }
+
+    /// The chunk, the piece in it, and how many that has.
+    fn chunk(self) -> (usize, usize, usize) {
+        let number = self.number() + FIRST;
+        let bits = number.ilog2() - 4;
+        let chunk = (bits as usize - 4) * 16 + (number >> bits) % 16;
+        (chunk, number % (1 << bits), 1 << bits)
     }
 }
 
@@ -60,13 +72,14 @@ impl Pile {
         }
         let class = &mut self.classes[number];
         let at = class.free.pop().map_or(class.handed, |free| free as usize);
+        let place = Place::new(number, at);
         if at == class.handed {
             class.handed += 1;
-            if at / CHUNK == class.chunks.len() {
-                class.chunks.push(vec![0; CHUNK * length].into_boxed_slice());
+            let (chunk, _, pieces) = place.chunk();
+            if chunk == class.chunks.len() {
+                class.chunks.push(vec![0; pieces * length].into_boxed_slice());
             }
         }
-        let place = Place::new(number, at);
         let (piece, rest) = self.get_mut(place).split_at_mut(bytes.len());
         piece.copy_from_slice(bytes);
         rest.fill(0);
@@ -93,8 +106,8 @@ impl Pile {
             0 => &self.large[place.number()],
             class => {
                 let length = class * STEP;
-                let at = place.number() % CHUNK * length;
-                &self.classes[class].chunks[place.number() / CHUNK][at..at + length]
+                let (chunk, piece, _) = place.chunk();
+                &self.classes[class].chunks[chunk][piece * length..][..length]
             }
         }
     }
@@ -104,8 +117,8 @@ impl Pile {
             0 => &mut self.large[place.number()],
             class => {
                 let length = class * STEP;
-                let at = place.number() % CHUNK * length;
-                &mut self.classes[class].chunks[place.number() / CHUNK][at..at + length]
+                let (chunk, piece, _) = place.chunk();
+                &mut self.classes[class].chunks[chunk][piece * length..][..length]
             }
         }
     }
@@ -152,6 +165,18 @@ mod tests {
                     prop_assert!(piece.starts_with(bytes) && piece[bytes.len()..].iter().all(|byte| *byte == 0));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn chunks_follow_each_other_and_grow_slowly() {
+        let (mut expected, mut held) = ((0, 0), 0);
+        for number in 0..100_000 {
+            let (chunk, piece, pieces) = Place::new(1, number).chunk();
+            assert_eq!((chunk, piece), expected, "{number}");
+            expected = if piece + 1 == pieces { (chunk + 1, 0) } else { (chunk, piece + 1) };
+            held += if piece == 0 { pieces } else { 0 };
+            assert!(held - number <= 16 + number / 16, "{held} pieces held for {number}");
         }
     }
 
