@@ -13,6 +13,8 @@ use tokio::io::ReadBuf;
 
 /// So much is collected at most: four TLS records (RFC 8446 5.1), what rustls takes at once.
 const MOST: usize = 64 * 1024;
+/// Room for small answers.
+const FEW: usize = 4 * 1024;
 /// So many flushes are put off at most before one is carried out.
 const FLUSHES: u8 = 4;
 
@@ -35,6 +37,15 @@ pub(super) struct Corked<S> {
 impl<S> Corked<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, held: Vec::new(), taken: 0, seen: 0, put_off: 0 }
+    }
+
+    /// For heads only, or for all that is collected: to grow in steps would be to copy it in each.
+    fn make_room(&mut self, bytes: usize) {
+        let needed = self.held.len() + bytes;
+        if needed > self.held.capacity() {
+            let room = if needed > FEW { MOST } else { FEW };
+            self.held.reserve_exact(room - self.held.len());
+        }
     }
 
     fn may_wait(&self) -> bool {
@@ -70,6 +81,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
             ready!(self.poll_drain(cx))?;
         }
         let taken = bytes.len().min(MOST - self.held.len());
+        self.make_room(taken);
         self.held.extend_from_slice(bytes.get(..taken).unwrap_or(bytes));
         Poll::Ready(Ok(taken))
     }
