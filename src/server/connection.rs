@@ -56,6 +56,8 @@ use crate::server::tls::Tls;
 type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Sending>, Infallible>> + Send>>;
 
+/// So much is encrypted before it is written: an answer of 64 KiB with its head.
+const MOST_ENCRYPTED: usize = 68 * 1024;
 /// How long a client may take to leave a connection on which nothing is under way.
 const LEAVE_TIME: Duration = Duration::from_secs(2);
 
@@ -131,7 +133,10 @@ async fn accept(
         Err(_) => server::TIMEOUT,
     });
     match accepted {
-        Ok(Ok(stream)) => return Some(stream),
+        Ok(Ok(mut stream)) => {
+            stream.get_mut().1.set_buffer_limit(Some(MOST_ENCRYPTED));
+            return Some(stream);
+        }
         Ok(Err(error)) if clients::is_refusal(&error) => {
             let client = address.map(|address| tracing::field::display(address.ip()));
             tracing::info!(event = "tls.client_refused", client, error = %error);

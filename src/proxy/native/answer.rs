@@ -114,12 +114,13 @@ impl<T: Wire> Answer<T> {
                 Piece::End => return Poll::Ready(None),
                 Piece::More => {}
             }
+            let left = self.decoder.left();
             let read = match &mut self.way {
                 Way::Whole(connection, _) => {
                     let Connection { io, intake, .. } = &mut **connection;
-                    ready!(intake.poll_read(io, context))?
+                    ready!(intake.poll_read(io, left, context))?
                 }
-                Way::Early(early) => ready!(early.intake.poll_read(&mut early.io, context))?,
+                Way::Early(early) => ready!(early.intake.poll_read(&mut early.io, left, context))?,
                 Way::Closed => 0,
             };
             if read == 0 {

@@ -43,9 +43,10 @@ use crate::proxy::native::outbound::Outbound;
 
 pub(super) use self::answer::Answer;
 
-/// What is read at once, at least and at most; as much as there seems to be.
-const LEAST_READ: usize = 16 * 1024;
-const MOST_READ: usize = 256 * 1024;
+/// What is read at once, at least and at most; as much as there seems to be. A little more than powers of two: an
+/// answer of 64 KiB comes with its head in one read.
+const LEAST_READ: usize = 17 * 1024;
+const MOST_READ: usize = 16 * LEAST_READ;
 /// With less room than this it is not worth reading.
 const LEAST_ROOM: usize = 4 * 1024;
 /// What an idle connection keeps to write heads in.
@@ -154,7 +155,7 @@ impl<T: Wire> Connection<T> {
             if let Some(head) = self.heads.read(&mut self.intake.buffer, headers)? {
                 return Poll::Ready(Ok(head));
             }
-            if ready!(self.intake.poll_read(&mut self.io, context))? == 0 {
+            if ready!(self.intake.poll_read(&mut self.io, None, context))? == 0 {
                 let has_begun = self.heads.has_begun() || !self.intake.buffer.is_empty();
                 return Poll::Ready(Err(if has_begun { Fault::Cut } else { Fault::Unanswered }));
             }
@@ -207,19 +208,40 @@ struct Intake {
 }
 
 impl Intake {
-    /// Reads what is there; how much it was, nothing at the end.
-    fn poll_read(&mut self, io: &mut (impl AsyncRead + Unpin), context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.buffer.capacity() - self.buffer.len() < LEAST_ROOM {
-            self.buffer.reserve(self.appetite);
+    /// Reads what is there, and takes room for no more than is `left` to come, if that is known; how much it was,
+    /// nothing at the end.
+    fn poll_read(
+        &mut self,
+        io: &mut (impl AsyncRead + Unpin),
+        left: Option<u64>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let left = left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+        if self.room() < LEAST_ROOM.min(left) {
+            self.make_room(self.appetite.min(left));
         }
-        let room = self.buffer.capacity() - self.buffer.len();
+        let room = self.room();
         let read = ready!(poll_read_buf(Pin::new(io), context, &mut self.buffer))?;
         if read == room && room >= self.appetite {
             self.appetite = (self.appetite * 2).min(MOST_READ);
-        } else if read < self.appetite / 4 {
+        } else if read < self.appetite.min(room).min(left) / 4 {
             self.appetite = (self.appetite / 2).max(LEAST_READ);
         }
         Poll::Ready(Ok(read))
+    }
+
+    fn room(&self) -> usize {
+        self.buffer.capacity() - self.buffer.len()
+    }
+
+    /// In the buffer that there is, if all that was in it has been sent; otherwise in a new one. To let the old one
+    /// grow would copy what has been taken out of it, and keep room for it.
+    fn make_room(&mut self, room: usize) {
+        if !self.buffer.try_reclaim(room) {
+            let mut roomy = BytesMut::with_capacity(self.buffer.len() + room);
+            roomy.extend_from_slice(&self.buffer);
+            self.buffer = roomy;
+        }
     }
 
     /// Keeps no more than a small buffer while nothing comes. What is seen of it may be the rest of a large one.

@@ -191,6 +191,43 @@ async fn a_connection_goes_on_to_the_next_request() {
     assert!(!connection.is_alive(), "it has ended");
 }
 
+/// In how many pieces, and how large ones, an answer of this length comes that is there at once, each time.
+async fn pieces(length: usize, times: usize) -> Vec<Vec<usize>> {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+    let whole = [head.as_bytes(), &vec![b'x'; length]].concat();
+    let script = Script::saying(&vec![&whole[..]; times]);
+    script.state(|state| state.stays = true);
+    let mut connection = script.connect();
+    let mut all = Vec::new();
+    for _ in 0..times {
+        let answer =
+            connection.send(get(), &Lines::default(), None).await.unwrap_or_else(|lost| panic!("{}", lost.fault));
+        let mut answer = answer.into_body();
+        let mut pieces = Vec::new();
+        while let Some(frame) = poll_fn(|context| answer.poll(context)).await {
+            pieces.push(frame.unwrap().into_data().unwrap().len());
+        }
+        all.push(pieces);
+        connection = answer.into_connection().unwrap();
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_connection_learns_how_large_its_answers_are() {
+    let small = pieces(64 * 1024, 3).await;
+    assert!(small[0].len() > 1, "nothing is known yet: {small:?}");
+    assert_eq!(small[1..], [[64 * 1024], [64 * 1024]]);
+}
+
+#[tokio::test]
+async fn no_more_is_held_at_once_however_much_there_is() {
+    for pieces in pieces(4 * 1024 * 1024, 2).await {
+        assert!(pieces.iter().all(|piece| *piece <= MOST_READ), "{pieces:?}");
+        assert!(pieces.contains(&MOST_READ), "{pieces:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_not_over_is_not_used_again() {
     // VR-59
