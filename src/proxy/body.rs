@@ -95,6 +95,14 @@ impl Body {
         }
     }
 
+    /// What more there is by now, which nobody waits for: ready at the end as well.
+    pub(super) fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.kind {
+            Kind::Stream(stream) => stream.poll_more(context),
+            Kind::Bytes(_) | Kind::Watched(_) => http_body::Body::poll_frame(Pin::new(self), context),
+        }
+    }
+
     /// The same once more, if it is at hand.
     pub(super) fn again(&self) -> Option<Self> {
         match &self.kind {

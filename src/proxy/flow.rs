@@ -181,11 +181,33 @@ impl Stream {
 
     /// The next piece.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut polled = self.poll_next(context);
+        if let Some(reporter) = &self.reporter {
+            match &polled {
+                Poll::Ready(Some(Ok(_))) => reporter.moved(),
+                Poll::Ready(Some(Err(_)) | None) => {}
+                Poll::Pending => reporter.waits(),
+            }
+        }
+        if polled.is_pending() {
+            polled = self.poll_idle(context);
+        }
+        self.report_failure(&polled);
+        polled
+    }
+
+    /// The next piece, if it is there, for who has not yet handed on the one before: that it is taken says nothing
+    /// of the other side, and nobody pauses if it is not there.
+    pub(super) fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let polled = self.poll_next(context);
-        if let (Poll::Ready(Some(Err(error))), Some(reporter)) = (&polled, &self.reporter) {
+        self.report_failure(&polled);
+        polled
+    }
+
+    fn report_failure(&self, polled: &Poll<Option<Result<Frame<Bytes>, BodyError>>>) {
+        if let (Poll::Ready(Some(Err(error))), Some(reporter)) = (polled, &self.reporter) {
             reporter.fails(error);
         }
-        polled
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -221,12 +243,7 @@ impl Stream {
                     self.release();
                     return Poll::Ready(None);
                 }
-                Poll::Pending => {
-                    if let Some(reporter) = &self.reporter {
-                        reporter.waits();
-                    }
-                    return self.poll_idle(context);
-                }
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
@@ -272,9 +289,6 @@ impl Stream {
     fn account(&mut self, data: Bytes) -> Result<Frame<Bytes>, BodyError> {
         if let Some(left) = &mut self.limit {
             *left = left.checked_sub(data.len() as u64).ok_or(BodyError::TooLarge)?;
-        }
-        if let Some(reporter) = &self.reporter {
-            reporter.moved();
         }
         if let Some(bound) = &mut self.bound {
             bound.moved();

@@ -1,5 +1,6 @@
 //! A request on its way out.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::future::poll_fn;
 use std::io;
@@ -37,11 +38,16 @@ pub(super) struct Outbound {
     has_moved: bool,
 }
 
+/// So much of a body is collected before it is written, if it is there: HTTP/2 hands it on by frames.
+const MOST_GATHERED: usize = 64 * 1024;
+
 /// What is written next: lines, and behind them a part of the body.
 struct Pieces {
     lines: Vec<u8>,
     written: usize,
-    data: Bytes,
+    data: VecDeque<Bytes>,
+    /// How much that is.
+    length: usize,
     /// Behind the data.
     end: &'static [u8],
 }
@@ -56,7 +62,7 @@ impl Outbound {
         };
         lines.clear();
         http1::write_head(&mut lines, &parts.method, &parts.uri, &parts.headers, added.as_bytes(), framing);
-        let pieces = Pieces { lines, written: 0, data: Bytes::new(), end: b"" };
+        let pieces = Pieces { lines, written: 0, data: VecDeque::new(), length: 0, end: b"" };
         let body = (!matches!(framing, Framing::Absent | Framing::Length(0))).then_some(body);
         Self { pieces, body, framing, is_flushed: false, has_moved: false }
     }
@@ -120,12 +126,19 @@ impl Outbound {
         .await
     }
 
-    /// Takes the next part of the body, when the one before has been written.
+    /// Takes the next part of the body, when the one before has been written, and what more of it is there already.
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        while self.pieces.is_spent()
-            && let Some(body) = &mut self.body
-        {
-            match ready!(http_body::Body::poll_frame(Pin::new(body), context)) {
+        loop {
+            let may_gather = self.may_gather();
+            let Some(body) = &mut self.body else { break };
+            let frame = if self.pieces.is_spent() {
+                ready!(http_body::Body::poll_frame(Pin::new(body), context))
+            } else if may_gather && let Poll::Ready(frame) = body.poll_more(context) {
+                frame
+            } else {
+                break;
+            };
+            match frame {
                 Some(Ok(frame)) => {
                     // What is no data are trailers, which do not pass (S85).
                     if let Ok(data) = frame.into_data() {
@@ -137,6 +150,11 @@ impl Outbound {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    fn may_gather(&self) -> bool {
+        // A chunk says beforehand how much it has.
+        matches!(self.framing, Framing::Length(_)) && self.pieces.length < MOST_GATHERED
     }
 
     fn take(&mut self, data: Bytes) -> Result<(), Fault> {
@@ -156,7 +174,8 @@ impl Outbound {
                 self.pieces.end = b"\r\n";
             }
         }
-        self.pieces.data = data;
+        self.pieces.length += data.len();
+        self.pieces.data.push_back(data);
         Ok(())
     }
 
@@ -176,7 +195,14 @@ impl Outbound {
 impl Pieces {
     /// Whether nothing of the body is left in it.
     fn is_spent(&self) -> bool {
-        self.data.is_empty() && self.end.is_empty()
+        self.length == 0 && self.end.is_empty()
+    }
+
+    /// What is still to be written, in order, without what is empty.
+    fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let lines = self.lines.get(self.written..).unwrap_or_default();
+        let data = self.data.iter().map(|data| &data[..]);
+        std::iter::once(lines).chain(data).chain([self.end]).filter(|piece| !piece.is_empty())
     }
 
     fn add_line(&mut self, line: std::fmt::Arguments<'_>) {
@@ -191,31 +217,73 @@ impl Pieces {
 
 impl Buf for Pieces {
     fn remaining(&self) -> usize {
-        self.lines.len() - self.written + self.data.len() + self.end.len()
+        self.lines.len() - self.written + self.length + self.end.len()
     }
 
     fn chunk(&self) -> &[u8] {
-        let lines = self.lines.get(self.written..).unwrap_or_default();
-        [lines, &self.data, self.end].into_iter().find(|piece| !piece.is_empty()).unwrap_or_default()
+        self.slices().next().unwrap_or_default()
     }
 
     fn advance(&mut self, mut count: usize) {
         let lines = count.min(self.lines.len() - self.written);
         self.written += lines;
         count -= lines;
-        let data = count.min(self.data.len());
-        self.data.advance(data);
-        self.end.advance(count - data);
+        while count > 0
+            && let Some(data) = self.data.front_mut()
+        {
+            let taken = count.min(data.len());
+            data.advance(taken);
+            self.length -= taken;
+            count -= taken;
+            if data.is_empty() {
+                self.data.pop_front();
+            }
+        }
+        self.end.advance(count);
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let lines = self.lines.get(self.written..).unwrap_or_default();
-        let pieces = [lines, &self.data, self.end].into_iter().filter(|piece| !piece.is_empty());
         let mut used = 0;
-        for (slice, piece) in slices.iter_mut().zip(pieces) {
+        for (slice, piece) in slices.iter_mut().zip(self.slices()) {
             *slice = IoSlice::new(piece);
             used += 1;
         }
         used
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn pieces_leave_in_order_however_they_are_taken(
+            lengths in proptest::collection::vec(1..50_usize, 0..9),
+            taken in proptest::collection::vec(1..80_usize, 0..99),
+        ) {
+            let data = (1..).zip(lengths).map(|(number, length)| Bytes::from(vec![number; length]));
+            let data: VecDeque<Bytes> = data.collect();
+            let expected = [&b"head"[..], &data.iter().flatten().copied().collect::<Vec<u8>>(), b"\r\n"].concat();
+            let length = data.iter().map(Bytes::len).sum();
+            let mut pieces = Pieces { lines: b"head".to_vec(), written: 0, data, length, end: b"\r\n" };
+            let mut left = Vec::new();
+            for count in taken {
+                let mut slices = [IoSlice::new(b""); 64];
+                let used = pieces.chunks_vectored(&mut slices);
+                let all = slices[..used].iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>();
+                prop_assert_eq!(all.len(), pieces.remaining());
+                prop_assert!(all.starts_with(pieces.chunk()));
+                let count = count.min(all.len());
+                left.extend_from_slice(&all[..count]);
+                pieces.advance(count);
+            }
+            let rest = pieces.copy_to_bytes(pieces.remaining());
+            left.extend_from_slice(&rest);
+            prop_assert_eq!(left, expected);
+            prop_assert!(pieces.is_spent());
+        }
     }
 }
