@@ -16,6 +16,7 @@ use http::Uri;
 use http::Version;
 use http::header;
 use http::header::HeaderName;
+use http::uri::PathAndQuery;
 use hyper::body::Incoming;
 
 use crate::clock::Timestamp;
@@ -116,7 +117,7 @@ pub(super) struct Trace {
     pub(super) isolated: bool,
     snapshot: Arc<Snapshot>,
     method: Method,
-    uri: Uri,
+    target: Option<PathAndQuery>,
     version: Version,
 }
 
@@ -134,7 +135,7 @@ impl Trace {
             authenticated: false,
             isolated: false,
             method: request.method().clone(),
-            uri: request.uri().clone(),
+            target: request.uri().path_and_query().cloned(),
             version: request.version(),
             snapshot,
         }
@@ -179,7 +180,7 @@ impl Trace {
         if !self.snapshot.access_log {
             return;
         }
-        let path = self.uri.path_and_query().map_or("*", |target| target.as_str());
+        let path = self.target.as_ref().map_or("*", PathAndQuery::as_str);
         let path = if self.snapshot.log_queries { path } else { path.split('?').next().unwrap_or(path) };
         telemetry::access(
             &self.context,
