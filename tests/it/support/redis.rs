@@ -43,13 +43,19 @@ impl Redis {
     /// With these options. The port was free a moment before: when somebody else got it meanwhile, another
     /// one is tried.
     pub fn with(options: &[&str]) -> Self {
+        Self::first_up(|| options.iter().map(|option| (*option).to_owned()).collect())
+    }
+
+    /// The same with options that are made anew for each try, as ports have to be.
+    fn first_up(options: impl Fn() -> Vec<String>) -> Self {
         for _ in 0..5 {
-            let mut redis = Self::new(options, free_port());
+            let mut redis = Self::new(&[], free_port());
+            redis.options = options();
             if redis.comes_up() {
                 return redis;
             }
         }
-        panic!("redis-server does not start: {options:?}");
+        panic!("redis-server does not start: {:?}", options());
     }
 
     /// On this port.
@@ -156,18 +162,20 @@ pub async fn vestibule_at(url: &str, more: &str, upstream: &Upstream, site: &str
 
 /// Three masters that share the slots, as `redis-cli` makes them.
 pub async fn cluster() -> [Redis; 3] {
-    let buses = [(); 3].map(|()| free_port().to_string());
-    let node = |bus: &String| {
-        Redis::with(&["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", bus])
+    let options = || {
+        let bus = free_port().to_string();
+        let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", &bus];
+        options.map(str::to_owned).to_vec()
     };
-    let nodes = buses.each_ref().map(node);
+    let nodes = [(); 3].map(|()| Redis::first_up(options));
     let first = &nodes[0];
+    let bus = first.options.last().unwrap();
     for (number, node) in nodes.iter().enumerate() {
         let (from, to) = (number * 5461, if number == 2 { 16383 } else { (number + 1) * 5461 - 1 });
         node.say(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()]);
         node.say(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
         if number > 0 {
-            node.say(&["CLUSTER", "MEET", "127.0.0.1", &first.port.to_string(), &buses[0]]);
+            node.say(&["CLUSTER", "MEET", "127.0.0.1", &first.port.to_string(), bus]);
         }
     }
     eventually("the cluster is there", || {
