@@ -2,6 +2,7 @@
 //! nothing a client sends can begin a line or move a cursor (S162). A line is written straight into
 //! its buffer: one is due for each request.
 
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::io::Write;
 use std::sync::Arc;
@@ -85,6 +86,8 @@ struct Line {
     /// Text says the event first, wherever it is among the fields.
     event: Option<String>,
     fields: Vec<u8>,
+    /// Whether there is nothing in the fields that may have to be escaped.
+    is_plain: bool,
 }
 
 impl Line {
@@ -106,20 +109,20 @@ impl Line {
             }
         }
         let fields = if style == Style::Json { std::mem::take(&mut front) } else { Vec::new() };
-        Self { style, front, event: None, fields }
+        Self { style, front, event: None, fields, is_plain: true }
     }
 
     fn text(&mut self, name: &str, value: &str) {
         let is_event = name == "event";
-        let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
         match self.style {
             Style::Json => {
                 if is_event {
                     self.event = Some(String::new());
                 }
-                if value.bytes().all(is_plain) {
+                if is_plain(value) {
                     self.plain(name, |out| out.extend_from_slice(value.as_bytes()));
                 } else {
+                    self.is_plain = false;
                     self.value(name, value);
                 }
             }
@@ -187,7 +190,7 @@ impl Line {
                     self.value("event", target);
                 }
                 self.fields.extend_from_slice(b"}\n");
-                printable(self.fields)
+                if self.is_plain { self.fields } else { printable(&self.fields) }
             }
             Style::Text => {
                 let event = self.event.as_deref().unwrap_or(target);
@@ -222,13 +225,15 @@ impl Visit for Line {
     }
 }
 
+/// Whether a text is in JSON as it is. It is not left at the first byte that is not: many are looked at in one go.
+fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\'))
+}
+
 /// JSON itself only asks for the first 32 characters to be escaped; a terminal takes orders from others, too.
-fn printable(line: Vec<u8>) -> Vec<u8> {
-    if line.is_ascii() && !line.contains(&0x7f) {
-        return line;
-    }
+fn printable(line: &[u8]) -> Vec<u8> {
     let mut escaped = String::with_capacity(line.len() * 2);
-    for character in String::from_utf8_lossy(&line).chars() {
+    for character in String::from_utf8_lossy(line).chars() {
         let is_printable = character.is_ascii() && character != '\u{7f}' || character.escape_debug().len() == 1;
         if is_printable {
             escaped.push(character);
@@ -243,24 +248,42 @@ fn printable(line: Vec<u8>) -> Vec<u8> {
 
 /// RFC 3339 in UTC with microseconds, always as long, so that lines can be sorted and read in columns (S160).
 fn stamp(now: OffsetDateTime, out: &mut Vec<u8>) {
+    thread_local! {
+        /// Many lines are of one second.
+        static LAST: Cell<(i64, [u8; 20])> = const { Cell::new((i64::MIN, [0; 20])) };
+    }
+    let (last, written) = LAST.get();
+    let this = now.unix_timestamp();
+    let second = if last == this { written } else { second(now) };
+    LAST.set((this, second));
+    out.extend_from_slice(&second);
+    let mut fraction = *b"000000Z";
+    put_digits(&mut fraction[..6], now.microsecond());
+    out.extend_from_slice(&fraction);
+}
+
+fn second(now: OffsetDateTime) -> [u8; 20] {
     let (date, time) = (now.date(), now.time());
+    let mut text = *b"0000-00-00T00:00:00.";
     let parts = [
-        (date.year().unsigned_abs(), 4, b'-'),
-        (u32::from(u8::from(date.month())), 2, b'-'),
-        (u32::from(date.day()), 2, b'T'),
-        (u32::from(time.hour()), 2, b':'),
-        (u32::from(time.minute()), 2, b':'),
-        (u32::from(time.second()), 2, b'.'),
-        (time.microsecond(), 6, b'Z'),
+        (0..4, date.year().unsigned_abs()),
+        (5..7, u32::from(u8::from(date.month()))),
+        (8..10, u32::from(date.day())),
+        (11..13, u32::from(time.hour())),
+        (14..16, u32::from(time.minute())),
+        (17..19, u32::from(time.second())),
     ];
-    for (mut number, width, then) in parts {
-        let start = out.len();
-        out.resize(start + width, b'0');
-        for digit in out[start..].iter_mut().rev() {
-            *digit += u8::try_from(number % 10).unwrap_or(0);
-            number /= 10;
-        }
-        out.push(then);
+    for (place, number) in parts {
+        put_digits(&mut text[place], number);
+    }
+    text
+}
+
+/// The last digits of a number, where there are zeros.
+fn put_digits(place: &mut [u8], mut number: u32) {
+    for digit in place.iter_mut().rev() {
+        *digit += u8::try_from(number % 10).unwrap_or(0);
+        number /= 10;
     }
 }
 
@@ -355,6 +378,20 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn a_stamp_is_of_its_time_whichever_was_before(times in proptest::collection::vec((0..4_i64, 0..1_000_000_i64), 1..9)) {
+            let format = time::macros::format_description!(
+                "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z"
+            );
+            for (second, fraction) in times {
+                // Over a leap day.
+                let time = datetime!(2028-02-28 23:59:58 UTC) + time::Duration::microseconds(second * 40_000_000_000 + fraction);
+                let mut written = Vec::new();
+                stamp(time, &mut written);
+                proptest::prop_assert_eq!(String::from_utf8(written).unwrap(), time.format(format).unwrap());
+            }
+        }
+
         #[test]
         fn what_is_written_by_hand_reads_as_displayed(process: u32, number: u64, narrow: u32) {
             for number in [number, u64::from(narrow)] {
