@@ -51,7 +51,7 @@ fn about_login(table: &Section<'_>, rule: &LoginRule) {
         let help = "what a GET sends stands in its query: write path = \"/login?name=value\"";
         table.problem("form", "site.login.form looks into a body, but method has only requests without one", help);
     }
-    let page_query = rule.page.split_once('?').map_or("", |(_, query)| query);
+    let page_query = rule.page.query().unwrap_or("");
     if let Some(name) = &rule.return_param
         && parameters(page_query).any(|(known, _)| known == name.as_str())
     {
@@ -76,7 +76,7 @@ fn about_login(table: &Section<'_>, rule: &LoginRule) {
 fn about_closed_login(site: &Site, table: &Section<'_>, rule: &LoginRule) {
     for (key, text, methods) in [
         ("path", table.text("path").map_or("", |found| found.text), rule.methods.as_slice()),
-        ("page", rule.page.as_str(), &[Method::GET]),
+        ("page", rule.page.raw(), &[Method::GET]),
     ] {
         // A default page is the path: one message is enough.
         if key == "page" && !table.has("page") {

@@ -20,6 +20,8 @@ use crate::policy::login::LocationRule;
 use crate::policy::login::LoginRule;
 use crate::policy::login::UserSource;
 use crate::policy::login::VerifyRule;
+use crate::policy::path::PathCase;
+use crate::policy::path::Target;
 use crate::policy::session::UserName;
 use crate::policy::throttle::Limit;
 use crate::policy::throttle::ThrottleRules;
@@ -65,7 +67,8 @@ pub(super) fn read_login(section: &Section<'_>) -> Option<LoginRule> {
         path: path?.0,
         methods: methods.filter(|methods| !methods.is_empty()).unwrap_or_else(|| vec![Method::POST]),
         form,
-        page: page?,
+        // How a site compares paths is asked of what is compared with it.
+        page: Target::parse(&page?, PathCase::Exact),
         return_param,
         user,
         user_match,

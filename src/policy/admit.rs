@@ -12,7 +12,7 @@ use crate::policy::site::Site;
 /// Whether everyone gets this page, so that getting it says nothing about a login. Whatever its query,
 /// the login page is such a one.
 pub fn is_for_everyone(site: &Site, target: &Target) -> bool {
-    let is_page = |page: &str| site.paths.equal(target.path(), Target::parse(page, site.paths).path());
+    let is_page = |page: &Target| site.paths.equal(target.path(), page.path());
     site.login.iter().any(|rule| is_page(&rule.page)) || site.access.names_as_public(&Method::GET, target)
 }
 

@@ -74,7 +74,7 @@ fn is_sent_plain(character: char) -> bool {
 }
 
 fn has_login_page(site: &Site, path: &str) -> bool {
-    site.login.iter().any(|rule| rule.page.split('?').next() == Some(path))
+    site.login.iter().any(|rule| rule.page.raw_path() == path)
 }
 
 /// Where this `Location` leads, if that is a path of the site that needs a session: from a login page

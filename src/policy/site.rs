@@ -180,7 +180,7 @@ pub struct Site {
 impl Site {
     /// The path (and query) browsers are sent to to log in: the first rule's page.
     pub fn login_page(&self) -> &str {
-        self.login.first().map_or("/", |rule| rule.page.as_str())
+        self.login.first().map_or("/", |rule| rule.page.raw())
     }
 }
 

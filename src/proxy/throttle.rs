@@ -178,7 +178,7 @@ impl Exchange<'_> {
         let wait = in_seconds(wait.unwrap_or_default());
         self.worker.gate.tally.login_throttled();
         telemetry::audit(&self.trace.context, &Audit::LoginThrottled { rule: attempt.number, per, wait });
-        let page = Some(attempt.rule.page.as_str()).filter(|_| self.kind == RequestKind::Navigation);
+        let page = Some(attempt.rule.page.raw()).filter(|_| self.kind == RequestKind::Navigation);
         reply::too_many_attempts(cause, wait, page)
     }
 

@@ -49,9 +49,9 @@ pub(super) fn login(number: usize, rule: &LoginRule) -> Vec<String> {
     all.extend(throttle(rule));
     all.push(match &rule.return_param {
         Some(parameter) => {
-            format!("  Browsers are sent to {} to log in, with the way back in {parameter}.", rule.page)
+            format!("  Browsers are sent to {} to log in, with the way back in {parameter}.", rule.page.raw())
         }
-        None => format!("  Browsers are sent to {} to log in.", rule.page),
+        None => format!("  Browsers are sent to {} to log in.", rule.page.raw()),
     });
     all
 }

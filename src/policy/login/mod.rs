@@ -97,7 +97,7 @@ pub struct LoginRule {
     /// Further condition on the form.
     pub form: Option<FieldCondition>,
     /// Path and query of the page where a browser logs in.
-    pub page: String,
+    pub page: Target,
     /// The app's own "next" parameter.
     pub return_param: Option<String>,
     /// First source that yields a name wins.
@@ -133,12 +133,11 @@ impl LoginRule {
     /// Whether a GET or HEAD of this target is one of the rule's page: its path, and exactly its query
     /// plus our `return_param`.
     pub fn is_page(&self, target: &Target) -> bool {
-        let page = Target::parse(&self.page, target.case());
         let ours = |name: &str| self.return_param.as_deref() == Some(name);
         let sent = || parameters(target.query().unwrap_or(""));
-        target.is_certainly(&page)
+        target.is_certainly(&self.page)
             && sent().filter(|(name, _)| ours(name)).count() <= 1
-            && sent().filter(|(name, _)| !ours(name)).eq(parameters(page.query().unwrap_or("")))
+            && sent().filter(|(name, _)| !ours(name)).eq(parameters(self.page.query().unwrap_or("")))
     }
 
     /// Whether a request without body, which matches method and path, can be an attempt.

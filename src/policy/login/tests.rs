@@ -13,7 +13,7 @@ fn rule(user: &[UserSource]) -> LoginRule {
         path: PathRule::parse("/login"),
         methods: vec![Method::POST],
         form: None,
-        page: "/login".into(),
+        page: Target::parse("/login", PathCase::Exact),
         return_param: None,
         user: user.to_vec(),
         user_match: None,
