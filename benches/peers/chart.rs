@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::Row;
 
 const FILE: &str = "docs/performance.svg";
-const COLOURS: [&str; 4] = ["#2a9d8f", "#8d99ae", "#c9ada7", "#e9c46a"];
+const COLOURS: [&str; 5] = ["#2a9d8f", "#95d0c8", "#8d99ae", "#c9ada7", "#e9c46a"];
 const LEFT: f64 = 110.0;
 /// Pixels of a ratio of one.
 const ONE: f64 = 220.0;
@@ -25,7 +25,7 @@ pub fn write(peers: &[&str], rows: &[Row], versions: &str) {
          <text x=\"8\" y=\"16\" font-size=\"13\">CPU per request, plain nginx = 1 (less is better)</text>\n"
     );
     for (number, peer) in peers.iter().enumerate() {
-        let x = 8.0 + 150.0 * number as f64;
+        let x = 8.0 + 132.0 * number as f64;
         let colour = COLOURS[number % COLOURS.len()];
         writeln!(svg, "<rect x=\"{x}\" y=\"27\" width=\"9\" height=\"9\" fill=\"{colour}\"/>").unwrap();
         writeln!(svg, "<text x=\"{}\" y=\"36\">{peer}</text>", x + 13.0).unwrap();

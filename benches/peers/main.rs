@@ -8,11 +8,12 @@
 //! same ECDSA P-256 certificate and X25519, keep connections to the application, and log each request to a
 //! file.
 //!
-//! Below that, by the same means, what the rotation of IDs and the binding to clients cost: Vestibule with
-//! them against Vestibule without.
+//! Below that, what the rotation of IDs and the binding to clients cost: Vestibule with them against Vestibule
+//! without.
 //!
-//! `make bench`, or `cargo bench --bench peers -- [ROUNDS] [WORKLOAD] [PEER,...]`. A run of everything also
-//! writes the chart `docs/performance.svg`.
+//! `make bench`, or `cargo bench --bench peers -- [ROUNDS] [WORKLOAD] [PEER,...]`; the workload `chains` is that
+//! comparison. A run of everything also writes the chart `docs/performance.svg`. `VESTIBULE=FILE` compares that
+//! program; what cargo has built then is one more peer.
 
 #![allow(unreachable_pub)] // A benchmark has no public interface.
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A panic is how it fails.
@@ -36,30 +37,87 @@ use vestibule::cert;
 /// What is asked of all servers.
 struct Workload {
     name: &'static str,
+    /// The most that Vestibule may cost, and what it is to cost, as ratios to nginx.
+    goals: Goals,
     /// Requests or connections of one turn.
     count: u32,
     run: fn(&Client, &Server, u32),
 }
 
+#[derive(Clone, Copy)]
+struct Goals {
+    must: f64,
+    aim: f64,
+}
+
+const fn goals(must: f64, aim: f64) -> Goals {
+    Goals { must, aim }
+}
+
+/// KiB of memory.
+const IDLE: Goals = goals(24.0, 16.0);
+
 const WORKLOADS: &[Workload] = &[
-    Workload { name: "h1 1 KiB", count: 20_000, run: |client, at, count| client.requests(at, count, false, "/page") },
-    Workload { name: "h2 1 KiB", count: 30_000, run: |client, at, count| client.requests(at, count, true, "/page") },
-    Workload { name: "TLS full", count: 1_500, run: |client, at, count| client.handshakes(at, count, Resume::Never) },
+    Workload {
+        name: "h1 1 KiB",
+        goals: goals(0.85, 0.7),
+        count: 20_000,
+        run: |client, at, count| client.requests(at, count, false, "/page"),
+    },
+    Workload {
+        name: "h2 1 KiB",
+        goals: goals(0.85, 0.6),
+        count: 30_000,
+        run: |client, at, count| client.requests(at, count, true, "/page"),
+    },
+    Workload {
+        name: "TLS full",
+        goals: goals(0.7, 0.55),
+        count: 1_500,
+        run: |client, at, count| client.handshakes(at, count, Resume::Never),
+    },
     Workload {
         name: "TLS resumed",
+        goals: goals(0.65, 0.5),
         count: 2_000,
         run: |client, at, count| client.handshakes(at, count, Resume::Always),
     },
     Workload {
         name: "h1 64 KiB",
+        goals: goals(0.75, 0.6),
         count: 5_000,
         run: |client, at, count| client.requests(at, count, false, "/big/64k"),
     },
-    Workload { name: "h2 64 KiB", count: 5_000, run: |client, at, count| client.requests(at, count, true, "/big/64k") },
-    Workload { name: "h1 1 MiB", count: 500, run: |client, at, count| client.requests(at, count, false, "/big/1m") },
-    Workload { name: "h2 1 MiB", count: 500, run: |client, at, count| client.requests(at, count, true, "/big/1m") },
-    Workload { name: "h1 1 MiB up", count: 300, run: |client, at, count| client.uploads(at, count, false) },
-    Workload { name: "h2 1 MiB up", count: 300, run: |client, at, count| client.uploads(at, count, true) },
+    Workload {
+        name: "h2 64 KiB",
+        goals: goals(0.75, 0.6),
+        count: 5_000,
+        run: |client, at, count| client.requests(at, count, true, "/big/64k"),
+    },
+    Workload {
+        name: "h1 1 MiB",
+        goals: goals(1.0, 0.85),
+        count: 500,
+        run: |client, at, count| client.requests(at, count, false, "/big/1m"),
+    },
+    Workload {
+        name: "h2 1 MiB",
+        goals: goals(0.9, 0.7),
+        count: 500,
+        run: |client, at, count| client.requests(at, count, true, "/big/1m"),
+    },
+    Workload {
+        name: "h1 1 MiB up",
+        goals: goals(0.9, 0.78),
+        count: 300,
+        run: |client, at, count| client.uploads(at, count, false),
+    },
+    Workload {
+        name: "h2 1 MiB up",
+        goals: goals(0.9, 0.78),
+        count: 300,
+        run: |client, at, count| client.uploads(at, count, true),
+    },
 ];
 
 /// What one workload cost each server, as ratios to nginx.
@@ -81,53 +139,78 @@ fn main() {
     let certificate = cert::make(directory.path(), &["bench.test".to_owned()]).unwrap();
     let setup = Setup::new(directory.path(), &certificate);
     let _application = setup.application();
-    let servers = setup.servers(peers);
     let client = Client::new(&certificate, directory.path());
-
     println!("{}", servers::versions());
+    if wanted != CHAINS {
+        compare_peers(&setup, &client, rounds, wanted, peers);
+    }
+    if wanted == CHAINS || wanted.is_empty() && peers.is_none() {
+        chains_and_binding(&setup, &client);
+    }
+}
+
+/// What the comparison of Vestibule with itself is called.
+const CHAINS: &str = "chains";
+
+fn compare_peers(setup: &Setup<'_>, client: &Client, rounds: usize, wanted: &str, peers: Option<&str>) {
+    let servers = setup.servers(peers);
     println!("{rounds} rounds; CPU of nginx in µs, then ratios to it: median (least to most)\n");
     print!("{:<12} {:>9}", "", servers[0].name);
     servers[1..].iter().for_each(|server| print!(" {:>22}", server.name));
-    println!();
+    println!("   must  aim");
     let mut rows = Vec::new();
+    let mut results = Vec::new();
     for workload in WORKLOADS.iter().filter(|workload| workload.name.contains(wanted)) {
-        let row = compare(workload, &client, &servers, rounds);
+        let row = compare(workload, client, &servers, rounds);
         print!("{:<12} {:>6.1} µs", row.name, row.base);
         row.ratios.iter().for_each(|ratio| print!(" {:>22}", ratio.text()));
-        println!();
+        println!("   {:.2} {:.2}", workload.goals.must, workload.goals.aim);
+        results.extend(row.ratios.first().map(|ratio| (ratio.median, workload.goals)));
         rows.push(row);
     }
-    print!("{:<12} {:>5.1} KiB", "idle, each", idle(&client, &servers[0]));
-    servers[1..].iter().for_each(|server| print!(" {:>18.1} KiB", idle(&client, server)));
-    println!();
+    print!("{:<12} {:>5.1} KiB", "idle, each", idle(client, &servers[0]));
+    let idle: Vec<f64> = servers[1..].iter().map(|server| idle(client, server)).collect();
+    idle.iter().for_each(|idle| print!(" {idle:>18.1} KiB"));
+    println!("   {:.0}   {:.0}", IDLE.must, IDLE.aim);
+    results.extend(idle.first().map(|idle| (*idle, IDLE)));
+    let met = |goal: fn(&Goals) -> f64| results.iter().filter(|(result, goals)| *result <= goal(goals)).count();
+    let (musts, aims) = (met(|goals| goals.must), met(|goals| goals.aim));
+    println!("\n{}: of {} musts {musts} are met, of the aims {aims}", servers[1].name, results.len());
     if wanted.is_empty() && peers.is_none() {
         let names: Vec<&str> = servers[1..].iter().map(|server| server.name).collect();
         chart::write(&names, &rows, &servers::versions());
     }
-    drop(servers);
-    if wanted.is_empty() {
-        chains_and_binding(&setup, &client, rounds);
-    }
 }
 
-/// Pairs of processes that are compared.
-const PAIRS: usize = 16;
+/// Processes, and how often each has both turns.
+const PROCESSES: usize = 4;
+const TURNS: usize = 16;
 
-/// In the memory of one process other tables lie elsewhere, which costs more than what is compared: many pairs of
-/// processes, whichever is started first. The median of the pairs, and between what the middle half of them lies.
-fn chains_and_binding(setup: &Setup<'_>, client: &Client, rounds: usize) {
-    println!("\nchains and binding: CPU with them on, as a ratio to off; {PAIRS} pairs, in brackets their middle half");
+/// Between two processes more differs than what is compared, since their memory lies elsewhere: one process has both
+/// settings in turn. The median of all turns, and between what the middle half of them lies.
+fn chains_and_binding(setup: &Setup<'_>, client: &Client) {
+    let all = PROCESSES * TURNS;
+    println!("\nchains and binding: CPU with them on, as ratios to off; {all} pairs, in brackets their middle half");
     for workload in WORKLOADS.iter().filter(|workload| workload.name.ends_with(" 1 KiB")) {
-        let on = || setup.vestibule("vestibule", "memory:", "");
-        let off = || setup.vestibule("vestibule", "memory:", "[session]\nrotate_every = 'off'\nbind = 'off'");
-        let pair = |pair: usize| {
-            let mut servers = if pair.is_multiple_of(2) { [off(), on()] } else { [on(), off()] };
-            servers.rotate_left(pair % 2);
-            compare(workload, client, &servers, rounds).ratios[0].median
-        };
-        let mut ratios: Vec<f64> = (0..PAIRS).map(pair).collect();
+        let count = workload.count / 2;
+        let mut ratios = Vec::new();
+        for _ in 0..PROCESSES {
+            let server = setup.vestibule("vestibule", "memory:", "");
+            let cost = |is_on: bool| {
+                let session = if is_on { "" } else { "[session]\nrotate_every = 'off'\nbind = 'off'" };
+                setup.settle(&server, "memory:", session);
+                server.cost(count, || (workload.run)(client, &server, count))
+            };
+            cost(true);
+            for turn in 0..TURNS {
+                // Whichever is the first.
+                let first = cost(turn % 2 == 0);
+                let second = cost(turn % 2 == 1);
+                ratios.push(if turn % 2 == 0 { first / second } else { second / first });
+            }
+        }
         let median = rounds::median(&mut ratios);
-        println!("{:<12} {median:.3} ({:.3} to {:.3})", workload.name, ratios[PAIRS / 4], ratios[PAIRS * 3 / 4]);
+        println!("{:<12} {median:.3} ({:.3} to {:.3})", workload.name, ratios[all / 4], ratios[all * 3 / 4]);
     }
 }
 

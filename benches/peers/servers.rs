@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
+use std::time::Instant;
 
 use vestibule::cert;
 
@@ -61,6 +63,10 @@ impl<'a> Setup<'a> {
         let mut servers = vec![self.nginx("nginx", "")];
         if is_wanted("vestibule") {
             servers.push(self.vestibule("vestibule", "memory:", ""));
+        }
+        if wanted.is_none() && elsewhere().is_some() {
+            let command = [env!("CARGO_BIN_EXE_vestibule"), "run", "--config"];
+            servers.push(self.vestibule_by(&command, "as built by cargo", "memory:", ""));
         }
         if is_wanted("auth_request") {
             servers.push(self.nginx("nginx + auth_request", "auth_request /auth;"));
@@ -198,14 +204,35 @@ impl<'a> Setup<'a> {
     /// With every check of a request, but for what `session` says. Everybody logs in from one address, so that
     /// logins are not slowed down.
     pub fn vestibule(&self, name: &'static str, store: &str, session: &str) -> Server {
-        let program = env!("CARGO_BIN_EXE_vestibule");
-        let program = std::env::var("VESTIBULE").unwrap_or_else(|_| program.to_owned());
+        let program = elsewhere().unwrap_or_else(|| env!("CARGO_BIN_EXE_vestibule").to_owned());
         self.vestibule_by(&[&program, "run", "--config"], name, store, session)
     }
 
     /// The same as this command runs it, which is given the configuration.
     pub fn vestibule_by(&self, command: &[&str], name: &'static str, store: &str, session: &str) -> Server {
-        let (port, application) = (free_port(), self.application);
+        let port = free_port();
+        let file = self.vestibule_settings(port, store, session);
+        let command = [command, &[&file]].concat();
+        let mut vestibule = Server::start(name, port, self.cores, &command, self.log(port));
+        vestibule.has_sessions = true;
+        vestibule
+    }
+
+    /// Has one that runs take on other settings of sessions.
+    pub fn settle(&self, vestibule: &Server, store: &str, session: &str) {
+        let settled = || self.said(vestibule, "config.reloaded");
+        let before = settled();
+        self.vestibule_settings(vestibule.port, store, session);
+        vestibule.signal("HUP");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while settled() == before {
+            assert!(Instant::now() < deadline, "{} does not take the settings on", vestibule.name);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn vestibule_settings(&self, port: u16, store: &str, session: &str) -> String {
+        let application = self.application;
         let (certificate, key) = (self.certificate.certificate.display(), self.certificate.key.display());
         let workers = self.workers;
         let settings = format!(
@@ -231,11 +258,7 @@ impl<'a> Setup<'a> {
              success = {{ status = 302 }}
              throttle = {{ per_account = 'off', per_address = 'off' }}"
         );
-        let file = self.settings(&format!("{port}.toml"), &settings);
-        let command = [command, &[&file]].concat();
-        let mut vestibule = Server::start(name, port, self.cores, &command, self.log(port));
-        vestibule.has_sessions = true;
-        vestibule
+        self.settings(&format!("{port}.toml"), &settings)
     }
 
     /// A Redis that keeps nothing on the disk: what is measured is the way to it.
@@ -272,6 +295,11 @@ impl<'a> Setup<'a> {
         let log = self.directory.join(format!("{port}.out"));
         File::options().create(true).append(true).open(log).unwrap()
     }
+}
+
+/// The program that is compared, if it is not cargo's.
+fn elsewhere() -> Option<String> {
+    std::env::var("VESTIBULE").ok()
 }
 
 fn free_port() -> u16 {
