@@ -1,10 +1,11 @@
 # make test  everything that must hold before a change goes in: the same that CI runs
-# make bench  compares what a request costs and takes with nginx and others, and the stores, and weighs sessions (twenty minutes)
+# make release  the program as fast as it gets: target/optimized/vestibule (a quarter of an hour)
+# make bench  compares what a request costs and takes with nginx and others, and the stores, and weighs sessions (an hour)
 # make fuzz  looks for input that breaks what must hold (fuzz/README.md)
 
 CARGO ?= cargo
 
-.PHONY: test setup fmt lint doc unit bench fuzz clean
+.PHONY: test setup fmt lint doc unit release bench fuzz clean
 
 test: setup fmt lint doc unit
 
@@ -24,9 +25,12 @@ doc:
 unit:
 	$(CARGO) test --locked
 
-bench:
+release:
 	benches/setup.sh
-	$(CARGO) bench --locked --bench peers --bench stores --bench latency --bench sessions --bench growth
+	CARGO=$(CARGO) benches/release.sh
+
+bench: release
+	VESTIBULE=$(CURDIR)/target/optimized/vestibule $(CARGO) bench --locked --bench peers --bench stores --bench latency --bench sessions --bench growth
 
 # Seconds for each target.
 FUZZ_SECONDS ?= 120
