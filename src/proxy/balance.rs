@@ -31,7 +31,7 @@ impl Pool {
         self: &Arc<Self>,
         upstreams: &[Arc<Upstream>],
         first: usize,
-        request: Request<Body>,
+        request: Box<Request<Body>>,
         lines: &Lines,
         timeouts: &Timeouts,
         context: &telemetry::Context,
@@ -57,7 +57,7 @@ impl Pool {
             let failure = upstream.failure(cause);
             failed(upstream, &failure, unsent.is_some(), self.now(), context);
             match unsent {
-                Some(unsent) if !order.is_empty() => attempt = *unsent,
+                Some(unsent) if !order.is_empty() => attempt = unsent,
                 Some(_) | None => return Err(failure),
             }
         }

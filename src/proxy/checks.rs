@@ -86,7 +86,7 @@ async fn ask(site: &LiveSite, upstream: &Upstream, path: &str, limit: Duration) 
     let answer = match upstream.protocol {
         UpstreamProtocol::Http1 => {
             let mut link = Link::Http1(Some(upstream.connect_http1(None, limit).await?));
-            link.send(request, &Lines::default(), None).await
+            link.send(Box::new(request), &Lines::default(), None).await
         }
         UpstreamProtocol::Http2 => {
             let http2 = upstream.connect_http2(None, limit).await?;

@@ -264,7 +264,7 @@ impl<'a> Exchange<'a> {
     pub(super) fn open(
         worker: &'a Worker,
         peer: &Peer,
-        request: Request<Incoming>,
+        request: Box<Request<Incoming>>,
         trace: &'a mut Trace,
     ) -> Result<Opened<'a>, Failure> {
         let snapshot = Arc::clone(&trace.snapshot);

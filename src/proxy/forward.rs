@@ -161,7 +161,10 @@ impl Exchange<'_> {
 
     /// Sends a request; what the answer changes is decided at the time when it is there. The connection of
     /// an answer that is none is closed (S98, S121).
-    pub(super) async fn send(&mut self, request: Request<Body>) -> Result<(Response<Source>, Lease), UpstreamFailure> {
+    pub(super) async fn send(
+        &mut self,
+        request: Box<Request<Body>>,
+    ) -> Result<(Response<Source>, Lease), UpstreamFailure> {
         let (site, pool) = (&self.site, &self.worker.pool);
         let turn = site.turn();
         let upgrades = request.headers().contains_key(header::UPGRADE);
@@ -174,9 +177,9 @@ impl Exchange<'_> {
         Ok(answer)
     }
 
-    pub(super) fn request(&self, method: Method, mut headers: HeaderMap, body: Body) -> Request<Body> {
+    pub(super) fn request(&self, method: Method, mut headers: HeaderMap, body: Body) -> Box<Request<Body>> {
         say_length(&mut headers, &body);
-        let mut request = Request::new(body);
+        let mut request = Box::new(Request::new(body));
         *request.method_mut() = method;
         let sent = self.uri.path_and_query().filter(|sent| sent.as_str() == self.target.raw());
         // Where it is another, it was cut from one.

@@ -84,7 +84,7 @@ impl Link {
     /// `patience`.
     pub(super) async fn send(
         &mut self,
-        mut request: Request<Body>,
+        mut request: Box<Request<Body>>,
         lines: &Lines,
         patience: Option<Duration>,
     ) -> Result<Response<Source>, Lost> {
@@ -98,7 +98,7 @@ impl Link {
                 }
                 Some(Http1::Hyper(mut sender)) => {
                     lines.put_into(request.headers_mut());
-                    let sent = sender.try_send_request(request).await;
+                    let sent = sender.try_send_request(*request).await;
                     *connection = Some(Http1::Hyper(sender));
                     sent.map(answer).map_err(|mut lost| {
                         let request = lost.take_message().map(Box::new);
@@ -110,14 +110,11 @@ impl Link {
                         Lost { error: UpstreamError::Exchange(lost.into_error()), fate, request }
                     })
                 }
-                None => {
-                    let (error, request) = (UpstreamError::Busy, Some(Box::new(request)));
-                    Err(Lost { error, fate: Fate::Unsent, request })
-                }
+                None => Err(Lost { error: UpstreamError::Busy, fate: Fate::Unsent, request: Some(request) }),
             },
             Self::Http2(seat) => {
                 lines.put_into(request.headers_mut());
-                seat.http2().send(request).await.map(answer)
+                seat.http2().send(*request).await.map(answer)
             }
         }
     }

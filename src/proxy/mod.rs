@@ -438,8 +438,8 @@ impl Worker {
         Arc::clone(&self.pool).tidy().await;
     }
 
-    /// Answers one request. Never fails: every failure is an answer.
-    pub async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+    /// Answers one request, boxed since several futures hand it on. Never fails: every failure is an answer.
+    pub async fn handle(&self, peer: &Peer, request: Box<Request<Incoming>>) -> Response<Body> {
         let started = Instant::now();
         let (is_head, is_connect) = (request.method() == Method::HEAD, request.method() == Method::CONNECT);
         let mut trace = Trace::begin(&self.gate, peer, &request);
@@ -481,7 +481,7 @@ impl Worker {
     async fn exchange(
         &self,
         peer: &Peer,
-        request: Request<Incoming>,
+        request: Box<Request<Incoming>>,
         trace: &mut Trace,
     ) -> Result<Response<Body>, Failure> {
         let mut exchange = match Exchange::open(self, peer, request, trace)? {

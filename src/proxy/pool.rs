@@ -125,15 +125,15 @@ impl Lease {
     }
 }
 
-/// A request that is to be sent, perhaps not for the first time.
+/// A request that is to be sent, perhaps not for the first time. Boxed: many futures hand it on.
 pub(super) struct Attempt {
-    request: Request<Body>,
+    request: Box<Request<Body>>,
     /// Whether it was sent once and lost: then it is not sent another time if it could be lost again.
     repeated: bool,
 }
 
 impl Attempt {
-    pub(super) fn first(request: Request<Body>) -> Self {
+    pub(super) fn first(request: Box<Request<Body>>) -> Self {
         Self { request, repeated: false }
     }
 }
@@ -227,7 +227,7 @@ impl Pool {
         attempt: Attempt,
         lines: &Lines,
         timeouts: &Timeouts,
-    ) -> Result<(Response<Source>, Lease), (UpstreamError, Option<Box<Attempt>>)> {
+    ) -> Result<(Response<Source>, Lease), (UpstreamError, Option<Attempt>)> {
         let Attempt { mut request, mut repeated } = attempt;
         let personal = headers::authenticates_connection(request.headers());
         let protocol = protocol_for(upstream, &request);
@@ -236,11 +236,11 @@ impl Pool {
         loop {
             let Hold { mut link, was_used } = match self.hold(upstream, protocol, !repeated, timeouts).await {
                 Ok(hold) => hold,
-                Err(error) => return Err((error, Some(Box::new(Attempt { request, repeated })))),
+                Err(error) => return Err((error, Some(Attempt { request, repeated }))),
             };
             let may_repeat = was_used && is_idempotent || protocol == UpstreamProtocol::Http2;
             let may_copy = may_repeat && !repeated && !link.hands_back();
-            let copy = if may_copy { copy_of(&request).map(Box::new) } else { None };
+            let copy = if may_copy { copy_of(&request) } else { None };
             if was_used && !link.is_ready(timeouts.connect).await {
                 link.retire();
                 continue;
@@ -277,7 +277,7 @@ impl Pool {
                 let upload = sending.and_then(|sending| sending.failure());
                 return Err((upload.map_or(lost.error, UpstreamError::Upload), None));
             };
-            request = *again;
+            request = again;
             repeated = true;
         }
     }
@@ -358,8 +358,8 @@ fn lifetime(headers: &HeaderMap) -> Duration {
 }
 
 /// A copy of the request, if its body is at hand.
-fn copy_of(request: &Request<Body>) -> Option<Request<Body>> {
-    let mut copy = Request::new(request.body().again()?);
+fn copy_of(request: &Request<Body>) -> Option<Box<Request<Body>>> {
+    let mut copy = Box::new(Request::new(request.body().again()?));
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();

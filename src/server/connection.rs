@@ -175,6 +175,7 @@ fn service(worker: Arc<Worker>, peer: Arc<Peer>, activity: Activity) -> impl Ser
             request.extensions_mut().insert(Opening(open));
         }
         let (worker, peer, exchange) = (Arc::clone(&worker), Arc::clone(&peer), activity.begin());
+        let request = Box::new(request);
         // Boxed: the future of a request lives only as long as the request, not as the connection.
         let answering: Answering =
             Box::pin(async move { Ok(exchange.until_sent(worker.handle(&peer, request).await)) });

@@ -120,22 +120,21 @@ impl<T: Wire> Connection<T> {
     /// taken for `patience`.
     pub(super) async fn send(
         mut self: Box<Self>,
-        request: Request<Body>,
+        mut request: Box<Request<Body>>,
         added: &Lines,
         patience: Option<Duration>,
     ) -> Result<Response<Answer<T>>, Lost> {
-        let (mut parts, body) = request.into_parts();
+        let body = mem::replace(request.body_mut(), Body::empty());
         let is_whole = body.is_empty();
-        let mut outbound = Outbound::begin(mem::take(&mut self.lines), &parts, added, body);
-        let headers = &mut parts.headers;
+        let mut outbound = Outbound::begin(mem::take(&mut self.lines), &request, added, body);
+        let headers = request.headers_mut();
         let received = poll_fn(|context| self.poll_head(&mut outbound, headers, context)).await;
-        match received.and_then(|head| Ok((Decoder::of(&head, &parts.method)?, head))) {
+        match received.and_then(|head| Ok((Decoder::of(&head, request.method())?, head))) {
             Ok((decoder, head)) => Ok(self.answer(outbound, patience, decoder, head)),
             Err(fault) => {
                 let is_answered = self.heads.has_begun() || !self.intake.buffer.is_empty();
                 let is_left = is_whole && !is_answered;
-                let request = is_left.then(|| Box::new(Request::from_parts(parts, Body::empty())));
-                Err(Lost { fault, is_answered, request })
+                Err(Lost { fault, is_answered, request: is_left.then_some(request) })
             }
         }
     }

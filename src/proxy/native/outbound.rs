@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::Buf;
 use bytes::Bytes;
+use http::Request;
 use http::header;
-use http::request::Parts;
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 use tokio::time::sleep;
@@ -54,14 +54,14 @@ struct Pieces {
 
 impl Outbound {
     /// The head goes to `lines`, and out together with the beginning of the body.
-    pub(super) fn begin(mut lines: Vec<u8>, parts: &Parts, added: &Lines, body: Body) -> Self {
+    pub(super) fn begin(mut lines: Vec<u8>, request: &Request<Body>, added: &Lines, body: Body) -> Self {
         let framing = match http_body::Body::size_hint(&body).exact() {
-            Some(0) if !parts.headers.contains_key(header::CONTENT_LENGTH) => Framing::Absent,
+            Some(0) if !request.headers().contains_key(header::CONTENT_LENGTH) => Framing::Absent,
             Some(length) => Framing::Length(length),
             None => Framing::Chunked,
         };
         lines.clear();
-        http1::write_head(&mut lines, &parts.method, &parts.uri, &parts.headers, added.as_bytes(), framing);
+        http1::write_head(&mut lines, request.method(), request.uri(), request.headers(), added.as_bytes(), framing);
         let pieces = Pieces { lines, written: 0, data: VecDeque::new(), length: 0, end: b"" };
         let body = (!matches!(framing, Framing::Absent | Framing::Length(0))).then_some(body);
         Self { pieces, body, framing, is_flushed: false, has_moved: false }
