@@ -54,70 +54,24 @@ const fn goals(must: f64, aim: f64) -> Goals {
     Goals { must, aim }
 }
 
+const fn workload(name: &'static str, goals: Goals, count: u32, run: fn(&Client, &Server, u32)) -> Workload {
+    Workload { name, goals, count, run }
+}
+
 /// KiB of memory.
 const IDLE: Goals = goals(24.0, 16.0);
 
 const WORKLOADS: &[Workload] = &[
-    Workload {
-        name: "h1 1 KiB",
-        goals: goals(0.85, 0.7),
-        count: 20_000,
-        run: |client, at, count| client.requests(at, count, false, "/page"),
-    },
-    Workload {
-        name: "h2 1 KiB",
-        goals: goals(0.85, 0.6),
-        count: 30_000,
-        run: |client, at, count| client.requests(at, count, true, "/page"),
-    },
-    Workload {
-        name: "TLS full",
-        goals: goals(0.7, 0.55),
-        count: 1_500,
-        run: |client, at, count| client.handshakes(at, count, Resume::Never),
-    },
-    Workload {
-        name: "TLS resumed",
-        goals: goals(0.65, 0.5),
-        count: 2_000,
-        run: |client, at, count| client.handshakes(at, count, Resume::Always),
-    },
-    Workload {
-        name: "h1 64 KiB",
-        goals: goals(0.75, 0.6),
-        count: 5_000,
-        run: |client, at, count| client.requests(at, count, false, "/big/64k"),
-    },
-    Workload {
-        name: "h2 64 KiB",
-        goals: goals(0.75, 0.6),
-        count: 5_000,
-        run: |client, at, count| client.requests(at, count, true, "/big/64k"),
-    },
-    Workload {
-        name: "h1 1 MiB",
-        goals: goals(1.0, 0.85),
-        count: 500,
-        run: |client, at, count| client.requests(at, count, false, "/big/1m"),
-    },
-    Workload {
-        name: "h2 1 MiB",
-        goals: goals(0.9, 0.7),
-        count: 500,
-        run: |client, at, count| client.requests(at, count, true, "/big/1m"),
-    },
-    Workload {
-        name: "h1 1 MiB up",
-        goals: goals(0.9, 0.78),
-        count: 300,
-        run: |client, at, count| client.uploads(at, count, false),
-    },
-    Workload {
-        name: "h2 1 MiB up",
-        goals: goals(0.9, 0.78),
-        count: 300,
-        run: |client, at, count| client.uploads(at, count, true),
-    },
+    workload("h1 1 KiB", goals(0.85, 0.7), 20_000, |client, at, count| client.requests(at, count, false, "/page")),
+    workload("h2 1 KiB", goals(0.85, 0.6), 30_000, |client, at, count| client.requests(at, count, true, "/page")),
+    workload("TLS full", goals(0.7, 0.55), 1_500, |client, at, count| client.handshakes(at, count, Resume::Never)),
+    workload("TLS resumed", goals(0.65, 0.5), 2_000, |client, at, count| client.handshakes(at, count, Resume::Always)),
+    workload("h1 64 KiB", goals(0.75, 0.6), 5_000, |client, at, count| client.requests(at, count, false, "/big/64k")),
+    workload("h2 64 KiB", goals(0.75, 0.6), 5_000, |client, at, count| client.requests(at, count, true, "/big/64k")),
+    workload("h1 1 MiB", goals(1.0, 0.85), 500, |client, at, count| client.requests(at, count, false, "/big/1m")),
+    workload("h2 1 MiB", goals(0.9, 0.7), 500, |client, at, count| client.requests(at, count, true, "/big/1m")),
+    workload("h1 1 MiB up", goals(0.9, 0.78), 300, |client, at, count| client.uploads(at, count, false)),
+    workload("h2 1 MiB up", goals(0.9, 0.78), 300, |client, at, count| client.uploads(at, count, true)),
 ];
 
 /// What one workload cost each server, as ratios to nginx.
