@@ -1,6 +1,6 @@
 # make test  everything that must hold before a change goes in: the same that CI runs
 # make release  the program as fast as it gets: target/optimized/vestibule (a quarter of an hour)
-# make bench  compares what a request costs and takes with nginx and others, and the stores, and weighs sessions (an hour)
+# make bench  compares what a request costs and takes with nginx and others, and the stores, and weighs sessions (long)
 # make fuzz  looks for input that breaks what must hold (fuzz/README.md)
 
 CARGO ?= cargo
