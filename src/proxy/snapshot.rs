@@ -21,6 +21,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::clock::Timestamp;
 use crate::config::Config;
+use crate::crypto;
 use crate::policy::headers::PublicOrigin;
 use crate::policy::lifecycle;
 use crate::policy::location::InnerHost;
@@ -325,7 +326,7 @@ fn tls(host: &str, settings: &UpstreamTls) -> Result<Tls, GateError> {
         Some(path) => roots_from(path)?,
         None => system_roots()?,
     };
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = crypto::provider();
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(named)?

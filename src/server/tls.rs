@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::clock::Timestamp;
 use crate::config::CertificatePair;
 use crate::config::Config;
+use crate::crypto;
 use crate::server::certificates::CertificateError;
 use crate::server::certificates::Certificates;
 use crate::server::certificates::Certified;
@@ -95,7 +96,7 @@ impl Tls {
     /// # Errors
     /// When a file cannot be used.
     pub fn new(config: &Config) -> Result<Arc<Self>, TlsError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = crypto::provider();
         let tickets = rustls::crypto::aws_lc_rs::Ticketer::new()?;
         let (certificates, sources) = load(config, &provider)?;
         let certificates = Arc::new(ArcSwap::from_pointee(certificates));

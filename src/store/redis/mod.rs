@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::clock::Timestamp;
+use crate::crypto;
 use crate::policy::chain::Chain;
 use crate::policy::session::EndReason;
 use crate::policy::session::Handle;
@@ -193,7 +194,7 @@ pub fn check(settings: &RedisSettings) -> Result<Option<TlsConnector>, RedisErro
     if roots.is_empty() {
         return Err(RedisError::NoAuthorities);
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = crypto::provider();
     let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = builder.map_err(RedisError::Tls)?.with_root_certificates(roots).with_no_client_auth();
     Ok(Some(TlsConnector::from(Arc::new(config))))
