@@ -72,11 +72,12 @@ fn main() {
     }
     println!("sessions in memory, and what it takes to make one; to read an ID and to digest its selector; to find a");
     println!("session, as they come, and to read it, which is to find the same few again; to judge what was found; to");
+    println!("go once to memory of about this size, which finding a session does twice; to look at all of them.");
     println!(
-        "look at all of them. \"beside\": the slowest of ten thousand ways from an ID to a session, and the slowest"
+        "\"beside\": the slowest of ten thousand ways from an ID to a session, and the slowest of all, in another"
     );
-    println!("of all, in another thread meanwhile\n");
-    let columns = ["bytes each", "created", "ID", "found", "again", "judged", "swept", "beside"];
+    println!("thread meanwhile\n");
+    let columns = ["bytes each", "created", "ID", "found", "again", "judged", "memory", "swept", "beside"];
     println!("{:<40} {}", "", columns.map(|column| format!("{column:>11}")).concat());
     for count in counts {
         for form in &FORMS {
@@ -89,6 +90,7 @@ fn main() {
 }
 
 fn measure(form: &Form, count: u64) {
+    let memory = memory(count);
     let before = resident();
     let (store, site, rules) = (Arc::new(MemoryStore::default()), Arc::from("https://app.example.com"), rules());
     let started = Instant::now();
@@ -104,14 +106,38 @@ fn measure(form: &Form, count: u64) {
     let each = |time: Duration, count: u64| time.as_secs_f64() * 1e6 / count as f64;
     let parts = parts.map(|time| format!("{:>8.3} µs", each(time, LOOK_UPS)));
     println!(
-        "{name:<40} {:>11} {:>8.2} µs{} {:>7.0} ms {:>8.0} µs, {:>7.0} µs",
+        "{name:<40} {:>11} {:>8.2} µs{} {:>8.3} µs {:>7.0} ms {:>8.0} µs, {:>7.0} µs",
         bytes / count,
         each(created, count),
         parts.concat(),
+        each(memory, LOOK_UPS),
         swept.as_secs_f64() * 1e3,
         each(beside[beside.len() - beside.len().div_ceil(10_000)], 1),
         each(beside[beside.len() - 1], 1),
     );
+}
+
+/// A line of the cache, that tells which one comes next.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Line(u32);
+
+/// What so many ways to the memory take, each known only after the one before, as finding a session in a table is.
+fn memory(count: u64) -> Duration {
+    let lines = u32::try_from(2 * count).unwrap();
+    let mut chain: Vec<Line> = (0..lines).map(Line).collect();
+    let mut random: u64 = 1;
+    // One circle through all (Sattolo's way of shuffling).
+    for at in (1..chain.len()).rev() {
+        // Knuth's constants.
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        chain.swap(at, (random >> 32) as usize % at);
+    }
+    let started = Instant::now();
+    let last = (0..LOOK_UPS).fold(0, |at, _| chain[at].0 as usize);
+    let took = started.elapsed();
+    assert!(last < chain.len());
+    took
 }
 
 /// The number of a session, in an order that no cache foresees.

@@ -25,8 +25,16 @@ struct Workload {
 }
 
 const WORKLOADS: &[Workload] = &[
-    Workload { name: "h1 1 KiB", count: 15_000, run: |client, at, count| client.requests(at, count, false, "/page") },
-    Workload { name: "h2 1 KiB", count: 15_000, run: |client, at, count| client.requests(at, count, true, "/page") },
+    Workload {
+        name: "h1 1 KiB",
+        count: 15_000,
+        run: |client, at, count| client.requests(at, count, false, "/page").end(),
+    },
+    Workload {
+        name: "h2 1 KiB",
+        count: 15_000,
+        run: |client, at, count| client.requests(at, count, true, "/page").end(),
+    },
     // What the load has least to do for.
     Workload { name: "logins", count: 4_000, run: logins },
     Workload { name: "TLS resumed", count: 3_000, run: handshakes },

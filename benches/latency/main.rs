@@ -134,9 +134,9 @@ fn compare(setup: &Setup<'_>, client: &Client, rounds: usize, wanted: &str, rate
 /// Half of what the slowest can.
 fn half_load(client: &Client, servers: &[Server]) -> u32 {
     let saturated = |server: &Server| {
-        client.requests(server, SATURATING / 10, false, "/page");
+        client.requests(server, SATURATING / 10, false, "/page").end();
         let started = Instant::now();
-        client.requests(server, SATURATING, false, "/page");
+        client.requests(server, SATURATING, false, "/page").end();
         let rate = f64::from(SATURATING) / started.elapsed().as_secs_f64();
         println!("saturated, h1 1 KiB: {:<22} {rate:>6.0} requests a second", server.name);
         rate

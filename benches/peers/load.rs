@@ -7,7 +7,9 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Child;
 use std::process::Command;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -23,6 +25,7 @@ use rustls::pki_types::pem::PemObject;
 use vestibule::cert;
 
 use crate::process::Server;
+use crate::process::signal;
 
 /// What logs in.
 const LOGIN: &str = "user=alice&password=secret";
@@ -58,27 +61,27 @@ impl Client {
     }
 
     /// GET requests on kept connections, with a session where there are sessions.
-    pub fn requests(&self, server: &Server, count: u32, http2: bool, path: &str) {
-        self.load(server, count, http2, path, &[]);
+    pub fn requests(&self, server: &Server, count: u32, http2: bool, path: &str) -> Load {
+        self.load(server, count, http2, path, &[])
     }
 
     /// POST requests with 1 MiB.
-    pub fn uploads(&self, server: &Server, count: u32, http2: bool) {
-        self.load(server, count, http2, "/upload", &["-d", &self.file("upload")]);
+    pub fn uploads(&self, server: &Server, count: u32, http2: bool) -> Load {
+        self.load(server, count, http2, "/upload", &["-d", &self.file("upload")])
     }
 
-    fn load(&self, server: &Server, count: u32, http2: bool, path: &str, more: &[&str]) {
+    fn load(&self, server: &Server, count: u32, http2: bool, path: &str, more: &[&str]) -> Load {
         let cookie = format!("cookie: {}", self.session(server));
         let connections = if http2 { &["-c", "16", "-m", "4"][..] } else { &["-c", "32", "-m", "1", "--h1"] };
         let more = [connections, &["-H", &cookie, "-H", "sec-fetch-site: same-origin"], more].concat();
-        h2load(server, count, path, &format!("{count} 2xx, 0 3xx, 0 4xx"), &more);
+        h2load(server, count, path, &format!("{count} 2xx, 0 3xx, 0 4xx"), &more)
     }
 
     /// Logins as from so many browsers at once; how long they took together.
     pub fn logins(&self, server: &Server, count: u32, at_once: u32) -> Duration {
         let started = Instant::now();
         let more = ["--h1", "-c", &at_once.to_string(), "-m", "1", "-H", FORM, "-d", &self.file("login")];
-        h2load(server, count, "/login", &format!("0 2xx, {count} 3xx, 0 4xx"), &more);
+        h2load(server, count, "/login", &format!("0 2xx, {count} 3xx, 0 4xx"), &more).end();
         started.elapsed()
     }
 
@@ -90,7 +93,7 @@ impl Client {
         let cookie = format!("cookie: {}", self.session(server));
         let (rate, connections) = ((rate / CONNECTIONS).to_string(), CONNECTIONS.to_string());
         let more = ["--h1", "-c", &connections, "-m", "1", "-H", &cookie, "--rps", &rate, "--log-file", &log];
-        h2load(server, count, "/page", &format!("{count} 2xx, 0 3xx, 0 4xx"), &more);
+        h2load(server, count, "/page", &format!("{count} 2xx, 0 3xx, 0 4xx"), &more).end();
         let lines = std::fs::read_to_string(log).unwrap();
         lines.lines().map(|line| line.split('\t').nth(2).unwrap().parse().unwrap()).collect()
     }
@@ -178,11 +181,44 @@ impl Client {
     }
 }
 
-fn h2load(server: &Server, count: u32, path: &str, expected: &str, more: &[&str]) {
+/// Requests under way.
+#[must_use = "it is to be waited for"]
+pub struct Load {
+    process: Child,
+    server: &'static str,
+    /// What it says of itself when all were answered as they should be.
+    expected: String,
+}
+
+impl Load {
+    /// Asks for nothing more for now.
+    pub fn pause(&self) {
+        signal(self.process.id(), "STOP");
+    }
+
+    /// Goes on after a pause.
+    pub fn go_on(&self) {
+        signal(self.process.id(), "CONT");
+    }
+
+    /// Whether all were answered.
+    pub fn is_over(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_some()
+    }
+
+    /// Waits until all were answered.
+    pub fn end(self) {
+        let output = self.process.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains(&self.expected), "{}: {said}", self.server);
+    }
+}
+
+fn h2load(server: &Server, count: u32, path: &str, expected: &str, more: &[&str]) -> Load {
     let mut load = Command::new("h2load");
     load.args(["-n", &count.to_string(), "-t", "1", "-H", "user-agent: bench"]).args(more);
     load.args(["--connect-to", &format!("127.0.0.1:{}", server.port)]);
-    let output = load.arg(format!("https://{}{path}", server.authority())).output().expect("h2load");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains(&format!("status codes: {expected}")), "{}: {said}", server.name);
+    load.arg(format!("https://{}{path}", server.authority())).stdout(Stdio::piped()).stderr(Stdio::null());
+    let process = load.spawn().expect("h2load");
+    Load { process, server: server.name, expected: format!("status codes: {expected}") }
 }

@@ -3,10 +3,10 @@
 //! request; haproxy, which asks nobody.
 //!
 //! The servers run on the first core, one worker each; the load and the application on the second.
-//! Rounds are interleaved, so that whatever else the machine does meets all alike. What is compared is
-//! processor time (all threads, from the scheduler's own count), not throughput. All speak TLS 1.3 with the
-//! same ECDSA P-256 certificate and X25519, keep connections to the application, and log each request to a
-//! file.
+//! In each round they have turns of a tenth of a second, so that whatever else the machine does meets all
+//! alike. What is compared is processor time (all threads, from the scheduler's own count), not throughput. All
+//! speak TLS 1.3 with the same ECDSA P-256 certificate and X25519, keep connections to the application, and log
+//! each request to a file.
 //!
 //! Below that, what the rotation of IDs and the binding to clients cost: Vestibule with them against Vestibule
 //! without.
@@ -27,7 +27,11 @@ mod rounds;
 #[allow(dead_code)]
 mod servers;
 
+use Work::Get;
+use Work::Handshakes;
+use Work::Upload;
 use load::Client;
+use load::Load;
 use load::Resume;
 use process::Server;
 use rounds::Ratio;
@@ -41,8 +45,19 @@ struct Workload {
     goals: Goals,
     /// Requests or connections of one turn.
     count: u32,
-    run: fn(&Client, &Server, u32),
+    work: Work,
 }
+
+/// How it is asked; whether over HTTP/2.
+#[derive(Clone, Copy)]
+enum Work {
+    Get(bool, &'static str),
+    Upload(bool),
+    Handshakes(Resume),
+}
+
+const H1: bool = false;
+const H2: bool = true;
 
 #[derive(Clone, Copy)]
 struct Goals {
@@ -54,24 +69,24 @@ const fn goals(must: f64, aim: f64) -> Goals {
     Goals { must, aim }
 }
 
-const fn workload(name: &'static str, goals: Goals, count: u32, run: fn(&Client, &Server, u32)) -> Workload {
-    Workload { name, goals, count, run }
+const fn workload(name: &'static str, goals: Goals, count: u32, work: Work) -> Workload {
+    Workload { name, goals, count, work }
 }
 
 /// KiB of memory.
 const IDLE: Goals = goals(24.0, 16.0);
 
 const WORKLOADS: &[Workload] = &[
-    workload("h1 1 KiB", goals(0.85, 0.7), 20_000, |client, at, count| client.requests(at, count, false, "/page")),
-    workload("h2 1 KiB", goals(0.85, 0.6), 30_000, |client, at, count| client.requests(at, count, true, "/page")),
-    workload("TLS full", goals(0.7, 0.55), 1_500, |client, at, count| client.handshakes(at, count, Resume::Never)),
-    workload("TLS resumed", goals(0.65, 0.5), 2_000, |client, at, count| client.handshakes(at, count, Resume::Always)),
-    workload("h1 64 KiB", goals(0.75, 0.6), 5_000, |client, at, count| client.requests(at, count, false, "/big/64k")),
-    workload("h2 64 KiB", goals(0.75, 0.6), 5_000, |client, at, count| client.requests(at, count, true, "/big/64k")),
-    workload("h1 1 MiB", goals(1.0, 0.85), 500, |client, at, count| client.requests(at, count, false, "/big/1m")),
-    workload("h2 1 MiB", goals(0.9, 0.7), 500, |client, at, count| client.requests(at, count, true, "/big/1m")),
-    workload("h1 1 MiB up", goals(0.9, 0.78), 300, |client, at, count| client.uploads(at, count, false)),
-    workload("h2 1 MiB up", goals(0.9, 0.78), 300, |client, at, count| client.uploads(at, count, true)),
+    workload("h1 1 KiB", goals(0.85, 0.7), 20_000, Get(H1, "/page")),
+    workload("h2 1 KiB", goals(0.85, 0.6), 30_000, Get(H2, "/page")),
+    workload("TLS full", goals(0.7, 0.55), 1_500, Handshakes(Resume::Never)),
+    workload("TLS resumed", goals(0.65, 0.5), 2_000, Handshakes(Resume::Always)),
+    workload("h1 64 KiB", goals(0.75, 0.6), 5_000, Get(H1, "/big/64k")),
+    workload("h2 64 KiB", goals(0.75, 0.6), 5_000, Get(H2, "/big/64k")),
+    workload("h1 1 MiB", goals(1.0, 0.85), 500, Get(H1, "/big/1m")),
+    workload("h2 1 MiB", goals(0.9, 0.7), 500, Get(H2, "/big/1m")),
+    workload("h1 1 MiB up", goals(0.9, 0.78), 300, Upload(H1)),
+    workload("h2 1 MiB up", goals(0.9, 0.78), 300, Upload(H2)),
 ];
 
 /// What one workload cost each server, as ratios to nginx.
@@ -145,15 +160,15 @@ const TURNS: usize = 16;
 fn chains_and_binding(setup: &Setup<'_>, client: &Client) {
     let all = PROCESSES * TURNS;
     println!("\nchains and binding: CPU with them on, as ratios to off; {all} pairs, in brackets their middle half");
-    for workload in WORKLOADS.iter().filter(|workload| workload.name.ends_with(" 1 KiB")) {
-        let count = workload.count / 2;
+    for (name, http2) in [("h1 1 KiB", H1), ("h2 1 KiB", H2)] {
+        let count = 10_000;
         let mut ratios = Vec::new();
         for _ in 0..PROCESSES {
             let server = setup.vestibule("vestibule", "memory:", "");
             let cost = |is_on: bool| {
                 let session = if is_on { "" } else { "[session]\nrotate_every = 'off'\nbind = 'off'" };
                 setup.settle(&server, "memory:", session);
-                server.cost(count, || (workload.run)(client, &server, count))
+                server.cost(count, || client.requests(&server, count, http2, "/page").end())
             };
             cost(true);
             for turn in 0..TURNS {
@@ -164,15 +179,22 @@ fn chains_and_binding(setup: &Setup<'_>, client: &Client) {
             }
         }
         let median = rounds::median(&mut ratios);
-        println!("{:<12} {median:.3} ({:.3} to {:.3})", workload.name, ratios[all / 4], ratios[all * 3 / 4]);
+        println!("{name:<12} {median:.3} ({:.3} to {:.3})", ratios[all / 4], ratios[all * 3 / 4]);
     }
 }
 
 fn compare(workload: &Workload, client: &Client, servers: &[Server], rounds: usize) -> Row {
-    let (base, ratios) = rounds::compare(servers, rounds, |server| {
-        let count = (workload.count / server.slowness).max(100);
-        server.cost(count, || (workload.run)(client, server, count))
-    });
+    let count = |server: &Server| (workload.count / server.slowness).max(100);
+    let requests = |start: &dyn Fn(&Server, u32) -> Load| {
+        rounds::compare_loads(servers, rounds, |server| (start(server, count(server)), count(server)))
+    };
+    let (base, ratios) = match workload.work {
+        Get(http2, path) => requests(&|server, count| client.requests(server, count, http2, path)),
+        Upload(http2) => requests(&|server, count| client.uploads(server, count, http2)),
+        Handshakes(resume) => rounds::compare(servers, rounds, |server| {
+            server.cost(count(server), || client.handshakes(server, count(server), resume))
+        }),
+    };
     Row { name: workload.name, base, ratios }
 }
 

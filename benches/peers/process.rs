@@ -45,7 +45,7 @@ impl Server {
     }
 
     /// Processor time of all its threads and workers.
-    fn cpu(&self) -> Duration {
+    pub fn cpu(&self) -> Duration {
         family(self.process.id()).into_iter().flat_map(threads).map(|thread| time_of(&thread)).sum()
     }
 
@@ -57,9 +57,8 @@ impl Server {
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").args(["-s", signal, &self.process.id().to_string()]).status();
-        assert!(sent.expect("kill, of procps").success(), "{}", self.name);
+    pub fn signal(&self, name: &str) {
+        signal(self.process.id(), name);
     }
 
     /// Processor time of one of these requests, in microseconds.
@@ -107,6 +106,12 @@ impl Drop for Server {
         let _asked = Command::new("kill").arg(self.process.id().to_string()).status();
         let _ended = self.process.wait();
     }
+}
+
+/// Sends a process a signal.
+pub fn signal(process: u32, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &process.to_string()]).status();
+    assert!(sent.expect("kill, of procps").success(), "{name} to {process}");
 }
 
 /// A process and those that it started.

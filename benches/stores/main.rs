@@ -47,13 +47,13 @@ const WORKLOADS: &[Workload] = &[
         name: "CPU of a request, h1 1 KiB",
         unit: "µs",
         count: 20_000,
-        run: |client, at, count| at.cost(count, || client.requests(at, count, false, "/page")),
+        run: |client, at, count| at.cost(count, || client.requests(at, count, false, "/page").end()),
     },
     Workload {
         name: "CPU of a request, h2 1 KiB",
         unit: "µs",
         count: 20_000,
-        run: |client, at, count| at.cost(count, || client.requests(at, count, true, "/page")),
+        run: |client, at, count| at.cost(count, || client.requests(at, count, true, "/page").end()),
     },
     Workload {
         name: "request, p99",
