@@ -137,6 +137,9 @@ fn compare_peers(setup: &Setup<'_>, client: &Client, rounds: usize, wanted: &str
         results.extend(row.ratios.first().map(|ratio| (ratio.median, workload.goals)));
         rows.push(row);
     }
+    // Memory that was in use before would not be counted.
+    drop(servers);
+    let servers = setup.servers(peers);
     print!("{:<12} {:>5.1} KiB", "idle, each", idle(client, &servers[0]));
     let idle: Vec<f64> = servers[1..].iter().map(|server| idle(client, server)).collect();
     idle.iter().for_each(|idle| print!(" {idle:>18.1} KiB"));
@@ -201,9 +204,11 @@ fn compare(workload: &Workload, client: &Client, servers: &[Server], rounds: usi
 /// KiB of a connection on which a request was answered and nothing happens.
 fn idle(client: &Client, server: &Server) -> f64 {
     let count = 1_000;
+    // What is set up once.
+    drop(client.idle(server, 10));
     let before = server.memory();
     let held = client.idle(server, count);
     let after = server.memory();
     drop(held);
-    (after.saturating_sub(before)) as f64 / 1024.0 / f64::from(count)
+    (after as f64 - before as f64) / 1024.0 / f64::from(count)
 }
