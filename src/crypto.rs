@@ -137,7 +137,7 @@ mod tests {
             .with_protocol_versions(rustls::ALL_VERSIONS)
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key.try_into().unwrap())
+            .with_single_cert(vec![certificate.der().clone()], key.into())
             .unwrap();
         let client = ClientConnection::new(Arc::new(client), "app.test".try_into().unwrap()).unwrap();
         (client.into(), ServerConnection::new(Arc::new(server)).unwrap().into())

@@ -26,6 +26,7 @@ mod process;
 mod rounds;
 #[allow(dead_code)]
 mod servers;
+mod turns;
 
 use Work::Get;
 use Work::Handshakes;
@@ -189,7 +190,7 @@ fn chains_and_binding(setup: &Setup<'_>, client: &Client) {
 fn compare(workload: &Workload, client: &Client, servers: &[Server], rounds: usize) -> Row {
     let count = |server: &Server| (workload.count / server.slowness).max(100);
     let requests = |start: &dyn Fn(&Server, u32) -> Load| {
-        rounds::compare_loads(servers, rounds, |server| (start(server, count(server)), count(server)))
+        turns::compare(servers, rounds, |server| (start(server, count(server)), count(server)))
     };
     let (base, ratios) = match workload.work {
         Get(http2, path) => requests(&|server, count| client.requests(server, count, http2, path)),
