@@ -188,8 +188,19 @@ impl Chromium {
 
     /// What the console complained about since it was last asked; not every application has an icon.
     pub async fn complaints(&self) -> Vec<String> {
+        self.complaints_since(0.0).await
+    }
+
+    /// The same about the page that is shown: what an earlier one still loaded may be told late.
+    pub async fn complaints_of_page(&self) -> Vec<String> {
+        let begun = self.run("return performance.timeOrigin").await;
+        self.complaints_since(begun.as_f64().unwrap()).await
+    }
+
+    async fn complaints_since(&self, moment: f64) -> Vec<String> {
         let lines = self.command("POST", "/se/log", json!({ "type": "browser" })).await;
-        let serious = lines.as_array().unwrap().iter().filter(|line| line["level"] == "SEVERE");
+        let is_since = |line: &&Value| line["timestamp"].as_f64().unwrap() >= moment.floor();
+        let serious = lines.as_array().unwrap().iter().filter(|line| line["level"] == "SEVERE").filter(is_since);
         let messages = serious.map(|line| line["message"].as_str().unwrap().to_owned());
         messages.filter(|message| !message.contains("/favicon.ico - ")).collect()
     }
