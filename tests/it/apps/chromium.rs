@@ -114,12 +114,13 @@ async fn browse(app: &App) {
     assert!(desk.is_at_login().await);
 
     desk.log_in(PASSWORD).await;
+    // Those before may be a 403 for a wrong password, or have a logo that is behind the login.
+    assert_eq!(desk.chromium.complaints_of_page().await, Vec::<String>::new());
     desk.open(app.private).await;
     assert!(desk.shows_it().await, "{}", desk.chromium.text().await);
     let id = desk.session().await;
     assert!(id.is_some() && id != before);
-    // Those before may be a 403 for a wrong password, or have a logo that is behind the login.
-    assert_eq!(desk.chromium.complaints_of_page().await, Vec::<String>::new());
+    assert_eq!(desk.chromium.complaints().await, Vec::<String>::new());
 
     desk.log_out().await;
     // The application may have begun another, anonymous one.
