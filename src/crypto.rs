@@ -6,8 +6,8 @@ use rustls::SupportedCipherSuite;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
 
-/// What TLS is spoken with, towards clients and upstreams: aws-lc for all but AES-GCM where another implementation is
-/// clearly faster on this processor. What is offered, and in which order, is the same everywhere.
+/// What TLS is spoken with, towards clients and upstreams: aws-lc for all but the suites with AES-GCM where
+/// another implementation of them is clearly faster on this processor. What is offered, and in which order, is the same everywhere.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider_with(faster_suites()))
 }
