@@ -17,6 +17,7 @@ use crate::http1::FIELD_LIMIT;
 use crate::http1::HEAD_LIMIT;
 use crate::http1::Malformed;
 use crate::http1::names::Names;
+use crate::http1::place;
 
 /// The head of an answer that is no informational one. Its values are slices of what came.
 #[derive(Debug)]
@@ -158,14 +159,6 @@ impl Head {
         self.version == Version::HTTP_11
             && self.status != StatusCode::SWITCHING_PROTOCOLS
             && !lines.any(|line| line.as_bytes().split(|byte| *byte == b',').any(is_close))
-    }
-}
-
-/// Where a part of the buffer is in it. What is not in it at all is empty.
-fn place(buffer: &[u8], part: &[u8]) -> [usize; 2] {
-    match (part.as_ptr() as usize).checked_sub(buffer.as_ptr() as usize) {
-        Some(from) if from + part.len() <= buffer.len() => [from, from + part.len()],
-        Some(_) | None => [0, 0],
     }
 }
 

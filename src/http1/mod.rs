@@ -1,15 +1,19 @@
-//! HTTP/1.1 as it is spoken with the application: requests as bytes, and bytes as answers. Bytes come in as
-//! they happen to be cut, and what comes out does not depend on it. Nothing here reads, writes or waits.
+//! HTTP/1.1 as bytes: what is said to the application and heard of it, and the plain part of what clients ask.
+//! Bytes come in as they happen to be cut, and what comes out does not depend on it. Nothing here reads, writes
+//! or waits.
 
 mod body;
 mod head;
 mod names;
+mod plain;
 mod request;
 
 pub use self::body::Decoder;
 pub use self::body::Piece;
 pub use self::head::Head;
 pub use self::head::HeadReader;
+pub use self::plain::AnswerHead;
+pub use self::plain::read_plain;
 pub use self::request::Framing;
 pub use self::request::write_head;
 
@@ -47,6 +51,14 @@ pub enum Malformed {
     /// Trailers that are no fields, or too many (RFC 9112 7.1.2).
     #[error("its trailers are none")]
     Trailers,
+}
+
+/// Where a part of the buffer is in it. What is not in it at all is empty.
+fn place(buffer: &[u8], part: &[u8]) -> [usize; 2] {
+    match (part.as_ptr() as usize).checked_sub(buffer.as_ptr() as usize) {
+        Some(from) if from + part.len() <= buffer.len() => [from, from + part.len()],
+        Some(_) | None => [0, 0],
+    }
 }
 
 #[cfg(test)]

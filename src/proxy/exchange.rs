@@ -122,7 +122,7 @@ pub(super) struct Trace {
 }
 
 impl Trace {
-    pub(super) fn begin(gate: &Gate, peer: &Peer, request: &Request<Incoming>) -> Self {
+    pub(super) fn begin(gate: &Gate, peer: &Peer, request: &Request<Option<Incoming>>) -> Self {
         let snapshot = gate.current.load_full();
         Self {
             context: Context {
@@ -264,7 +264,7 @@ impl<'a> Exchange<'a> {
     pub(super) fn open(
         worker: &'a Worker,
         peer: &Peer,
-        request: Box<Request<Incoming>>,
+        request: Box<Request<Option<Incoming>>>,
         trace: &'a mut Trace,
     ) -> Result<Opened<'a>, Failure> {
         let snapshot = Arc::clone(&trace.snapshot);

@@ -65,7 +65,6 @@ use http::Request;
 use http::Response;
 use http::StatusCode;
 use hyper::body::Incoming;
-use hyper::upgrade::Upgraded;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::task::JoinSet;
@@ -97,6 +96,8 @@ use crate::telemetry::Context;
 
 pub use self::body::Body;
 pub use self::snapshot::GateError;
+pub use self::tunnel::Opened;
+pub use self::tunnel::Opening;
 
 use self::exchange::Exchange;
 use self::exchange::Trace;
@@ -155,11 +156,6 @@ impl KeptOpen {
 /// Bytes both ways.
 pub trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
-
-/// Comes with a request for an upgrade, from who knows what kind of connection it is: takes it apart,
-/// and tells whether the client had sent anything before it was answered (S122).
-#[derive(Clone, Copy)]
-pub struct Opening(pub fn(Upgraded) -> (Box<dyn Duplex>, bool));
 
 /// What all workers share: the settings, the sessions, the clock.
 pub struct Gate {
@@ -433,13 +429,18 @@ impl Worker {
         &self.stopping
     }
 
+    /// What time it is for others.
+    pub fn time_of_day(&self) -> Timestamp {
+        self.gate.clock.time_of_day()
+    }
+
     /// Runs forever, on the worker's runtime: closes upstream connections that nobody uses.
     pub async fn tidy(self: Arc<Self>) {
         Arc::clone(&self.pool).tidy().await;
     }
 
     /// Answers one request, boxed since several futures hand it on. Never fails: every failure is an answer.
-    pub async fn handle(&self, peer: &Peer, request: Box<Request<Incoming>>) -> Response<Body> {
+    pub async fn handle(&self, peer: &Peer, request: Box<Request<Option<Incoming>>>) -> Response<Body> {
         let started = Instant::now();
         let (is_head, is_connect) = (request.method() == Method::HEAD, request.method() == Method::CONNECT);
         let mut trace = Trace::begin(&self.gate, peer, &request);
@@ -481,7 +482,7 @@ impl Worker {
     async fn exchange(
         &self,
         peer: &Peer,
-        request: Box<Request<Incoming>>,
+        request: Box<Request<Option<Incoming>>>,
         trace: &mut Trace,
     ) -> Result<Response<Body>, Failure> {
         let mut exchange = match Exchange::open(self, peer, request, trace)? {

@@ -176,8 +176,8 @@ pub(super) struct Upload {
 impl Upload {
     /// The body of a request of this version with these headers. Over HTTP/2, where nobody is asked for
     /// it, the client sends it after a while.
-    pub(super) fn new(body: Incoming, version: Version, headers: &HeaderMap) -> Self {
-        Self { body: Some(body), held_back: version < Version::HTTP_2 && headers.contains_key(header::EXPECT) }
+    pub(super) fn new(body: Option<Incoming>, version: Version, headers: &HeaderMap) -> Self {
+        Self { body, held_back: version < Version::HTTP_2 && headers.contains_key(header::EXPECT) }
     }
 
     /// Its length, if that is known.

@@ -8,6 +8,7 @@ use std::io::Cursor;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::task::Poll;
@@ -28,7 +29,7 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
 use tokio::io::ReadBuf;
-use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +40,6 @@ use crate::policy::websocket::Handshake;
 use crate::policy::websocket::NoWebSocket;
 use crate::proxy::Duplex;
 use crate::proxy::KeptOpen;
-use crate::proxy::Opening;
 use crate::proxy::leg::Leg;
 use crate::proxy::pool::Lease;
 use crate::proxy::source::Source;
@@ -53,6 +53,33 @@ const CLOSE_TIME: Duration = Duration::from_millis(500);
 /// How long a side may still speak when the other has said all.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
+/// A connection of a client that has become a tunnel.
+pub struct Opened {
+    /// Its bytes.
+    pub stream: Box<dyn Duplex>,
+    /// Whether the client has sent anything before it was answered (S122).
+    pub is_early: bool,
+}
+
+/// Comes with a request for an upgrade over HTTP/1.1: waits for the connection, which is handed over when
+/// the answer that grants it was sent. What comes with a request has to be `Clone`, which a receiver is not.
+#[derive(Clone)]
+pub struct Opening(Arc<Mutex<Option<oneshot::Receiver<Opened>>>>);
+
+impl Opening {
+    /// Where to hand the connection over, and who waits for it. It is not wanted when nobody does any more.
+    pub fn new() -> (oneshot::Sender<Opened>, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Self(Arc::new(Mutex::new(Some(receiver)))))
+    }
+
+    /// The connection; `None` when it broke.
+    async fn opened(self) -> Option<Opened> {
+        let receiver = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        receiver?.await.ok()
+    }
+}
+
 /// A client that asks for a WebSocket.
 pub(super) struct Asking {
     pub(super) handshake: Handshake,
@@ -62,9 +89,10 @@ pub(super) struct Asking {
 }
 
 /// A connection that may become a tunnel.
-struct Switch {
-    switching: Option<OnUpgrade>,
-    opening: Option<Opening>,
+enum Switch {
+    Http1(Opening),
+    /// A stream of it.
+    Http2(OnUpgrade),
 }
 
 impl Asking {
@@ -74,7 +102,7 @@ impl Asking {
         let protocol = request.extensions.remove::<Protocol>();
         let word = protocol.as_ref().map(Protocol::as_str);
         let handshake = Handshake::of(&request.method, request.version, &request.headers, word)?;
-        let switch = Switch { switching: Some(request.extensions.remove()?), opening: request.extensions.remove() };
+        let switch = Switch::take(&mut request.extensions)?;
         let asking = Self { handshake, protocol, switch, _open: request.extensions.remove() };
         if handshake == Handshake::Connect {
             request.method = Method::GET;
@@ -91,27 +119,21 @@ impl Asking {
 }
 
 impl Switch {
-    /// The tunnel, once the answer that opens it has been sent, and whether the client did not wait for it.
-    async fn opened(mut self) -> Option<(Box<dyn Duplex>, bool)> {
-        let upgraded = self.switching.take()?.await.ok()?;
-        Some(match self.opening {
-            Some(Opening(open)) => open(upgraded),
-            None => (Box::new(TokioIo::new(upgraded)), false),
-        })
+    fn take(extensions: &mut Extensions) -> Option<Self> {
+        // hyper has one of its own for HTTP/1.1, too, which leads nowhere.
+        let http2 = extensions.remove();
+        extensions.remove().map(Self::Http1).or_else(|| http2.map(Self::Http2))
     }
-}
 
-impl Drop for Switch {
-    fn drop(&mut self) {
-        let (Some(refused), Ok(runtime)) = (self.switching.take(), Handle::try_current()) else { return };
-        // A connection that ends with the refusal is handed over as if it were a tunnel, with no goodbye
-        // of TLS. One that goes on is not.
-        runtime.spawn(async move {
-            if let Ok(rest) = refused.await {
-                let (read, write) = tokio::io::split(TokioIo::new(rest));
-                close(read, write, &[]).await;
+    /// The tunnel, once the answer that opens it has been sent.
+    async fn opened(self) -> Option<Opened> {
+        match self {
+            Self::Http1(opening) => opening.opened().await,
+            Self::Http2(switching) => {
+                let upgraded = switching.await.ok()?;
+                Some(Opened { stream: Box::new(TokioIo::new(upgraded)), is_early: false })
             }
-        });
+        }
     }
 }
 
@@ -169,7 +191,8 @@ impl Tunnel {
     pub(super) async fn run(self) {
         let Self { client: Asking { switch, _open, .. }, upstream, lease, guard, mut pulse, idle, stopping, context } =
             self;
-        let (Some((client, is_early)), Some((upstream, ahead))) = tokio::join!(switch.opened(), upstream.opened())
+        let (Some(Opened { stream: client, is_early }), Some((upstream, ahead))) =
+            tokio::join!(switch.opened(), upstream.opened())
         else {
             return;
         };

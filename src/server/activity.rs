@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
@@ -21,7 +23,13 @@ use crate::proxy::Body;
 
 /// The exchanges that are under way on one connection, and what is heard between them.
 #[derive(Clone)]
-pub(super) struct Activity(Arc<Mutex<Phase>>);
+pub(super) struct Activity(Arc<Shared>);
+
+struct Shared {
+    phase: Mutex<Phase>,
+    /// Whether all that was written has left.
+    is_settled: AtomicBool,
+}
 
 #[derive(Clone, Copy)]
 struct Phase {
@@ -34,6 +42,8 @@ struct Phase {
     heard: Option<Instant>,
     /// How many bytes it took since then.
     taken: usize,
+    /// Whether the last request came with a body, which may not have ended although its exchange has.
+    has_body: bool,
 }
 
 /// A client that takes less in the time that it has takes nothing: so much is said by pings.
@@ -69,7 +79,8 @@ pub(super) struct Exchange {
 
 impl Activity {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Phase { under_way: 0, stalled: 0, since: Instant::now(), heard: None, taken: 0 })))
+        let phase = Phase { under_way: 0, stalled: 0, since: Instant::now(), heard: None, taken: 0, has_body: false };
+        Self(Arc::new(Shared { phase: Mutex::new(phase), is_settled: AtomicBool::new(true) }))
     }
 
     /// Bytes came.
@@ -94,9 +105,25 @@ impl Activity {
         self.change(|_| {});
     }
 
+    /// Whether all that was written has left.
+    pub(super) fn settle(&self, is_settled: bool) {
+        self.0.is_settled.store(is_settled, Ordering::Relaxed);
+    }
+
+    /// Since when nothing happens and nothing is left to do: no byte to read or write, also of a body that
+    /// nobody waits for.
+    pub(super) fn quiet_since(&self) -> Option<Instant> {
+        let phase = *self.phase();
+        let is_quiet = phase.under_way == 0 && phase.heard.is_none() && !phase.has_body;
+        (is_quiet && self.0.is_settled.load(Ordering::Relaxed)).then_some(phase.since)
+    }
+
     /// A request came.
-    pub(super) fn begin(&self) -> Exchange {
-        self.change(|phase| phase.under_way += 1);
+    pub(super) fn begin(&self, has_body: bool) -> Exchange {
+        self.change(|phase| {
+            phase.under_way += 1;
+            phase.has_body = has_body;
+        });
         Exchange { activity: self.clone(), is_stalled: false }
     }
 
@@ -133,7 +160,7 @@ impl Activity {
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -239,7 +266,7 @@ mod tests {
     async fn while_something_is_under_way_nobody_is_late() {
         let activity = Activity::new();
         let exchanges = async {
-            let (first, second) = (activity.begin(), activity.begin());
+            let (first, second) = (activity.begin(false), activity.begin(false));
             after(500).await;
             drop(first);
             after(500).await;
@@ -251,7 +278,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_late_and_a_slow_one_is_not() {
         let activity = Activity::new();
-        let mut exchange = activity.begin();
+        let mut exchange = activity.begin(false);
         exchange.stall(true);
         assert_eq!(overdue(&activity).await, (30, Overdue::Stalled));
 
@@ -271,7 +298,7 @@ mod tests {
         };
         assert_eq!(tokio::join!(overdue(&activity), pings).0, (30, Overdue::Stalled));
 
-        let _other = activity.begin();
+        let _other = activity.begin(false);
         let still = tokio::time::timeout(Duration::from_secs(500), overdue(&activity)).await;
         assert!(still.is_err(), "another exchange goes on");
     }

@@ -14,12 +14,10 @@ use http::Method;
 use http::Request;
 use http::Response;
 use http::header;
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::server::conn::http2;
-use hyper::service::HttpService;
-use hyper::service::service_fn;
-use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
@@ -30,10 +28,10 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Timestamp;
 use crate::policy::message::Malformed;
 use crate::policy::relax::Rule;
 use crate::policy::site::Limits;
-use crate::proxy::Duplex;
 use crate::proxy::KeptOpen;
 use crate::proxy::Opening;
 use crate::proxy::Peer;
@@ -50,7 +48,11 @@ use crate::server::door::Admitted;
 use crate::server::door::Permit;
 use crate::server::entrance;
 use crate::server::frames::Counted;
+use crate::server::http1::Heir;
+use crate::server::http1::Http1;
+use crate::server::http1::Serve;
 use crate::server::listen::Connection;
+use crate::server::seldom::Seldom;
 use crate::server::tls::Tls;
 
 type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -98,7 +100,7 @@ async fn serve(
     let has_websockets = is_http2 && shared.gate.offers_websockets(&hosts);
     let peer = Arc::new(Peer { address, hosts, certificate: clients::certificate(session) });
     let stop = worker.stopping().clone();
-    let service = service(worker, peer, activity.clone());
+    let service = Service { worker, peer, activity: activity.clone(), heir: Heir::default() };
     let header = (!is_http2).then_some(timeouts.header);
     let patience = Patience { keep_alive: timeouts.keep_alive, header, body_idle: timeouts.body_idle };
     let stay = Stay { stop: &stop, activity: &activity, patience };
@@ -164,31 +166,47 @@ async fn handshake(tls: &Tls, stream: Admitted<Connection>) -> io::Result<TlsStr
     begun.into_stream(tls.config()).await
 }
 
-trait Serve: HttpService<Incoming, ResBody = Sending, Error = Infallible, Future = Answering> {}
-impl<S: HttpService<Incoming, ResBody = Sending, Error = Infallible, Future = Answering>> Serve for S {}
-
-fn service(worker: Arc<Worker>, peer: Arc<Peer>, activity: Activity) -> impl Serve {
-    service_fn(move |mut request: Request<Incoming>| {
-        if request.method() == Method::CONNECT {
-            request.extensions_mut().insert(KeptOpen::by(activity.begin()));
-        } else if request.headers().contains_key(header::UPGRADE) {
-            request.extensions_mut().insert(Opening(open));
-        }
-        let (worker, peer, exchange) = (Arc::clone(&worker), Arc::clone(&peer), activity.begin());
-        let request = Box::new(request);
-        // Boxed: the future of a request lives only as long as the request, not as the connection.
-        let answering: Answering =
-            Box::pin(async move { Ok(exchange.until_sent(worker.handle(&peer, request).await)) });
-        answering
-    })
+/// Answers the requests of one connection.
+struct Service {
+    worker: Arc<Worker>,
+    peer: Arc<Peer>,
+    activity: Activity,
+    heir: Heir,
 }
 
-/// Takes an upgraded connection apart. What is in hyper's buffer was read before the answer was written:
-/// hyper reads nothing in between.
-fn open(upgraded: Upgraded) -> (Box<dyn Duplex>, bool) {
-    match upgraded.downcast::<TokioIo<TlsStream<Admitted<Connection>>>>() {
-        Ok(parts) => (Box::new(parts.io.into_inner()), !parts.read_buf.is_empty()),
-        Err(upgraded) => (Box::new(TokioIo::new(upgraded)), false),
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response<Sending>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: Request<Incoming>) -> Answering {
+        self.answer(request.map(Some))
+    }
+}
+
+impl Serve for Service {
+    fn answer(&self, mut request: Request<Option<Incoming>>) -> Answering {
+        let has_body = request.body().as_ref().is_some_and(|body| !body.is_end_stream());
+        let exchange = self.activity.begin(has_body);
+        if request.method() == Method::CONNECT {
+            request.extensions_mut().insert(KeptOpen::by(self.activity.begin(has_body)));
+        } else if request.headers().contains_key(header::UPGRADE) {
+            let (heir, opening) = Opening::new();
+            self.heir.set(Some(heir));
+            request.extensions_mut().insert(opening);
+        }
+        let (worker, peer) = (Arc::clone(&self.worker), Arc::clone(&self.peer));
+        let request = Box::new(request);
+        // Boxed: the future of a request lives only as long as the request, not as the connection.
+        Box::pin(async move { Ok(exchange.until_sent(worker.handle(&peer, request).await)) })
+    }
+
+    fn time_of_day(&self) -> Timestamp {
+        self.worker.time_of_day()
+    }
+
+    fn heir(&self) -> &Heir {
+        &self.heir
     }
 }
 
@@ -203,10 +221,16 @@ impl Stay<'_> {
     /// Serves a connection until its client has left, or has to; `leave` asks it to. What it ended with, if it
     /// ended by itself.
     async fn until_end<C: Future>(self, mut connection: Pin<&mut C>, leave: fn(Pin<&mut C>)) -> Option<C::Output> {
+        let signal = Seldom::new(async {
+            tokio::select! {
+                () = self.stop.cancelled() => Overdue::Silent,
+                overdue = self.activity.overdue(self.patience) => overdue,
+            }
+        });
         tokio::select! {
+            biased;
             ended = connection.as_mut() => return Some(ended),
-            () = self.stop.cancelled() => {}
-            overdue = self.activity.overdue(self.patience) => if overdue != Overdue::Silent { return None },
+            overdue = signal => if overdue != Overdue::Silent { return None },
         }
         leave(connection.as_mut());
         tokio::select! {
@@ -221,19 +245,19 @@ impl Stay<'_> {
 async fn serve_http1(
     stay: Stay<'_>,
     stream: TlsStream<Admitted<Connection>>,
-    service: impl Serve,
+    service: Service,
     limits: &Limits,
     address: Option<SocketAddr>,
 ) {
-    let connection = http1::Builder::new()
+    let mut builder = http1::Builder::new();
+    builder
         // hyper has one clock for idling and for reading a head; ours tells them apart.
         .header_read_timeout(None)
         .max_buf_size((limits.header_bytes + limits.uri).max(64 * 1024))
-        .max_headers(limits.header_count)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
+        .max_headers(limits.header_count);
+    let connection = Http1::new(builder, limits.header_count, stream, stay.activity.clone(), service);
     // How a connection ends is the client's business; requests report their own failures.
-    if let Some(ended) = stay.until_end(pin!(connection), |connection| connection.graceful_shutdown()).await {
+    if let Some(ended) = stay.until_end(pin!(connection), Http1::leave).await {
         say_unread(ended, address);
     }
 }
@@ -241,7 +265,7 @@ async fn serve_http1(
 async fn serve_http2(
     stay: Stay<'_>,
     stream: TlsStream<Admitted<Connection>>,
-    service: impl Serve,
+    service: Service,
     builder: &http2::Builder<TokioExecutor>,
     address: Option<SocketAddr>,
 ) {

@@ -11,9 +11,11 @@ pub mod descriptors;
 mod door;
 mod entrance;
 mod frames;
+mod http1;
 mod listen;
 mod proxy_protocol;
 mod redirect;
+mod seldom;
 mod spread;
 pub mod tls;
 

@@ -49,7 +49,7 @@ pub const LAYERS: &[Layer] = &[
     Layer { module: "demo", may: &["app", "cert", "clock", "config", "telemetry"], never: &[] },
     Layer { module: "app", may: &["admin", "clock", "config", "proxy", "secret", "server", "store"], never: &[] },
     Layer { module: "admin", may: &["clock", "config", "metrics", "policy", "proxy", "server", "store", "telemetry"], never: &[] },
-    Layer { module: "server", may: &["clock", "config", "crypto", "metrics", "policy", "proxy", "telemetry"], never: &[] },
+    Layer { module: "server", may: &["clock", "config", "crypto", "http1", "metrics", "policy", "proxy", "telemetry"], never: &[] },
     Layer { module: "proxy", may: &["clock", "config", "crypto", "http1", "metrics", "policy", "signing", "store", "telemetry"], never: &[] },
     Layer { module: "telemetry", may: &["config", "policy", "store"], never: &["tokio", "hyper"] },
     Layer { module: "config", may: &["policy", "secret", "store::StoreSettings", "store::redis::settings"], never: &["tokio", "hyper", "rustls"] },
