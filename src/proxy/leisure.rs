@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use tokio::time::Sleep;
 
-/// How many times longer than it worked it rests: it takes a quarter of a core at most, and less of one that
+/// How many times longer than it worked it rests: it takes a twentieth of a core at most, and less of one that
 /// is busy, where its work takes longer.
-const REST: u32 = 3;
+const REST: u32 = 19;
 /// Shorter rests are put together: the timer knows none below a millisecond.
 const SHORTEST: Duration = Duration::from_millis(1);
 
