@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A panic is how it fails.
 
+use std::hash::BuildHasherDefault;
+use std::hash::Hasher;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -15,6 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use dashmap::DashMap;
 use futures_util::FutureExt;
 use http::HeaderValue;
 use vestibule::clock::Timestamp;
@@ -72,12 +75,13 @@ fn main() {
     }
     println!("sessions in memory, and what it takes to make one; to read an ID and to digest its selector; to find a");
     println!("session, as they come, and to read it, which is to find the same few again; to judge what was found; to");
-    println!("go once to memory of about this size, which finding a session does twice; to look at all of them.");
+    println!("go once to memory of about this size, which finding a session does twice; to find the next key in a");
+    println!("DashMap as large; to look at all of them.");
     println!(
         "\"beside\": the slowest of ten thousand ways from an ID to a session, and the slowest of all, in another"
     );
     println!("thread meanwhile\n");
-    let columns = ["bytes each", "created", "ID", "found", "again", "judged", "memory", "swept", "beside"];
+    let columns = ["bytes each", "created", "ID", "found", "again", "judged", "memory", "dashmap", "swept", "beside"];
     println!("{:<40} {}", "", columns.map(|column| format!("{column:>11}")).concat());
     for count in counts {
         for form in &FORMS {
@@ -102,15 +106,18 @@ fn measure(form: &Form, count: u64) {
     let (created, bytes) = (started.elapsed(), resident() - before);
     let parts = look_ups(&store, count, &rules);
     let (swept, beside) = sweep(&store, count);
+    drop(store);
+    let peer = peer(count);
     let name = format!("{count:>10}, {}", form.name);
     let each = |time: Duration, count: u64| time.as_secs_f64() * 1e6 / count as f64;
     let parts = parts.map(|time| format!("{:>8.3} µs", each(time, LOOK_UPS)));
     println!(
-        "{name:<40} {:>11} {:>8.2} µs{} {:>8.3} µs {:>7.0} ms {:>8.0} µs, {:>7.0} µs",
+        "{name:<40} {:>11} {:>8.2} µs{} {:>8.3} µs {:>8.3} µs {:>7.0} ms {:>8.0} µs, {:>7.0} µs",
         bytes / count,
         each(created, count),
         parts.concat(),
         each(memory, LOOK_UPS),
+        each(peer, LOOK_UPS),
         swept.as_secs_f64() * 1e3,
         each(beside[beside.len() - beside.len().div_ceil(10_000)], 1),
         each(beside[beside.len() - 1], 1),
@@ -137,6 +144,39 @@ fn memory(count: u64) -> Duration {
     let last = (0..LOOK_UPS).fold(0, |at, _| chain[at].0 as usize);
     let took = started.elapsed();
     assert!(last < chain.len());
+    took
+}
+
+/// Keys are hashes already.
+#[derive(Clone, Copy, Default)]
+struct Itself(u64);
+
+impl Hasher for Itself {
+    fn write(&mut self, _bytes: &[u8]) {
+        unreachable!("keys are numbers");
+    }
+
+    fn write_u128(&mut self, key: u128) {
+        self.0 = key as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Look-ups in a map of the library's, with as many shards, of which nothing is asked but to find. Each finds the key of
+/// the next: in a server something else lies between two of them, and they do not go to the memory side by side.
+fn peer(count: u64) -> Duration {
+    let key = |number| u128::from_le_bytes(*id(number).handle().key().0.first_chunk().unwrap());
+    let map = DashMap::with_hasher_and_shard_amount(BuildHasherDefault::<Itself>::default(), 1024);
+    for number in 0..count {
+        map.insert(key(shuffled(number, count)), [key(shuffled(number + 1, count)), 0, 0]);
+    }
+    let started = Instant::now();
+    let last = (0..LOOK_UPS).fold(key(0), |key, _| map.get(&key).unwrap()[0]);
+    let took = started.elapsed();
+    assert_eq!(last, key(shuffled(LOOK_UPS, count)));
     took
 }
 

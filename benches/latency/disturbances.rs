@@ -121,7 +121,7 @@ fn watch_sweeps(server: &Server, until: Instant, start: Instant) -> Vec<(Duratio
     while Instant::now() < until {
         thread::sleep(LOOK_EVERY);
         let now = (start.elapsed(), server.cpu_of("control"));
-        let is_at_work = (now.1 - before.1).as_secs_f64() > 0.1 * (now.0 - before.0).as_secs_f64();
+        let is_at_work = (now.1 - before.1).as_secs_f64() > 0.02 * (now.0 - before.0).as_secs_f64();
         match sweeps.last_mut() {
             // It rests in between.
             Some((_, to)) if is_at_work && before.0 < *to + PAUSE => *to = now.0,
