@@ -15,6 +15,9 @@ use tokio::time::Sleep;
 const REST: u32 = 19;
 /// Shorter rests are put together: the timer knows none below a millisecond.
 const SHORTEST: Duration = Duration::from_millis(1);
+/// On a busy core a moment's work takes long, since others take their turns meanwhile. Whoever rests for that, too,
+/// does not get on.
+const LONGEST: Duration = Duration::from_millis(20);
 
 /// Does what computes for long, with a rest each time it lets others in. The system shares a core evenly between
 /// its threads: without rests a sweep has half of it, and a worker that needs more falls behind.
@@ -31,7 +34,7 @@ pub(super) async fn at_leisure<F: Future>(work: F) -> F::Output {
         let polled = work.as_mut().poll(context);
         owed += started.elapsed() * REST;
         if polled.is_pending() && owed >= SHORTEST {
-            let mut rest = Box::pin(tokio::time::sleep(std::mem::take(&mut owed)));
+            let mut rest = Box::pin(tokio::time::sleep(std::mem::take(&mut owed).min(LONGEST)));
             resting = rest.as_mut().poll(context).is_pending().then_some(rest);
         }
         polled
@@ -55,12 +58,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_works_for_long_rests_for_longer() {
-        let (each, started) = (Duration::from_millis(2), tokio::time::Instant::now());
+        let (each, started) = (Duration::from_millis(1), tokio::time::Instant::now());
 
         at_leisure(work(5, each)).await;
 
         // The time of the test goes on only while everything rests.
         assert!(started.elapsed() >= 4 * each * REST, "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_rests_for_ever() {
+        let started = tokio::time::Instant::now();
+
+        at_leisure(work(3, Duration::from_millis(30))).await;
+
+        assert_eq!(started.elapsed(), 2 * LONGEST);
     }
 
     #[tokio::test(start_paused = true)]
