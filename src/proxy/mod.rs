@@ -419,7 +419,7 @@ fn lasting_of(lasting: &DashMap<String, Lasting>, site: &str) -> Lasting {
 pub struct Worker {
     gate: Arc<Gate>,
     pool: Arc<Pool>,
-    /// Looked at so often that workers must not share its lock.
+    /// Each connection waits for it: workers must not share its lock.
     stopping: CancellationToken,
 }
 
