@@ -93,6 +93,11 @@ impl MemoryStore {
         self.shard(shard::hash(key)).write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The last activity, or the end, of what is under a key: finding without reading (`benches/sessions`).
+    pub fn time(&self, key: &SessionKey) -> Option<Timestamp> {
+        self.read(shard::hash(key)).get(key).map(packed::time)
+    }
+
     /// What is under a key; `None` when that is sealed still.
     pub(super) fn look(&self, key: &SessionKey, now: Timestamp) -> Option<Found> {
         let shard = self.read(shard::hash(key));

@@ -1,146 +1,159 @@
 //! Many small pieces of bytes without an allocation for each: pieces of about the same length lie side by
 //! side in chunks. An allocator would take 8 to 24 bytes more for each, and a pointer 8 to find it by.
 
+use std::ops::Range;
+
 /// Lengths differ by so much: a piece has up to seven bytes behind it that mean nothing.
 const STEP: usize = 8;
-/// Chunks have as many pieces as a sixteenth to a thirty-second of what lies in front of them and this many more:
-/// few are held for nothing, and chunks are so few that where they lie stays in the cache.
+/// Longer pieces have a chunk of their own.
+const LONGEST: usize = 1016;
+/// A new chunk has a sixteenth of the pieces of its length, and of this many more: few are held for nothing, and
+/// chunks are so few that where they lie stays in the cache.
 const FIRST: usize = 256;
-/// Bits of a place that number a piece among those of its length.
-const BITS: u32 = 25;
-/// Longer pieces have an allocation of their own.
-const LONGEST: usize = STEP * ((1 << (32 - BITS)) - 1);
+/// Where the pieces of a chunk begin: most sessions are as long, and fill two lines of the cache that the processor
+/// fetches together.
+const ALIGNMENT: usize = 128;
+/// Bits of a place that number a piece in its chunk.
+const BITS: u32 = 12;
 
-/// Where a piece lies: its length in steps (zero for large ones), and its number among those.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a piece lies: the number of its chunk, and its own in that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Place(u32);
 
 impl Place {
     /// Stands where no piece is meant.
     pub(super) const NONE: Self = Self(0);
 
-    pub(super) fn new(class: usize, number: usize) -> Self {
-        // A shard with 2^25 sessions does not fit in the memory of a machine with a thousand of them.
-        Self((class as u32) << BITS | number as u32)
+    pub(super) fn new(chunk: usize, piece: usize) -> Self {
+        // A shard with 2^20 chunks does not fit in the memory of a machine with a thousand of them.
+        Self((chunk as u32) << BITS | piece as u32)
     }
 
-    fn class(self) -> usize {
+    fn chunk(self) -> usize {
         (self.0 >> BITS) as usize
     }
 
-    pub(super) fn number(self) -> usize {
+    pub(super) fn piece(self) -> usize {
         (self.0 & ((1 << BITS) - 1)) as usize
-    }
-
-    /// The chunk, the piece in it, and how many that has.
-    fn chunk(self) -> (usize, usize, usize) {
-        let number = self.number() + FIRST;
-        let bits = number.ilog2() - 4;
-        let chunk = (bits as usize - 4) * 16 + (number >> bits) % 16;
-        (chunk, number % (1 << bits), 1 << bits)
     }
 }
 
-/// The pieces of one length.
+/// Pieces of one length, side by side.
+struct Chunk {
+    bytes: Box<[u8]>,
+    /// Where the first one begins.
+    start: u32,
+    /// Of each piece.
+    length: u32,
+}
+
+impl Chunk {
+    fn new(pieces: usize, length: usize) -> Self {
+        let bytes = vec![0; ALIGNMENT - 1 + pieces * length].into_boxed_slice();
+        // Any start would do, but for speed.
+        let start = bytes.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT - 1);
+        Self { bytes, start: start as u32, length: length as u32 }
+    }
+
+    fn large(bytes: &[u8]) -> Self {
+        // Sessions are limited to far less than 4 GiB.
+        Self { bytes: Box::from(bytes), start: 0, length: bytes.len() as u32 }
+    }
+
+    fn range(&self, piece: usize) -> Range<usize> {
+        let from = self.start as usize + piece * self.length as usize;
+        from..from + self.length as usize
+    }
+}
+
+/// What there is of one length.
 #[derive(Default)]
 struct Class {
-    chunks: Vec<Box<[u8]>>,
-    /// Pieces that were ever handed out.
-    handed: usize,
-    free: Vec<u32>,
+    /// Places in its chunks.
+    places: usize,
+    /// Those of its newest chunk that were never handed out.
+    fresh: Range<usize>,
+    newest: usize,
+    free: Vec<Place>,
 }
 
 /// Pieces of bytes.
 #[derive(Default)]
 pub(super) struct Pile {
-    /// By length in steps.
+    chunks: Vec<Chunk>,
+    /// By length in steps; the first one is of large pieces.
     classes: Vec<Class>,
-    large: Vec<Box<[u8]>>,
-    large_free: Vec<u32>,
 }
 
 impl Pile {
     /// Keeps these bytes, and a few zeros behind them.
     pub(super) fn put(&mut self, bytes: &[u8]) -> Place {
-        if bytes.len() > LONGEST {
-            return self.put_large(bytes);
+        let class = if bytes.len() > LONGEST { 0 } else { bytes.len().div_ceil(STEP).max(1) };
+        if self.classes.len() <= class {
+            self.classes.resize_with(class + 1, Class::default);
         }
-        let number = bytes.len().div_ceil(STEP).max(1);
-        let length = number * STEP;
-        if self.classes.len() <= number {
-            self.classes.resize_with(number + 1, Class::default);
-        }
-        let class = &mut self.classes[number];
-        let at = class.free.pop().map_or(class.handed, |free| free as usize);
-        let place = Place::new(number, at);
-        if at == class.handed {
-            class.handed += 1;
-            let (chunk, _, pieces) = place.chunk();
-            if chunk == class.chunks.len() {
-                class.chunks.push(vec![0; pieces * length].into_boxed_slice());
+        if class == 0 { self.put_large(bytes) } else { self.put_small(class, bytes) }
+    }
+
+    fn put_large(&mut self, bytes: &[u8]) -> Place {
+        let place = self.classes[0].free.pop().unwrap_or_else(|| {
+            self.chunks.push(Chunk::large(&[]));
+            Place::new(self.chunks.len() - 1, 0)
+        });
+        self.chunks[place.chunk()] = Chunk::large(bytes);
+        place
+    }
+
+    fn put_small(&mut self, class: usize, bytes: &[u8]) -> Place {
+        let length = class * STEP;
+        let class = &mut self.classes[class];
+        let place = class.free.pop().unwrap_or_else(|| {
+            if class.fresh.is_empty() {
+                let pieces = ((FIRST + class.places) / 16).min(1 << BITS);
+                (class.fresh, class.newest) = (0..pieces, self.chunks.len());
+                class.places += pieces;
+                self.chunks.push(Chunk::new(pieces, length));
             }
-        }
+            Place::new(class.newest, class.fresh.next().unwrap_or_default())
+        });
         let (piece, rest) = self.get_mut(place).split_at_mut(bytes.len());
         piece.copy_from_slice(bytes);
         rest.fill(0);
         place
     }
 
-    fn put_large(&mut self, bytes: &[u8]) -> Place {
-        let piece = Box::from(bytes);
-        let at = match self.large_free.pop() {
-            Some(free) => {
-                self.large[free as usize] = piece;
-                free as usize
-            }
-            None => {
-                self.large.push(piece);
-                self.large.len() - 1
-            }
-        };
-        Place::new(0, at)
-    }
-
     pub(super) fn get(&self, place: Place) -> &[u8] {
-        match place.class() {
-            0 => &self.large[place.number()],
-            class => {
-                let length = class * STEP;
-                let (chunk, piece, _) = place.chunk();
-                &self.classes[class].chunks[chunk][piece * length..][..length]
-            }
-        }
+        let chunk = &self.chunks[place.chunk()];
+        &chunk.bytes[chunk.range(place.piece())]
     }
 
     pub(super) fn get_mut(&mut self, place: Place) -> &mut [u8] {
-        match place.class() {
-            0 => &mut self.large[place.number()],
-            class => {
-                let length = class * STEP;
-                let (chunk, piece, _) = place.chunk();
-                &mut self.classes[class].chunks[chunk][piece * length..][..length]
-            }
-        }
+        let chunk = &mut self.chunks[place.chunk()];
+        let range = chunk.range(place.piece());
+        &mut chunk.bytes[range]
     }
 
     pub(super) fn remove(&mut self, place: Place) {
-        match place.class() {
-            0 => {
-                self.large[place.number()] = Box::default();
-                self.large_free.push(place.number() as u32);
-            }
-            class => self.classes[class].free.push(place.number() as u32),
+        let chunk = &mut self.chunks[place.chunk()];
+        let length = chunk.length as usize;
+        if length > LONGEST {
+            *chunk = Chunk::large(&[]);
+            self.classes[0].free.push(place);
+        } else {
+            self.classes[length / STEP].free.push(place);
         }
     }
 
     /// Places that are held for nothing.
     pub(super) fn free(&self) -> usize {
-        self.classes.iter().map(|class| class.free.len()).sum::<usize>() + self.large_free.len()
+        self.classes.iter().map(|class| class.free.len()).sum()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -169,14 +182,23 @@ mod tests {
     }
 
     #[test]
-    fn chunks_follow_each_other_and_grow_slowly() {
-        let (mut expected, mut held) = ((0, 0), 0);
+    fn chunks_grow_slowly_and_hold_little_for_nothing() {
+        let mut pile = Pile::default();
+        let mut places = HashSet::new();
         for number in 0..100_000 {
-            let (chunk, piece, pieces) = Place::new(1, number).chunk();
-            assert_eq!((chunk, piece), expected, "{number}");
-            expected = if piece + 1 == pieces { (chunk + 1, 0) } else { (chunk, piece + 1) };
-            held += if piece == 0 { pieces } else { 0 };
-            assert!(held - number <= 16 + number / 16, "{held} pieces held for {number}");
+            assert!(places.insert(pile.put(&[1; 128])), "{number}");
+            let held = pile.chunks.iter().map(|chunk| chunk.bytes.len()).sum::<usize>() - number * 128;
+            assert!(held <= (16 + number / 16) * 128 + pile.chunks.len() * ALIGNMENT, "{held} bytes more for {number}");
+        }
+        assert!(pile.chunks.len() < 150, "{}", pile.chunks.len());
+    }
+
+    #[test]
+    fn a_piece_of_two_lines_lies_in_two_lines_of_the_cache() {
+        let mut pile = Pile::default();
+        for _ in 0..1000 {
+            let place = pile.put(&[1; 125]);
+            assert_eq!(pile.get(place).as_ptr().addr() % ALIGNMENT, 0);
         }
     }
 
