@@ -34,6 +34,7 @@ use vestibule::policy::session::Handle;
 use vestibule::policy::session::Identity;
 use vestibule::policy::session::Record;
 use vestibule::policy::session::SessionId;
+use vestibule::policy::session::SessionKey;
 use vestibule::policy::session::SessionRules;
 use vestibule::policy::session::UserName;
 use vestibule::policy::vault::Vault;
@@ -73,16 +74,15 @@ fn main() {
     if let Some(name) = arguments.get(1) {
         return measure(FORMS.iter().find(|form| form.name == name).expect("a form of session"), counts[0]);
     }
-    println!("sessions in memory, and what it takes to make one; to read an ID and to digest its selector; to find a");
-    println!("session, as they come, and to read it, which is to find the same few again; to judge what was found; to");
-    println!("go once to memory of about this size, which finding a session does twice; to find the next key in a");
-    println!("DashMap as large; to look at all of them.");
-    println!(
-        "\"beside\": the slowest of ten thousand ways from an ID to a session, and the slowest of all, in another"
-    );
-    println!("thread meanwhile\n");
-    let columns = ["bytes each", "created", "ID", "found", "again", "judged", "memory", "dashmap", "swept", "beside"];
-    println!("{:<40} {}", "", columns.map(|column| format!("{column:>11}")).concat());
+    println!("sessions in memory, and what it takes to make one; to read an ID and to digest its selector; to find");
+    println!("a session, and a key in a DashMap as large: in a loop, where a processor begins with the next ones");
+    println!("before it has the first, and then each after the other; to find one and to read it, in a loop, and");
+    println!("the same few again; to judge what was read; to go once to memory of about this size, which finding");
+    println!("does twice; to look at all of them. \"beside\": the slowest of ten thousand ways from an ID to a");
+    println!("session, and the slowest of all, in another thread meanwhile\n");
+    let columns = ["bytes each", "created", "ID", "found", "dashmap", "in turn", "dashmap", "read", "again", "judged"];
+    let more = ["memory", "swept", "beside"];
+    println!("{:<40} {}", "", columns.iter().chain(&more).map(|column| format!("{column:>11}")).collect::<String>());
     for count in counts {
         for form in &FORMS {
             // In a process of its own: memory that was in use before would not be counted.
@@ -104,20 +104,21 @@ fn measure(form: &Form, count: u64) {
         assert_eq!(at_once(store.create(&id.handle(), record, rules.idle)), Presence::Present);
     }
     let (created, bytes) = (started.elapsed(), resident() - before);
+    let finds = finds(&store, count);
     let parts = look_ups(&store, count, &rules);
     let (swept, beside) = sweep(&store, count);
     drop(store);
     let peer = peer(count);
     let name = format!("{count:>10}, {}", form.name);
     let each = |time: Duration, count: u64| time.as_secs_f64() * 1e6 / count as f64;
+    let [id, read, again, judged] = parts;
+    let parts = [id, finds[0], peer[0], finds[1], peer[1], read, again, judged, memory];
     let parts = parts.map(|time| format!("{:>8.3} µs", each(time, LOOK_UPS)));
     println!(
-        "{name:<40} {:>11} {:>8.2} µs{} {:>8.3} µs {:>8.3} µs {:>7.0} ms {:>8.0} µs, {:>7.0} µs",
+        "{name:<40} {:>11} {:>8.2} µs{} {:>7.0} ms {:>8.0} µs, {:>7.0} µs",
         bytes / count,
         each(created, count),
         parts.concat(),
-        each(memory, LOOK_UPS),
-        each(peer, LOOK_UPS),
         swept.as_secs_f64() * 1e3,
         each(beside[beside.len() - beside.len().div_ceil(10_000)], 1),
         each(beside[beside.len() - 1], 1),
@@ -165,19 +166,40 @@ impl Hasher for Itself {
     }
 }
 
-/// Look-ups in a map of the library's, with as many shards, of which nothing is asked but to find. Each finds the key of
-/// the next: in a server something else lies between two of them, and they do not go to the memory side by side.
-fn peer(count: u64) -> Duration {
-    let key = |number| u128::from_le_bytes(*id(number).handle().key().0.first_chunk().unwrap());
+/// What it takes to find sessions, without reading them: in a loop, and each after the other.
+fn finds(store: &MemoryStore, count: u64) -> [Duration; 2] {
+    let keys: Vec<SessionKey> = (0..LOOK_UPS).map(|number| *id(shuffled(number, count)).handle().key()).collect();
+    let started = Instant::now();
+    assert!(keys.iter().all(|key| store.time(key) == Some(NOW)));
+    let in_a_loop = started.elapsed();
+    let started = Instant::now();
+    let last = keys.iter().fold(NOW, |time, key| {
+        // What was found has a part in which key is next.
+        let mut key = *key;
+        key.0[0] ^= (time.as_millis() ^ NOW.as_millis()) as u8;
+        store.time(&key).unwrap()
+    });
+    let in_turn = started.elapsed();
+    assert_eq!(last, NOW);
+    [in_a_loop, in_turn]
+}
+
+/// The same in a map of the library's, with as many shards, of which nothing is asked but to find.
+fn peer(count: u64) -> [Duration; 2] {
+    let key = |number| u128::from_le_bytes(*id(shuffled(number, count)).handle().key().0.first_chunk().unwrap());
     let map = DashMap::with_hasher_and_shard_amount(BuildHasherDefault::<Itself>::default(), 1024);
     for number in 0..count {
-        map.insert(key(shuffled(number, count)), [key(shuffled(number + 1, count)), 0, 0]);
+        map.insert(key(number), [key(number + 1), 0, 0]);
     }
+    let keys: Vec<u128> = (0..LOOK_UPS).map(key).collect();
     let started = Instant::now();
-    let last = (0..LOOK_UPS).fold(key(0), |key, _| map.get(&key).unwrap()[0]);
-    let took = started.elapsed();
-    assert_eq!(last, key(shuffled(LOOK_UPS, count)));
-    took
+    assert!(keys.iter().all(|key| map.get(key).is_some_and(|found| found[1] == 0)));
+    let in_a_loop = started.elapsed();
+    let started = Instant::now();
+    let last = (0..LOOK_UPS).fold(keys[0], |key, _| map.get(&key).unwrap()[0]);
+    let in_turn = started.elapsed();
+    assert_eq!(last, key(LOOK_UPS));
+    [in_a_loop, in_turn]
 }
 
 /// The number of a session, in an order that no cache foresees.
