@@ -168,16 +168,16 @@ impl Hasher for Itself {
 
 /// What it takes to find sessions, without reading them: in a loop, and each after the other.
 fn finds(store: &MemoryStore, count: u64) -> [Duration; 2] {
-    let keys: Vec<SessionKey> = (0..LOOK_UPS).map(|number| *id(shuffled(number, count)).handle().key()).collect();
+    let keys = |from| session_ids(from, count).iter().map(|id| *id.handle().key()).collect::<Vec<SessionKey>>();
+    let (first, second) = (keys(0), keys(LOOK_UPS));
     let started = Instant::now();
-    assert!(keys.iter().all(|key| store.time(key) == Some(NOW)));
+    assert!(first.iter().all(|key| store.last_activity(key) == Some(NOW)));
     let in_a_loop = started.elapsed();
     let started = Instant::now();
-    let last = keys.iter().fold(NOW, |time, key| {
+    let last = second.iter().fold(NOW, |time, key| {
         // What was found has a part in which key is next.
-        let mut key = *key;
-        key.0[0] ^= (time.as_millis() ^ NOW.as_millis()) as u8;
-        store.time(&key).unwrap()
+        let difference = (time.as_millis() ^ NOW.as_millis()) as u8;
+        store.last_activity(&SessionKey(key.0.map(|byte| byte ^ difference))).unwrap()
     });
     let in_turn = started.elapsed();
     assert_eq!(last, NOW);
@@ -196,10 +196,16 @@ fn peer(count: u64) -> [Duration; 2] {
     assert!(keys.iter().all(|key| map.get(key).is_some_and(|found| found[1] == 0)));
     let in_a_loop = started.elapsed();
     let started = Instant::now();
-    let last = (0..LOOK_UPS).fold(keys[0], |key, _| map.get(&key).unwrap()[0]);
+    let last = (0..LOOK_UPS).fold(key(LOOK_UPS), |key, _| map.get(&key).unwrap()[0]);
     let in_turn = started.elapsed();
-    assert_eq!(last, key(LOOK_UPS));
+    assert_eq!(last, key(2 * LOOK_UPS));
     [in_a_loop, in_turn]
+}
+
+/// As many IDs as there are look-ups, others for each of the numbers that these are counted from: what was looked for
+/// lately is still in the cache, or the way to it.
+fn session_ids(from: u64, count: u64) -> Vec<SessionId> {
+    (from..from + LOOK_UPS).map(|number| id(shuffled(number, count))).collect()
 }
 
 /// The number of a session, in an order that no cache foresees.
@@ -213,10 +219,10 @@ fn look_up(store: &MemoryStore, number: u64, count: u64) {
     assert!(matches!(at_once(store.load(&handle, NOW)), Found::Record(_)));
 }
 
-/// What the parts of that way take, one after the other: the ID and its digest; a session, as they come; one of
-/// the same few; what is to be thought of it.
+/// What the parts of that way take: the ID and its digest; a session, found and read; one of the same few; what is to
+/// be thought of it.
 fn look_ups(store: &MemoryStore, count: u64, rules: &SessionRules) -> [Duration; 4] {
-    let ids: Vec<SessionId> = (0..LOOK_UPS).map(|number| id(shuffled(number, count))).collect();
+    let ids = session_ids(2 * LOOK_UPS, count);
     let texts: Vec<String> = ids.iter().map(SessionId::expose).collect();
     let started = Instant::now();
     let handles: Vec<Handle> = texts.iter().map(|text| SessionId::parse(text.as_bytes()).unwrap().handle()).collect();
@@ -227,7 +233,7 @@ fn look_ups(store: &MemoryStore, count: u64, rules: &SessionRules) -> [Duration;
     };
     let started = Instant::now();
     handles.iter().for_each(|handle| drop(find(handle)));
-    let found = started.elapsed();
+    let read = started.elapsed();
     let started = Instant::now();
     handles[..FEW].iter().cycle().take(handles.len()).for_each(|handle| drop(find(handle)));
     let again = started.elapsed();
@@ -238,7 +244,7 @@ fn look_ups(store: &MemoryStore, count: u64, rules: &SessionRules) -> [Duration;
         let presenter = Presenter { site: &record.site, address, user_agent, bound: None };
         assert!(matches!(lifecycle::judge(record, id, presenter, rules, NOW), Verdict::Live { .. }));
     }
-    [parsed, found, again, started.elapsed()]
+    [parsed, read, again, started.elapsed()]
 }
 
 /// How long a sweep takes that ends nothing, and what look-ups take meanwhile, the slowest last.

@@ -93,8 +93,8 @@ impl MemoryStore {
         self.shard(shard::hash(key)).write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The last activity, or the end, of what is under a key: finding without reading (`benches/sessions`).
-    pub fn time(&self, key: &SessionKey) -> Option<Timestamp> {
+    /// The last activity of what is under a key, or its end: finding without reading (`benches/sessions`).
+    pub fn last_activity(&self, key: &SessionKey) -> Option<Timestamp> {
         self.read(shard::hash(key)).get(key).map(packed::time)
     }
 
