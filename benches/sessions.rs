@@ -202,8 +202,8 @@ fn peer(count: u64) -> [Duration; 2] {
     [in_a_loop, in_turn]
 }
 
-/// As many IDs as there are look-ups, others for each of the numbers that these are counted from: what was looked for
-/// lately is still in the cache, or the way to it.
+/// The IDs of one pass of look-ups. Each pass has its own, since what was looked for lately may still be in the cache; of
+/// no more sessions than there are look-ups, a pass looks for all.
 fn session_ids(from: u64, count: u64) -> Vec<SessionId> {
     (from..from + LOOK_UPS).map(|number| id(shuffled(number, count))).collect()
 }
