@@ -79,6 +79,20 @@ pub(super) fn lost(lines: usize, style: Style) -> Vec<u8> {
     line.end("log.lost")
 }
 
+/// A name, with what stands before its value if that is a text that needs no escapes.
+#[derive(Clone, Copy)]
+struct Label {
+    name: &'static str,
+    json: &'static str,
+    text: &'static str,
+}
+
+macro_rules! label {
+    ($name:literal) => {
+        Label { name: $name, json: concat!(",\"", $name, "\":\""), text: concat!(" ", $name, "=") }
+    };
+}
+
 /// A line on its way: what stands in front, the event, the other fields in their order.
 struct Line {
     style: Style,
@@ -119,12 +133,8 @@ impl Line {
                 if is_event {
                     self.event = Some(String::new());
                 }
-                if is_plain(value) {
-                    self.plain(name, |out| out.extend_from_slice(value.as_bytes()));
-                } else {
-                    self.is_plain = false;
-                    self.value(name, value);
-                }
+                self.is_plain &= is_plain(value);
+                self.value(name, value);
             }
             Style::Text if is_event => self.event = Some(value.to_owned()),
             Style::Text => {
@@ -133,53 +143,63 @@ impl Line {
         }
     }
 
-    /// What stands before a value; what stands around it if that is a text. Names are ours: nothing in them needs
-    /// an escape.
-    fn name(&mut self, name: &str) -> &'static [u8] {
-        let (before, after, quote): (&[u8], &[u8], &[u8]) = match self.style {
-            Style::Json => (b",\"", b"\":", b"\""),
-            Style::Text => (b" ", b"=", b""),
+    /// Names are ours: nothing in them needs an escape.
+    fn value(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
+        let (before, after): (&[u8], &[u8]) = match self.style {
+            Style::Json => (b",\"", b"\":"),
+            Style::Text => (b" ", b"="),
         };
         for piece in [before, name.as_bytes(), after] {
             self.fields.extend_from_slice(piece);
         }
-        quote
-    }
-
-    fn value(&mut self, name: &str, value: &(impl Serialize + ?Sized)) {
-        self.name(name);
         let _infallible = serde_json::to_writer(&mut self.fields, value);
     }
 
     fn request(&mut self, about: &telemetry::Context, entry: &AccessEntry<'_>) {
         if let Some(id) = about.request_id {
-            self.plain("request_id", |out| id.write(out));
+            self.labelled(label!("request_id"), |out| id.write(out));
         }
         if let Some(site) = &about.site {
-            self.text("site", site);
+            self.labelled_text(label!("site"), site);
         }
         if let Some(client) = about.client {
-            self.plain("client", |out| write_address(out, client));
+            self.labelled(label!("client"), |out| write_address(out, client));
         }
         if let Some(session) = about.session_ref {
-            self.text("session", &session);
+            self.labelled_text(label!("session"), &session);
         }
         if let Some(user) = &about.user {
-            self.text("user", user.as_str());
+            self.labelled_text(label!("user"), user.as_str());
         }
-        self.text("method", entry.method.as_str());
-        self.text("path", entry.path);
-        self.text("protocol", protocol(entry.version));
+        self.labelled_text(label!("method"), entry.method.as_str());
+        self.labelled_text(label!("path"), entry.path);
+        self.labelled_text(label!("protocol"), protocol(entry.version));
         self.value("status", &entry.status.as_u16());
         self.value("duration_us", &u64::try_from(entry.duration.as_micros()).unwrap_or(u64::MAX));
     }
 
+    /// The same as [`Line::text`], for a name that is known beforehand.
+    fn labelled_text(&mut self, label: Label, value: &str) {
+        if self.style == Style::Json && is_plain(value) {
+            self.labelled(label, |out| out.extend_from_slice(value.as_bytes()));
+        } else {
+            self.text(label.name, value);
+        }
+    }
+
     /// A text that needs neither quotes nor escapes.
-    fn plain(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
-        let quote = self.name(name);
-        self.fields.extend_from_slice(quote);
-        write(&mut self.fields);
-        self.fields.extend_from_slice(quote);
+    fn labelled(&mut self, label: Label, write: impl FnOnce(&mut Vec<u8>)) {
+        match self.style {
+            Style::Json => {
+                self.fields.extend_from_slice(label.json.as_bytes());
+                write(&mut self.fields);
+                self.fields.push(b'"');
+            }
+            Style::Text => {
+                self.fields.extend_from_slice(label.text.as_bytes());
+                write(&mut self.fields);
+            }
+        }
     }
 
     /// The whole line. Those of libraries have no event of ours: theirs is the target.
