@@ -1,7 +1,7 @@
 //! Plain requests, answered without hyper: one after the other, straight from what TLS has decrypted and
 //! straight to where it encrypts. A connection keeps nothing between two of them.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::io::IoSlice;
@@ -34,9 +34,30 @@ use crate::server::http1::line::Stream;
 /// Room for the head of an answer.
 const HEAD_ROOM: usize = 768;
 
+/// So many maps are kept for the fields of requests to come, if they have no more than so many.
+const MAPS: usize = 64;
+const MAP_FIELDS: usize = 48;
+
 thread_local! {
-    /// Room for fields: that of an answer is the next request's.
-    static ROOM: Cell<HeaderMap> = Cell::default();
+    /// Room for fields: that of answers which have left is the next requests'.
+    static ROOM: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_room() -> HeaderMap {
+    ROOM.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+fn keep_room(mut fields: HeaderMap) {
+    // What has the same name has other room.
+    if fields.len().max(fields.capacity()) > MAP_FIELDS {
+        return;
+    }
+    fields.clear();
+    ROOM.with_borrow_mut(|maps| {
+        if maps.len() < MAPS {
+            maps.push(fields);
+        }
+    });
 }
 
 /// What is done about the request of a client.
@@ -118,7 +139,7 @@ fn read<T: Stream, S: Serve>(
     if bytes.is_empty() {
         return Poll::Ready(Err(Outcome::Done));
     }
-    let Some((request, length)) = read_plain(bytes, field_limit, || ROOM.take()) else {
+    let Some((request, length)) = read_plain(bytes, field_limit, take_room) else {
         return Poll::Ready(Err(Outcome::NotPlain));
     };
     line.consume(length);
@@ -163,7 +184,7 @@ impl From<io::Error> for Broken {
 
 impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     fn new(response: Response<B>, closes: bool, service: &impl Serve) -> Self {
-        let (mut parts, body) = response.into_parts();
+        let (parts, body) = response.into_parts();
         let is_bodiless = matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let body = Some(body).filter(|body| !is_bodiless && !body.is_end_stream());
         let framing = match &body {
@@ -177,8 +198,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         let reason = parts.extensions.get::<ReasonPhrase>().map(ReasonPhrase::as_bytes);
         let head = AnswerHead { status: parts.status, reason, headers: &parts.headers, framing, closes };
         head.write(&mut before, |lines| date::write(lines, service.time_of_day()));
-        parts.headers.clear();
-        ROOM.set(parts.headers);
+        keep_room(parts.headers);
         Self { before, data: Bytes::new(), behind: b"", gone: 0, body, framing, is_cut: false, closes }
     }
 
