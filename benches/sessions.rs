@@ -66,6 +66,8 @@ const FORMS: [Form; 3] = [
 ];
 
 fn main() {
+    // As the program does.
+    vestibule::server::heap::keep_some();
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let counts = match arguments.first() {
         Some(count) => vec![count.parse().expect("the number of sessions")],

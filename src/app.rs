@@ -130,6 +130,7 @@ pub fn start(config: &Config, clock: Arc<dyn Clock>) -> Result<Running, StartErr
     if let Some(warning) = server::descriptors::take_all(config) {
         tracing::warn!(event = "descriptors.few", help = warning);
     }
+    server::heap::keep_some();
     let (store, clock) = store::open(&config.store, &config.store_keys, clock)?;
     start_with_store(config, store, clock)
 }

@@ -11,6 +11,7 @@ pub mod descriptors;
 mod door;
 mod entrance;
 mod frames;
+pub mod heap;
 mod http1;
 mod listen;
 mod proxy_protocol;
