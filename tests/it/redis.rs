@@ -163,7 +163,7 @@ async fn fifty_parallel_requests_over_two_processes_are_one_rotation() {
     let (app, redis) = (Upstream::legacy().await, Redis::start());
     let site = format!("{SITE}\n[site.session]\nrotate_every = \"1s\"\nrotation_grace = \"500ms\"\n");
     let text = stored_at(&redis.url(), "", &app, &site);
-    let programs = [Program::start(&text).await, Program::start(&text).await];
+    let mut programs = [Program::start(&text).await, Program::start(&text).await];
     let mut browser = programs[0].browser();
     browser.log_in("alice").await;
     eventually_so("its ID is a second old", async || {
@@ -191,6 +191,11 @@ async fn fifty_parallel_requests_over_two_processes_are_one_rotation() {
     assert_eq!(sessions.len(), 1, "one rotation");
     let mut successor = programs[1].browser().with_session(&sessions.pop_first().unwrap());
     assert_eq!(successor.fetch("/").await.status, 200);
+    for program in &mut programs {
+        // Then all has been written.
+        program.signal("TERM");
+        program.ended().await;
+    }
     let rotated: usize = programs.iter().map(|program| program.events("session.rotated").len()).sum();
     assert_eq!(rotated, 1);
 }
