@@ -48,7 +48,7 @@ fn take_room() -> HeaderMap {
 }
 
 fn keep_room(mut fields: HeaderMap) {
-    // What has the same name has other room.
+    // The capacity does not count further values of the same name, which have room of their own.
     if fields.len().max(fields.capacity()) > MAP_FIELDS {
         return;
     }
@@ -287,5 +287,33 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
             (self.gone, self.data) = (0, Bytes::new());
             self.before.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(count: usize) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        for _ in 0..count {
+            fields.append(header::COOKIE, HeaderValue::from_static("a=1"));
+        }
+        fields
+    }
+
+    #[test]
+    fn what_answers_leave_is_room_for_as_many_requests_and_nothing_else() {
+        // Each test has a thread of its own.
+        (0..3).for_each(|_| keep_room(fields(5)));
+        for _ in 0..3 {
+            let room = take_room();
+            assert!(room.is_empty() && room.capacity() > 0);
+        }
+        keep_room(fields(MAP_FIELDS + 1));
+        keep_room(HeaderMap::with_capacity(MAP_FIELDS + 1));
+        assert_eq!(take_room().capacity(), 0, "none is left, and large ones are not kept");
+        (0..2 * MAPS).for_each(|_| keep_room(fields(1)));
+        assert_eq!(ROOM.with_borrow(Vec::len), MAPS);
     }
 }
