@@ -8,7 +8,7 @@ use std::hint::black_box;
 /// a heap from then on, and only when twice as much is free at the end of one, it goes back. Each worker has a heap.
 const LESSON: usize = 4 * 1024 * 1024;
 
-/// Has the allocator keep what was freed a little. One that does not learn like this does as before: another than
+/// Has the allocator keep what was freed for a while. One that does not learn like this does as before: another than
 /// glibc's on 64 bits, or if the environment has settings for it.
 pub fn keep_some() {
     drop(black_box(Vec::<u8>::with_capacity(LESSON)));

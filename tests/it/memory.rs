@@ -1,4 +1,5 @@
-//! Bodies are streamed, never kept: what passes does not show in the memory of the program (S175).
+//! Bodies are streamed, never kept: what passes does not show in the memory of the program (S175). What one has left
+//! is used for the next.
 
 use std::process::Command;
 use std::process::Stdio;
