@@ -32,6 +32,7 @@ mod reply;
 mod sending;
 mod session;
 mod shared;
+mod silence;
 mod snapshot;
 mod source;
 mod stall;
@@ -95,6 +96,7 @@ use crate::telemetry::Audit;
 use crate::telemetry::Context;
 
 pub use self::body::Body;
+pub use self::silence::probe_silent;
 pub use self::snapshot::GateError;
 pub use self::tunnel::Opened;
 pub use self::tunnel::Opening;

@@ -36,6 +36,7 @@ use crate::proxy::leg::Leg;
 use crate::proxy::leg::Socket;
 use crate::proxy::link::Http1;
 use crate::proxy::native::Fault;
+use crate::proxy::probe_silent;
 use crate::telemetry;
 use crate::telemetry::Audit;
 use crate::telemetry::Context;
@@ -266,6 +267,7 @@ async fn tcp(host: &str, port: u16) -> Result<TcpStream, UpstreamError> {
     let stream = TcpStream::connect((host, port)).await.map_err(UpstreamError::Connect)?;
     // Without it a small request can wait for the delayed acknowledgement of the one before.
     stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
+    probe_silent(&stream).map_err(UpstreamError::Connect)?;
     Ok(stream)
 }
 

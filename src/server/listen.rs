@@ -20,6 +20,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::either::Either;
 
 use crate::config::ListenAddress;
+use crate::proxy::probe_silent;
 use crate::server::Shared;
 use crate::server::door::Permit;
 use crate::server::spread::Handed;
@@ -263,7 +264,11 @@ enum Listener {
 impl Listener {
     fn of(socket: Socket) -> io::Result<Self> {
         Ok(match socket {
-            Socket::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
+            Socket::Tcp(socket) => {
+                // What is accepted on it inherits that (tcp(7)).
+                probe_silent(&socket)?;
+                Self::Tcp(TcpListener::from_std(socket)?)
+            }
             Socket::Unix(socket) => Self::Unix(UnixListener::from_std(socket)?),
         })
     }

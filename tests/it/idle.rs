@@ -182,3 +182,27 @@ async fn a_response_that_goes_on_is_not_cut() {
         body.frame().await.expect("ended").expect("cut");
     }
 }
+
+/// Whether TCP asks now and then whether who has this port at the other end of a connection is still there: a timer
+/// that is neither for what was sent nor for a window (proc_pid_net_tcp(5)).
+fn is_probed(port: u16) -> bool {
+    let sockets = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    sockets.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields[2].ends_with(&format!(":{port:04X}")) && fields[5].starts_with("02:")
+    })
+}
+
+#[tokio::test]
+async fn who_left_without_a_word_is_noticed() {
+    // S172: nobody may wait for ever for a machine that is no more, however quiet the exchange may be.
+    let (app, proxy, release) = start("1m", "1m").await;
+    let mut client = handshake(proxy.https, &Arc::new(client(BOTH, &[])), "app.test").await.unwrap();
+    client.write_all(b"GET /public/slow HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+    let own = client.get_ref().0.local_addr().unwrap().port();
+    eventually("the application is asked", || !app.received().is_empty()).await;
+
+    eventually("the client is watched", || is_probed(own)).await;
+    eventually("the application is watched", || is_probed(app.address.port())).await;
+    release.notify_one();
+}
