@@ -170,7 +170,8 @@ impl Exchange<'_> {
     }
 
     fn may_begin(&self) -> bool {
-        !self.session.is_not_replaced() && matches!(self.kind, RequestKind::Navigation | RequestKind::Fetch)
+        let replaces_none = !self.session.is_not_replaced() && !self.withholds_our_cookie();
+        replaces_none && matches!(self.kind, RequestKind::Navigation | RequestKind::Fetch)
     }
 
     fn within_rate(&self) -> bool {

@@ -377,6 +377,20 @@ impl<'a> Exchange<'a> {
         reply::text(StatusCode::FORBIDDEN, "Cross-site request refused.")
     }
 
+    /// Whether our cookie may well be there, but does not come along: another site asks, and it is
+    /// `SameSite=Strict`. So nothing is known of the session, and none may take its place.
+    pub(super) fn withholds_our_cookie(&self) -> bool {
+        self.site.site.cookie.strict && self.cross_site && self.session.known().is_none()
+    }
+
+    /// The answer to a link on another site that does not bring our cookie: a page from which it does (VR-21).
+    pub(super) fn led_here(&self) -> Option<Response<Body>> {
+        let dest = self.headers.get("sec-fetch-dest");
+        let opens_page = self.kind == RequestKind::Navigation && dest.is_some_and(|dest| dest == "document");
+        (self.method == Method::GET && opens_page && self.withholds_our_cookie())
+            .then(|| reply::go_on(self.target.path()))
+    }
+
     /// Whether the request may pass.
     pub(super) fn admit(&self) -> Option<Refusal> {
         let authenticated = self.session.is_authenticated();

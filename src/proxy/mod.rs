@@ -492,7 +492,7 @@ impl Worker {
             exchange::Opened::Answered(response) => return Ok(response),
         };
         exchange.find_session().await?;
-        if let Some(response) = exchange.refuse_cross_site() {
+        if let Some(response) = exchange.refuse_cross_site().or_else(|| exchange.led_here()) {
             return Ok(response);
         }
         if exchange.route.own {

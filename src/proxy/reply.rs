@@ -96,6 +96,15 @@ const ONCE_MORE: &str = "fetch(\"/.vestibule/session\",{cache:\"no-store\"}).the
 const ONCE_MORE_POLICY: &str =
     "default-src 'none'; connect-src 'self'; script-src 'sha256-r3Ge99NlIkHzBUBjro1cGMZwloGuMqjIFyCHPLVG0ho='";
 
+/// For who followed a link on another site, and so brings no cookie of ours that is `SameSite=Strict`: a link to the
+/// same page, which does bring it (VR-21). It takes a click, and says where to, or other sites could do with a
+/// session what Strict keeps them from.
+pub(super) fn go_on(path: &str) -> Response<Body> {
+    let says =
+        format!("A link on another site leads to {path} here. It is opened with your session only from this page.");
+    page(StatusCode::OK, "You come from another site", &[says], Some(("", "Go on")))
+}
+
 /// 303 to a path of ours or the application's, or to one of our origins: never to what a client named.
 pub(super) fn see_other(location: &str) -> Response<Body> {
     redirect(StatusCode::SEE_OTHER, location)

@@ -4,6 +4,8 @@ use crate::support::Reply;
 use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
+use crate::support::empty;
+use crate::support::labelled;
 
 fn setting(cookies: &'static [&'static str]) -> impl Fn(&crate::support::Received) -> Reply {
     move |request| match request.path() {
@@ -138,7 +140,7 @@ async fn crumbs_are_joined_for_the_application() {
 
 #[tokio::test]
 async fn our_cookie_is_as_the_file_says() {
-    // S1, S3, S5, S8
+    // S1, S3, S5, S8, VR-51
     let app = Upstream::legacy().await;
     let session = "\n[site.session]\ncookie = \"__Host-app\"\nsame_site = \"strict\"\npersistent = false";
     let (proxy, browser) = Vestibule::with(&app, &format!("{SITE}{session}")).await;
@@ -161,5 +163,41 @@ async fn our_cookie_is_as_the_file_says() {
             "VR-49: identical but for its end"
         );
         assert!(!browser.cookies.contains_key("__Host-app"));
+    }
+}
+
+#[tokio::test]
+async fn a_link_on_another_site_replaces_no_strict_cookie() {
+    // VR-21: such a request brings no cookie although somebody is logged in.
+    let app = Upstream::start(|request| match (request.method.as_str(), request.path()) {
+        ("POST", "/login") => Reply::redirect("/"),
+        _ => Reply::text("page").header("set-cookie", "PHPSESSID=1; Path=/"),
+    })
+    .await;
+    let strict = "[site.session]\nsame_site = \"strict\"\n[site.csrf]\nexempt = \"/public/hook\"";
+    let (proxy, _) = Vestibule::with(&app, &format!("{SITE}{strict}")).await;
+    for http2 in [false, true] {
+        let mut browser = proxy.browser().over(http2);
+        browser.log_in("alice").await;
+        let seen = app.received().len();
+        let mut outside = proxy.browser().over(http2);
+        for path in ["/inbox?m=1", "/login", "/public/x"] {
+            let page = outside.send(empty(labelled("GET", path, "cross-site", "navigate", "document"))).await;
+
+            assert_eq!((page.status.as_u16(), page.header("cache-control")), (200, Some("no-store")), "{path}");
+            assert!(page.body.contains(path.split('?').next().unwrap()), "{}", page.body);
+            assert!(page.body.contains("<a href=\"\">") && !page.body.contains("<script"), "{}", page.body);
+            let policy = page.headers.get_all("content-security-policy").iter().next().unwrap().to_str().unwrap();
+            assert!(policy.contains("frame-ancestors"), "a click on it is meant: {policy}");
+            assert_eq!(page.set_cookies(), Vec::<&str>::new(), "{path}");
+        }
+        assert_eq!(app.received().len(), seen, "the application is not asked");
+        for (method, path, dest) in [("POST", "/public/hook", "document"), ("GET", "/public/x", "iframe")] {
+            let answer = outside.send(empty(labelled(method, path, "cross-site", "navigate", dest))).await;
+            assert_eq!((answer.body.as_str(), answer.set_cookies()), ("page", Vec::new()), "{method} {dest}");
+        }
+        assert_eq!(browser.get("/inbox?m=1").await.body, "page");
+        // What is asked for from our own page without a cookie comes from somebody who has none.
+        assert!(outside.get("/public/x").await.ours().is_some());
     }
 }

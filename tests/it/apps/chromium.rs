@@ -216,6 +216,38 @@ async fn forms_of_other_sites_do_nothing() {
 }
 
 #[tokio::test]
+async fn a_link_on_another_site_finds_a_strict_cookie() {
+    // VR-21: the first page load brings none.
+    let app = demo().await;
+    let app = App { site: format!("{SITE}[site.session]\nsame_site = \"strict\""), ..app };
+    let (_relay, proxy, _) = app.behind_vestibule().await;
+    let evil = Upstream::start(|_| {
+        Reply::text("<a href='https://app.test/?m=1'>look</a>").header("content-type", "text/html")
+    })
+    .await;
+    let chromium = Chromium::knowing(&[("app.test", proxy.https), ("evil.test", evil.address)]).await;
+    let follow = async |arrives: &str| {
+        chromium.open("http://evil.test/").await;
+        chromium.click("a").await;
+        assert!(chromium.text().await.contains("You come from another site"));
+        chromium.click("a").await;
+        chromium.wait(&format!("return {arrives}")).await;
+    };
+    follow("location.pathname == '/login'").await;
+    chromium.fill("[name=username]", "alice").await;
+    chromium.fill("[type=password]", PASSWORD).await;
+    chromium.click("form:has([type=password]) [type=submit]").await;
+    chromium.wait("return document.body.innerText.includes('Hello alice')").await;
+    let id = chromium.cookie("__Host-session").await;
+
+    follow("document.body.innerText.includes('Hello alice')").await;
+
+    assert_eq!(chromium.url().await, format!("{ORIGIN}/?m=1"));
+    assert_eq!(chromium.cookie("__Host-session").await, id);
+    assert_eq!(chromium.complaints().await, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn pages_of_other_sites_show_no_image_that_is_not_public() {
     // S143
     const DOT: &str = "<svg xmlns='http://www.w3.org/2000/svg' width='1' height='1'></svg>";
