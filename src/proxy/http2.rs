@@ -47,13 +47,14 @@ pub(super) struct Http2 {
     sender: SendRequest<Body>,
     scheme: Scheme,
     streams: Arc<AtomicUsize>,
+    heard: Arc<AtomicUsize>,
 }
 
 impl Http2 {
     /// Begins to speak HTTP/2; waits until the application does too, so that its limits are known before
     /// they are reached. No pings are sent: servers of gRPC take them for an attack.
     pub(super) async fn begin(mut leg: Leg, scheme: Scheme) -> Result<Self, UpstreamError> {
-        let first_word = leg.first_word();
+        let (first_word, heard) = (leg.first_word(), leg.heard());
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -73,12 +74,17 @@ impl Http2 {
             Ok(Err(lost)) if is_lost(&lost) => return Err(UpstreamError::Exchange(lost)),
             Ok(Err(_)) | Err(_) => return Err(UpstreamError::NotHttp2),
         }
-        Ok(Self { sender, scheme, streams })
+        Ok(Self { sender, scheme, streams, heard })
     }
 
     /// Whether it takes no requests any more.
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
+    }
+
+    /// How often anything has come on it.
+    pub(super) fn heard(&self) -> usize {
+        self.heard.load(Ordering::Relaxed)
     }
 
     /// How many requests the application takes at once.

@@ -4,6 +4,8 @@ use std::io;
 use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
@@ -29,18 +31,25 @@ pub(super) struct Leg {
     deaf: bool,
     /// Told when the application says its first word.
     first_word: Option<Arc<Notify>>,
+    /// Counts how often it has said something.
+    heard: Option<Arc<AtomicUsize>>,
     /// Taken as long as there is the connection: in use, idle, or become a tunnel. Health checks have none.
     _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Leg {
     pub(super) fn new(socket: Socket, slot: Option<OwnedSemaphorePermit>) -> Self {
-        Self { socket, deaf: false, first_word: None, _slot: slot }
+        Self { socket, deaf: false, first_word: None, heard: None, _slot: slot }
     }
 
     /// Notified when the application has said something.
     pub(super) fn first_word(&mut self) -> Arc<Notify> {
         Arc::clone(self.first_word.get_or_insert_default())
+    }
+
+    /// How often the application has said something.
+    pub(super) fn heard(&mut self) -> Arc<AtomicUsize> {
+        Arc::clone(self.heard.get_or_insert_default())
     }
 
     fn hear(&mut self, written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
@@ -71,10 +80,11 @@ impl AsyncRead for Leg {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.socket).poll_read(context, buffer);
-        if polled.is_ready()
-            && let Some(first_word) = self.first_word.take()
-        {
-            first_word.notify_one();
+        if polled.is_ready() {
+            self.first_word.take().iter().for_each(|first_word| first_word.notify_one());
+            if let Some(heard) = &self.heard {
+                heard.fetch_add(1, Ordering::Relaxed);
+            }
         }
         polled
     }

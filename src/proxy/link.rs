@@ -119,6 +119,14 @@ impl Link {
         }
     }
 
+    /// How often anything has come on a connection that is others', too.
+    pub(super) fn heard(&self) -> usize {
+        match self {
+            Self::Http1(_) => 0,
+            Self::Http2(seat) => seat.http2().heard(),
+        }
+    }
+
     /// No further request may be sent on it.
     pub(super) fn retire(&self) {
         match self {

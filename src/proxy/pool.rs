@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::future::Future;
+use std::future::pending;
 use std::pin::Pin;
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use http::Request;
 use http::Response;
 use http::Version;
 use http::header;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -47,15 +50,59 @@ const IDLE_LIFETIME: Duration = Duration::from_secs(60);
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// Idle connections kept per upstream and worker.
 const IDLE_LIMIT: usize = 64;
+/// Of so many connections that somebody waits for one is closed, so that whoever has waited longest gets the room
+/// for a new one, on whichever worker: the others may have none to hand on.
+const OTHERS_TURN: usize = 16;
 
 struct Idle {
     connection: Http1,
     until: Timestamp,
 }
 
+/// What a worker has of an upstream, and lacks.
+#[derive(Default)]
+struct Shelf {
+    idle: Vec<Idle>,
+    /// Requests that wait for room for one more connection, and take one that is given back as well.
+    waiting: VecDeque<oneshot::Sender<Http1>>,
+    /// How many were given back while somebody waited.
+    awaited: usize,
+}
+
+impl Shelf {
+    fn is_empty(&self) -> bool {
+        self.idle.is_empty() && self.waiting.iter().all(oneshot::Sender::is_closed)
+    }
+
+    fn wait(&mut self) -> oneshot::Receiver<Http1> {
+        let (sender, receiver) = oneshot::channel();
+        // Most get room, and leave, in the order in which they came.
+        while self.waiting.front().is_some_and(oneshot::Sender::is_closed) {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(sender);
+        receiver
+    }
+
+    /// Gives it to who waits here, or closes it: a new connection for each request costs an application the more,
+    /// the less it can bear it.
+    fn hand_on(&mut self, mut connection: Http1) {
+        self.awaited = self.awaited.wrapping_add(1);
+        if self.awaited.is_multiple_of(OTHERS_TURN) {
+            return;
+        }
+        while let Some(waiting) = self.waiting.pop_front() {
+            match waiting.send(connection) {
+                Ok(()) => return,
+                Err(refused) => connection = refused,
+            }
+        }
+    }
+}
+
 /// The connections of one worker that can take a request.
 pub(super) struct Pool {
-    idle: Mutex<BTreeMap<usize, Vec<Idle>>>,
+    shelves: Mutex<BTreeMap<usize, Shelf>>,
     /// Those that many requests share.
     shared: Mutex<HashMap<usize, Arc<Group>>>,
     all: Arc<Pools>,
@@ -69,7 +116,7 @@ pub(super) struct Pools(Mutex<Vec<Weak<Pool>>>);
 impl Pools {
     /// One more, empty.
     pub(super) fn add(self: &Arc<Self>, clock: Arc<dyn Clock>) -> Arc<Pool> {
-        let pool = Arc::new(Pool { idle: Mutex::default(), shared: Mutex::default(), all: Arc::clone(self), clock });
+        let pool = Arc::new(Pool { shelves: Mutex::default(), shared: Mutex::default(), all: Arc::clone(self), clock });
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&pool));
         pool
     }
@@ -152,12 +199,12 @@ impl Pool {
             let now = self.clock.now();
             self.clock.sleep_until(now.plus(TIDY_EVERY)).await;
             let now = self.clock.now();
-            let mut idle = self.lock();
-            for connections in idle.values_mut() {
-                connections.retain_mut(|idle| idle.is_usable(now));
+            let mut shelves = self.lock();
+            for shelf in shelves.values_mut() {
+                shelf.idle.retain_mut(|idle| idle.is_usable(now));
             }
-            idle.retain(|_, connections| !connections.is_empty());
-            drop(idle);
+            shelves.retain(|_, shelf| !shelf.is_empty());
+            drop(shelves);
             let mut shared = self.groups();
             shared.values().for_each(|group| group.tidy(now, IDLE_LIFETIME));
             shared.retain(|_, group| !group.is_empty());
@@ -165,22 +212,34 @@ impl Pool {
     }
 
     fn put(&self, upstream: &Upstream, mut connection: Http1, lifetime: Duration) {
-        let mut idle = self.lock();
-        // Asked under the lock, so that whoever waits finds it here or is seen to wait.
-        if !connection.is_alive() || !upstream.may_idle() {
+        let mut shelves = self.lock();
+        if !connection.is_alive() || upstream.is_retired() {
             return;
         }
-        let idle = idle.entry(upstream.id).or_default();
-        if idle.len() < IDLE_LIMIT {
-            idle.push(Idle { connection, until: self.clock.now().plus(lifetime) });
+        let shelf = shelves.entry(upstream.id).or_default();
+        // Asked under the lock, so that whoever waits finds it here or is seen to wait.
+        if upstream.is_awaited() {
+            shelf.hand_on(connection);
+        } else if shelf.idle.len() < IDLE_LIMIT {
+            shelf.idle.push(Idle { connection, until: self.clock.now().plus(lifetime) });
         }
     }
 
     fn take(&self, upstream: usize) -> Option<Http1> {
         let now = self.clock.now();
-        let mut idle = self.lock();
-        let idle = idle.get_mut(&upstream)?;
+        let mut shelves = self.lock();
+        let idle = &mut shelves.get_mut(&upstream)?.idle;
         std::iter::from_fn(|| idle.pop()).find_map(|mut idle| idle.is_usable(now).then_some(idle.connection))
+    }
+
+    /// What another request gives back.
+    async fn given_back(&self, upstream: usize) -> Http1 {
+        let given_back = self.lock().entry(upstream).or_default().wait();
+        match given_back.await {
+            Ok(connection) => connection,
+            // Nobody gives anything back to an upstream that is no more.
+            Err(_) => pending().await,
+        }
     }
 
     fn close_idle(&self, upstream: usize) -> bool {
@@ -203,8 +262,8 @@ impl Pool {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, Vec<Idle>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, Shelf>> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What time it is for this worker.
@@ -245,6 +304,7 @@ impl Pool {
                 link.retire();
                 continue;
             }
+            let heard = link.heard();
             let (limit, patience) = (timeouts.first_byte, timeouts.body_idle);
             let answer = first_byte(pin!(link.send(request, lines, patience)), sending.as_deref(), limit).await;
             let lost = match answer {
@@ -258,8 +318,10 @@ impl Pool {
                 }
                 Some(Err(lost)) => lost,
                 None => {
-                    // It may be that nothing arrives any more.
-                    link.retire();
+                    // It may be that nothing arrives any more; where others get answers it is this request alone.
+                    if link.heard() == heard {
+                        link.retire();
+                    }
                     return Err((UpstreamError::FirstByteTimeout, None));
                 }
             };
@@ -291,20 +353,42 @@ impl Pool {
         reuse: bool,
         timeouts: &Timeouts,
     ) -> Result<Hold, UpstreamError> {
-        let (limit, make_room) = (timeouts.connect, || self.all.make_room(upstream.id));
+        let limit = timeouts.connect;
         match protocol {
             UpstreamProtocol::Http1 => {
                 if reuse && let Some(connection) = self.take(upstream.id) {
                     return Ok(Hold { link: Link::Http1(Some(connection)), was_used: true });
                 }
-                let connection = Box::pin(upstream.open_http1(limit, make_room)).await?;
-                Ok(Hold { link: Link::Http1(Some(connection)), was_used: false })
+                Box::pin(self.wait_or_open(upstream, reuse, limit)).await
             }
-            UpstreamProtocol::Http2 => Ok(match self.group(upstream).seat(limit, make_room).await? {
-                Found::Seat(seat) => Hold { link: Link::Http2(seat), was_used: true },
-                Found::Opened(seat) => Hold { link: Link::Http2(seat), was_used: false },
-            }),
+            UpstreamProtocol::Http2 => {
+                let make_room = || self.all.make_room(upstream.id);
+                Ok(match self.group(upstream).seat(limit, make_room).await? {
+                    Found::Seat(seat) => Hold { link: Link::Http2(seat), was_used: true },
+                    Found::Opened(seat) => Hold { link: Link::Http2(seat), was_used: false },
+                })
+            }
         }
+    }
+
+    /// A new connection, as soon as there is room for one more; or, if it may be used before, one that is given back
+    /// meanwhile.
+    async fn wait_or_open(
+        &self,
+        upstream: &Arc<Upstream>,
+        reuse: bool,
+        limit: Duration,
+    ) -> Result<Hold, UpstreamError> {
+        let slot = tokio::select! {
+            // First who waits is counted, then it waits.
+            biased;
+            slot = upstream.slot(limit, || self.all.make_room(upstream.id)) => slot?,
+            connection = self.given_back(upstream.id), if reuse => {
+                return Ok(Hold { link: Link::Http1(Some(connection)), was_used: true });
+            }
+        };
+        let connection = upstream.connect_http1(Some(slot), limit).await?;
+        Ok(Hold { link: Link::Http1(Some(connection)), was_used: false })
     }
 }
 

@@ -162,7 +162,8 @@ impl Drop for Seat {
             shared.under_way = shared.under_way.saturating_sub(1);
             shared.last_used = self.group.clock.now();
             // Asked under the lock, so that whoever waits finds it here or is seen to wait.
-            if shared.under_way == 0 && !self.group.upstream.may_idle() {
+            let upstream = &self.group.upstream;
+            if shared.under_way == 0 && (upstream.is_awaited() || upstream.is_retired()) {
                 connections.swap_remove(index);
             }
         }

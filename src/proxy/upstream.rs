@@ -130,7 +130,7 @@ impl Upstream {
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
             return Ok(slot);
         }
-        // Before the look at what idles: what is given back afterwards is closed, see `may_idle`.
+        // Before the look at what idles: what is given back afterwards does not idle.
         let _waiting = Waiting::begin(&self.waiting);
         make_room();
         let slot = Arc::clone(&self.slots).acquire_owned();
@@ -138,12 +138,6 @@ impl Upstream {
             Ok(Ok(slot)) => Ok(slot),
             Ok(Err(_)) | Err(_) => Err(UpstreamError::Busy),
         }
-    }
-
-    /// A new connection for one request at a time, as soon as there is room for one more.
-    pub(super) async fn open_http1(&self, limit: Duration, make_room: impl FnOnce()) -> Result<Http1, UpstreamError> {
-        let slot = self.slot(limit, make_room).await?;
-        self.connect_http1(Some(slot), limit).await
     }
 
     /// A new connection for one request at a time, made no later than `limit`.
@@ -193,10 +187,14 @@ impl Upstream {
         }
     }
 
-    /// Whether a connection may be kept for later: not while somebody waits for one, perhaps on another
-    /// worker.
-    pub(super) fn may_idle(&self) -> bool {
-        self.waiting.load(Ordering::SeqCst) == 0 && !self.is_retired.load(Ordering::SeqCst)
+    /// Whether somebody waits for a connection, perhaps on another worker: then none may be kept for later.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether another has taken its place.
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::SeqCst)
     }
 
     /// Another has taken its place.

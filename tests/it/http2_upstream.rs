@@ -490,6 +490,37 @@ async fn who_does_not_answer_in_time_is_not_waited_for_and_loses_the_connection(
 }
 
 #[tokio::test]
+async fn a_slow_answer_takes_the_connection_from_nobody_who_gets_one() {
+    // S174: its slot is taken as long as the other answer goes on, and there is no further one.
+    let mut app = Scripted::start(100, |_, _, _| {}).await;
+    let few = format!("{}[limits]\nupstream_connections = 1\n[timeouts]\nfirst_byte = \"500ms\"\n", site());
+    let (_proxy, browser) = Vestibule::of(parse(&file(&app.url, &few))).await;
+    let _other = soon("the head", {
+        let mut client = browser.clone();
+        let asking = tokio::spawn(async move { client.open(empty(navigation("GET", "/public/other"))).await });
+        let (.., mut respond) = app.next().await;
+        let mut sending = respond.send_response(Response::new(()), false).unwrap();
+        tokio::spawn(async move {
+            loop {
+                sending.send_data(Bytes::from("piece"), false).unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        asking
+    })
+    .await
+    .unwrap();
+
+    assert_eq!(ask(&browser, "GET", "/public/slow").await.unwrap(), 504);
+    let _slow = app.next().await;
+
+    let asking = ask(&browser, "GET", "/public/x");
+    let (connection, .., mut respond) = app.next().await;
+    answer(&mut respond, 204);
+    assert_eq!((asking.await.unwrap().as_u16(), connection), (204, 0));
+}
+
+#[tokio::test]
 async fn an_answer_that_breaks_off_does_not_end_well() {
     // S99
     let mut app = Scripted::start(100, |_, _, _| {}).await;

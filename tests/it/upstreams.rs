@@ -19,6 +19,7 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use vestibule::cert;
@@ -427,6 +428,33 @@ async fn there_are_no_more_connections_than_allowed_not_even_idle_ones() {
     for answer in at_once {
         assert_eq!(answer.await.unwrap(), 200);
     }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_connection_gets_the_one_that_is_given_back() {
+    // S174: a new one for each request would cost an application the more, the less it can bear it.
+    let hold = Arc::new(Notify::new());
+    let held = Arc::clone(&hold);
+    let app = Upstream::start(move |request| match request.path() {
+        "/public/held" => Reply::text("held").held(&held),
+        _ => Reply::text("page"),
+    })
+    .await;
+    let (proxy, _) = Vestibule::with(&app, &format!("{SITE}[limits]\nupstream_connections = 1\n")).await;
+    let ask = |path: &'static str| {
+        let mut browser = proxy.browser();
+        tokio::spawn(async move { browser.get(path).await.status })
+    };
+    let first = ask("/public/held");
+    eventually("it is asked", || app.received().len() == 1).await;
+    let waiting: Vec<_> = (0..50).map(|_| ask("/public/x")).collect();
+    hold.notify_one();
+
+    for answer in waiting.into_iter().chain([first]) {
+        assert_eq!(answer.await.unwrap(), 200);
+    }
+
+    assert!(app.connections() <= 5, "{}", app.connections());
 }
 
 #[tokio::test]
