@@ -1,5 +1,8 @@
 //! The way back: the application's answer as the client gets it.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use http::HeaderMap;
 use http::Response;
 use http::Version;
@@ -16,6 +19,7 @@ use crate::proxy::flow::Stream;
 use crate::proxy::forward::Answer;
 use crate::proxy::forward::AnswerBody;
 use crate::proxy::source::Source;
+use crate::proxy::stall::PIECE;
 
 const EVENTS: &[u8] = b"text/event-stream";
 
@@ -40,7 +44,7 @@ impl Exchange<'_> {
             AnswerBody::Unread(mut body, lease) => match body.take_whole() {
                 Some(bytes) => {
                     lease.give_back(body);
-                    Body::bytes(bytes)
+                    self.whole_body(bytes)
                 }
                 None => {
                     let mut stream = self.response_stream(body, &head.headers).with_lease(lease, &self.trace.context);
@@ -52,7 +56,7 @@ impl Exchange<'_> {
                 let stream = self.response_stream(rest, &head.headers).with_prefix(bytes);
                 self.response_body(stream.with_lease(lease, &self.trace.context))
             }
-            AnswerBody::Whole(bytes) => Body::bytes(bytes),
+            AnswerBody::Whole(bytes) => self.whole_body(bytes),
         };
         let mut response = Response::from_parts(head, body);
         *response.version_mut() = Version::HTTP_11;
@@ -60,13 +64,24 @@ impl Exchange<'_> {
     }
 
     fn response_body(&self, stream: Stream) -> Body {
-        if let Some(bytes) = stream.whole() {
-            return Body::bytes(bytes);
+        match (stream.whole(), self.stall_limit()) {
+            (Some(bytes), _) => self.whole_body(bytes),
+            (None, Some(limit)) => Body::watched(stream, limit, &self.trace.context),
+            (None, None) => Body::stream(stream),
         }
-        match self.snapshot.timeouts.body_idle {
-            Some(limit) if self.version == Version::HTTP_2 => Body::watched(stream, limit, &self.trace.context),
-            Some(_) | None => Body::stream(stream),
+    }
+
+    /// What is more than one piece is not given over at once: nobody would see whether its client takes it.
+    fn whole_body(&self, bytes: Bytes) -> Body {
+        match self.stall_limit().filter(|_| bytes.len() > PIECE) {
+            Some(limit) => Body::watched(Stream::of(bytes), limit, &self.trace.context),
+            None => Body::bytes(bytes),
         }
+    }
+
+    /// How long a client may take nothing of a body that has to be watched for that.
+    fn stall_limit(&self) -> Option<Duration> {
+        self.snapshot.timeouts.body_idle.filter(|_| self.version == Version::HTTP_2)
     }
 
     fn response_stream(&self, body: impl Into<Source>, headers: &HeaderMap) -> Stream {

@@ -51,10 +51,15 @@ pub(super) struct Stream {
 impl Stream {
     /// A stream that fails when nothing comes for `idle`.
     pub(super) fn new(inner: impl Into<Source>, idle: Option<Duration>) -> Self {
+        Self { idle, inner: Some(inner.into()), ..Self::of(Bytes::new()) }
+    }
+
+    /// Exactly these bytes.
+    pub(super) fn of(bytes: Bytes) -> Self {
         Self {
-            ahead: None,
-            inner: Some(inner.into()),
-            idle,
+            ahead: (!bytes.is_empty()).then(|| Ok(Frame::data(bytes))),
+            inner: None,
+            idle: None,
             timer: None,
             pace: None,
             limit: None,

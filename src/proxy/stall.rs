@@ -24,7 +24,7 @@ use crate::telemetry;
 use crate::telemetry::Audit;
 
 /// What is given at once: a client that takes so much in `body_idle` is slow, not stalled.
-const PIECE: usize = 64 * 1024;
+pub(super) const PIECE: usize = 64 * 1024;
 
 /// A body that is given up when nobody takes it.
 pub(super) struct Watched {

@@ -48,6 +48,17 @@ async fn start() -> (Upstream, Program) {
             tokio::spawn(async move { while sender.send_data(Bytes::from_static(&[b'x'; 65_536])).await.is_ok() {} });
             Reply::status(200).stream(body)
         }
+        "/public/events" => {
+            let (sender, body) = Channel::<Bytes, std::io::Error>::new(1);
+            tokio::spawn(async move {
+                std::future::pending::<()>().await;
+                drop(sender)
+            });
+            Reply::status(200).header("content-type", "text/event-stream").stream(body)
+        }
+        "/public/large" => Reply::text(&"x".repeat(200_000)),
+        // Small enough to be read at once, and too large not to be watched.
+        "/public/page" => Reply::text(&"x".repeat(17_000)),
         _ => Reply::text("private"),
     })
     .await;
@@ -246,5 +257,34 @@ async fn a_client_without_a_window_holds_little_and_not_for_long() {
     tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it is waited for");
 
     eventually("the application is left alone", || app.open_connections() <= 2).await;
+    assert_unharmed(&program, before).await;
+}
+
+#[tokio::test]
+async fn nor_does_one_with_something_else_under_way_or_hardly_a_window() {
+    // S115: answers that came at once are not the application's any more, and events may be far apart.
+    let (app, program) = start().await;
+    let before = program.peak_memory();
+    for (path, window) in [("/public/large", 0), ("/public/large", 1), ("/public/page", 0), ("/public/page", 1)] {
+        let mut raw = Raw::connect(program.https, &[(WINDOW, window)]).await;
+        let (seen, given_up) = (app.received().len(), program.events("client.stalled").len());
+        for (number, stream) in streams().take(50).enumerate() {
+            let path = if number == 0 { "/public/events" } else { path };
+            raw.send(&Frame::request(stream, "GET", path)).await.unwrap();
+        }
+        eventually("all are asked for", || app.received().len() == seen + 50).await;
+
+        if path == "/public/large" {
+            // Each by itself: the events go on.
+            eventually("they are given up", || program.events("client.stalled").len() >= given_up + 49).await;
+            for stream in [0, 5] {
+                raw.send(&Frame::new(WINDOW_UPDATE, 0, stream, 200_000_u32.to_be_bytes())).await.unwrap();
+            }
+            assert!(raw.next(RST_STREAM, 5).await.is_some(), "{window}");
+        } else {
+            let ended = async { while raw.receive().await.is_some() {} };
+            tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it is waited for");
+        }
+    }
     assert_unharmed(&program, before).await;
 }

@@ -28,6 +28,10 @@ use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::eventually;
 use crate::support::file;
+use crate::support::frames::DATA;
+use crate::support::frames::Frame;
+use crate::support::frames::Raw;
+use crate::support::frames::WINDOW_UPDATE;
 use crate::support::program::BINARY;
 use crate::support::program::Program;
 use crate::support::tls::BOTH;
@@ -405,3 +409,40 @@ async fn a_lack_of_file_descriptors_passes() {
 
     assert_eq!(Browser::new(program.https).fetch("/public/x").await.status, 200);
 }
+
+#[tokio::test]
+async fn who_takes_an_answer_slowly_gets_all_of_it_although_it_was_handed_over() {
+    // S116, S179: the library has the last piece as soon as there is any room for it.
+    let app = Upstream::start(|_| Reply::text(&"x".repeat(LONG))).await;
+    let mut program = Program::start(&file(&app.url(), SITE)).await;
+    for _ in 0..WARM {
+        assert_eq!(program.browser().fetch("/public/x").await.body.len(), LONG);
+    }
+    let mut http2 = Raw::connect(program.https, &[]).await;
+    http2.send(&Frame::request(1, "GET", "/public/x")).await.unwrap();
+    let mut taken = 0;
+    while taken < 65_535 {
+        taken += http2.next(DATA, 1).await.unwrap().payload.len();
+    }
+
+    program.signal("TERM");
+
+    // Longer than an idle client may take to leave.
+    while taken < LONG {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let piece = (LONG - taken).min(LONG / 10);
+        for stream in [0, 1] {
+            http2.send(&Frame::new(WINDOW_UPDATE, 0, stream, (piece as u32).to_be_bytes())).await.unwrap();
+        }
+        let due = taken + piece;
+        while taken < due {
+            taken += http2.next(DATA, 1).await.expect("cut").payload.len();
+        }
+    }
+    assert!(program.ended().await.success());
+}
+
+/// More than a window, and less than is read of an answer at once when answers were long before.
+const LONG: usize = 200 * 1024;
+/// So many are long before.
+const WARM: usize = 8;
