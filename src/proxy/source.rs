@@ -137,7 +137,11 @@ impl http_body::Body for Source {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let body = match self.get_mut() {
-            Self::Client(upload) => upload.body.as_mut(),
+            Self::Client(upload) => {
+                // Who looks for it asks the client to send it.
+                upload.held_back = false;
+                upload.body.as_mut()
+            }
             Self::Native(answer) => return answer.poll(context).map_err(Into::into),
             Self::Application(body) => Some(body),
         };
@@ -168,8 +172,8 @@ impl http_body::Body for Source {
 /// 9.6).
 pub(super) struct Upload {
     body: Option<Incoming>,
-    /// Whether the client sends it only when it is asked to: then it is not, and there is nothing to
-    /// read (RFC 9110 10.1.1, S94).
+    /// Whether the client sends it only when it is asked to, and was not: then there is nothing to read (RFC 9110
+    /// 10.1.1, S94).
     held_back: bool,
 }
 
@@ -177,7 +181,9 @@ impl Upload {
     /// The body of a request of this version with these headers. Over HTTP/2, where nobody is asked for
     /// it, the client sends it after a while.
     pub(super) fn new(body: Option<Incoming>, version: Version, headers: &HeaderMap) -> Self {
-        Self { body, held_back: version < Version::HTTP_2 && headers.contains_key(header::EXPECT) }
+        let expects =
+            || headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        Self { body, held_back: version == Version::HTTP_11 && expects() }
     }
 
     /// Its length, if that is known.
