@@ -152,7 +152,7 @@ struct Chunks {
     at: At,
     /// Of the chunk.
     left: u64,
-    /// Bytes beside the size on the lines of all chunks.
+    /// Bytes of the extensions of all chunks.
     extras: usize,
 }
 
@@ -160,8 +160,8 @@ struct Chunks {
 enum At {
     /// The size, of which so many digits have been read.
     Size(u8),
-    /// Spaces behind it.
-    Spaces,
+    /// Behind it, so many spaces: servers pad sizes to their most digits.
+    Spaces(usize),
     /// An extension.
     Extension,
     /// The line feed behind the size.
@@ -203,7 +203,7 @@ impl Chunks {
                         Piece::End
                     }));
                 }
-                At::Size(_) | At::Spaces | At::Extension | At::SizeEnd | At::DataEnd | At::DataEndFeed => {
+                At::Size(_) | At::Spaces(_) | At::Extension | At::SizeEnd | At::DataEnd | At::DataEndFeed => {
                     let Some(byte) = buffer.first().copied() else { return Ok(Piece::More) };
                     buffer.advance(1);
                     self.at = self.next(byte)?;
@@ -220,17 +220,18 @@ impl Chunks {
                 self.left = self.left << 4 | u64::from(digit);
                 Ok(At::Size(digits + 1))
             }
-            (At::Size(1..) | At::Spaces, b' ' | b'\t') => self.extra(At::Spaces),
-            (At::Size(1..) | At::Spaces, b';') => self.extra(At::Extension),
-            (At::Size(1..) | At::Spaces | At::Extension, b'\r') => Ok(At::SizeEnd),
-            (At::Extension, b'\t' | b' '..=b'~' | 0x80..) => self.extra(At::Extension),
+            (At::Size(1..), b' ' | b'\t') => Ok(At::Spaces(1)),
+            (At::Spaces(before), b' ' | b'\t') if before < EXTRA_LIMIT => Ok(At::Spaces(before + 1)),
+            (At::Size(1..) | At::Spaces(_), b';') => self.extension(),
+            (At::Size(1..) | At::Spaces(_) | At::Extension, b'\r') => Ok(At::SizeEnd),
+            (At::Extension, b'\t' | b' '..=b'~' | 0x80..) => self.extension(),
             (At::SizeEnd, b'\n') if self.left == 0 => Ok(At::Trailers(0)),
             (At::SizeEnd, b'\n') => Ok(At::Data),
             (At::DataEnd, b'\r') => Ok(At::DataEndFeed),
             (At::DataEndFeed, b'\n') => Ok(At::Size(0)),
             (
                 At::Size(_)
-                | At::Spaces
+                | At::Spaces(_)
                 | At::Extension
                 | At::SizeEnd
                 | At::Data
@@ -243,9 +244,9 @@ impl Chunks {
     }
 
     /// What nobody needs is bounded.
-    fn extra(&mut self, at: At) -> Result<At, Malformed> {
+    fn extension(&mut self) -> Result<At, Malformed> {
         self.extras += 1;
-        if self.extras < EXTRA_LIMIT { Ok(at) } else { Err(Malformed::Chunk) }
+        if self.extras < EXTRA_LIMIT { Ok(At::Extension) } else { Err(Malformed::Chunk) }
     }
 }
 

@@ -224,6 +224,16 @@ fn what_nobody_needs_of_chunks_is_bounded() {
 }
 
 #[test]
+fn sizes_of_chunks_are_padded_as_often_as_a_server_likes() {
+    // Apache 1.3 pads each, and others since.
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let padded = [&head[..], &b"1 \t \r\nx\r\n".repeat(EXTRA_LIMIT), b"0  \r\n\r\n"].concat();
+    assert!(matches!(whole(&padded), Outcome::Whole(_, body, _) if body.len() == EXTRA_LIMIT));
+    let too_long = [&head[..], b"1", &b" ".repeat(EXTRA_LIMIT + 1), b"\r\nx\r\n0\r\n\r\n"].concat();
+    assert!(matches!(whole(&too_long), Outcome::Cut(..)));
+}
+
+#[test]
 fn which_connections_stay_open() {
     for (lines, keeps_open) in [
         ("HTTP/1.1 200 OK\r\n", true),
