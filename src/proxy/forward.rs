@@ -20,6 +20,7 @@ use crate::policy::headers::Signs;
 use crate::policy::hint;
 use crate::policy::location;
 use crate::policy::message;
+use crate::policy::message::Malformed;
 use crate::policy::path::Target;
 use crate::policy::relax::Relaxed;
 use crate::policy::relax::Rule;
@@ -133,7 +134,7 @@ impl Exchange<'_> {
     /// Sends the request with this body and waits for the head of the answer.
     pub(super) async fn ask(&mut self, body: Body, identity_coding: bool) -> Result<Answer, Failure> {
         let headers = self.outgoing_headers(identity_coding, true)?;
-        let request = self.request(self.method.clone(), headers, body);
+        let request = self.request(self.method.clone(), headers, body)?;
         let answer = self.send(request).await.map_err(Failure::of_exchange)?;
         Ok(self.answer(answer))
     }
@@ -177,17 +178,27 @@ impl Exchange<'_> {
         Ok(answer)
     }
 
-    pub(super) fn request(&self, method: Method, mut headers: HeaderMap, body: Body) -> Box<Request<Body>> {
+    /// # Errors
+    /// When the target cannot be written: one that was longer before it was written out in ASCII.
+    pub(super) fn request(
+        &self,
+        method: Method,
+        mut headers: HeaderMap,
+        body: Body,
+    ) -> Result<Box<Request<Body>>, Failure> {
         say_length(&mut headers, &body);
         let mut request = Box::new(Request::new(body));
         *request.method_mut() = method;
         let sent = self.uri.path_and_query().filter(|sent| sent.as_str() == self.target.raw());
         // Where it is another, it was cut from one.
-        *request.uri_mut() =
-            sent.map_or_else(|| self.target.raw().parse().unwrap_or_default(), |sent| sent.clone().into());
+        *request.uri_mut() = match sent {
+            Some(sent) => sent.clone().into(),
+            // Another one would be judged by one name and sent by another (VR-13).
+            None => self.target.raw().parse().map_err(|_too_long| Malformed::UriLength)?,
+        };
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = headers;
-        request
+        Ok(request)
     }
 
     /// The client's headers as the application gets them: hop-by-hop, identity and forwarding fields
@@ -291,7 +302,7 @@ impl Exchange<'_> {
             Handshake::Upgrade => None,
             Handshake::Connect => Some(new_key(&mut headers)?),
         };
-        let request = self.request(Method::GET, headers, Body::empty());
+        let request = self.request(Method::GET, headers, Body::empty())?;
         let (response, lease) = self.send(request).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return self.finish(self.answer((response, lease))).await;
@@ -342,7 +353,7 @@ impl Exchange<'_> {
         let mut headers = self.outgoing_headers(false, false)?;
         // Whatever body the request had was sent the first time.
         headers.remove(header::CONTENT_LENGTH);
-        let request = self.request(self.method.clone(), headers, Body::empty());
+        let request = self.request(self.method.clone(), headers, Body::empty())?;
         let sent = self.send(request).await?;
         let answer = self.answer(sent);
         for name in &names {

@@ -240,7 +240,7 @@ impl Exchange<'_> {
         self.put_cookies(&mut headers, cookies, Some(&vault), false);
         let request = self.request(Method::GET, headers, Body::empty());
         let target = std::mem::replace(&mut self.target, own);
-        let sent = self.send(request).await?;
+        let sent = self.send(request?).await?;
         let answer = self.answer(sent);
         Ok(Some(Verified { answer: self.look_ahead(answer).await?, target }))
     }

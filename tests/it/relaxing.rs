@@ -239,3 +239,16 @@ async fn what_one_site_is_spared_holds_for_no_other() {
     let elsewhere = b"FOO /public/x HTTP/1.1\r\nHost: other.test\r\n\r\n";
     assert!(browser.raw(elsewhere).await.starts_with("HTTP/1.1 405 "));
 }
+
+#[tokio::test]
+async fn a_target_that_is_too_long_in_ascii_is_refused() {
+    // VR-13: what was judged by one name is not sent by another.
+    let app = Upstream::plain().await;
+    let site = format!("{}\n[site.limits]\nuri = \"64KiB\"\nheader_bytes = \"64KiB\"\n", spared("\"target\""));
+    let (_proxy, browser) = Vestibule::with(&app, &site).await;
+    for (length, expected) in [(1000, "200"), (30_000, "414")] {
+        let path = format!("POST /public/{}", "\u{e9}".repeat(length / 2));
+        assert_eq!(status(&browser, &path, "Content-Length: 0\r\n").await, expected, "{length}");
+    }
+    assert_eq!(app.received().len(), 1);
+}
