@@ -84,8 +84,9 @@ fn redirect(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes
         return refusal(StatusCode::BAD_REQUEST, "The request was refused.\n");
     };
     let mut response = refusal(StatusCode::PERMANENT_REDIRECT, "");
+    // The connection is closed after it, like those of refusals: one small answer has room in any socket, but a client
+    // that asks on and takes nothing would be waited for without end (S172).
     response.headers_mut().insert(header::LOCATION, location);
-    response.headers_mut().remove(header::CONNECTION);
     response
 }
 

@@ -24,7 +24,11 @@ async fn send(proxy: SocketAddr, request: &str) -> (u16, String, String) {
 }
 
 async fn get(proxy: SocketAddr, host: &str, target: &str) -> (u16, Option<String>) {
-    let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nCookie: a=b\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "GET {target} HTTP/1.1\r\nHost: {host}\r\nCookie: a=b\r\nX-Forwarded-Host: evil.test\r\n\
+         X-Forwarded-Proto: http\r\nForwarded: host=evil.test;proto=http\r\nReferer: https://evil.test/\r\n\
+         Connection: close\r\n\r\n"
+    );
     let (status, head, body) = send(proxy, &request).await;
     assert!(!head.contains("set-cookie") && !head.contains("strict-transport-security"), "{head}");
     assert!(!body.contains("evil"), "{body}");
@@ -48,7 +52,7 @@ async fn start() -> (Upstream, Vestibule) {
 
 #[tokio::test]
 async fn page_loads_are_sent_to_the_configured_origin() {
-    // S134, S157
+    // S134, S157, S133, VR-56
     let (app, proxy) = start().await;
     for (host, target, location) in [
         ("app.test", "/", "https://app.test/"),
@@ -116,4 +120,16 @@ async fn nothing_else_is_answered_in_the_clear() {
         }
     }
     assert!(app.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_asks_on_and_takes_nothing_is_not_waited_for() {
+    // S172: one answer for a connection.
+    let (_app, proxy) = start().await;
+    let requests = "GET / HTTP/1.1\r\nHost: app.test\r\n\r\n".repeat(100);
+
+    let (status, head, body) = send(proxy.http, &requests).await;
+
+    assert_eq!((status, body.as_str()), (308, ""), "and nothing behind it");
+    assert!(head.contains("connection: close"), "{head}");
 }
