@@ -36,6 +36,7 @@ fn the_reference_has_no_other_key() {
 
 #[test]
 fn the_limits_are_as_the_reference_says() {
+    // S6: a longer name of our cookie is refused.
     let file = "[listen]\nhttps = \"127.0.0.1:443\"\n[tls]\ncertificate = \"a\"\nkey = \"b\"\n\
                 [[site]]\norigin = \"https://a.example\"\nupstream = \"http://127.0.0.1:1\"\n";
     let name = |length: usize| format!("\"__Host-{}\"", "x".repeat(length - 7));

@@ -84,6 +84,7 @@ fn below(table: &str, key: &str) -> String {
 
 #[test]
 fn every_documented_default_is_what_holds_without_the_key() {
+    // VR-21
     for key in KEYS.iter().filter(|key| !matches!(key.default, "" | "path") && !key.table.contains("verify")) {
         let table = match key.table {
             "hsts" => "[site.headers.hsts]".to_owned(),

@@ -232,6 +232,13 @@ mod tests {
     }
 
     #[test]
+    fn verifiers_are_kept_and_compared_as_digests() {
+        // S19: half of the SHA-256 digest, so that a comparison tells nothing of what it is compared with.
+        let chain = Chain::begin(&A, at(0));
+        assert_eq!(chain.current[..8], [0xcc, 0x8c, 0xd4, 0x1c, 0xef, 0x90, 0x7c, 0x4d]);
+    }
+
+    #[test]
     fn the_successor_is_handed_out_until_it_is_presented() {
         // S33, S34: everyone who presents the predecessor gets the same one.
         let offered = offered();

@@ -59,6 +59,7 @@ fn what_is_signed_is_verified_by_what_is_published() {
 
 #[test]
 fn keys_stay_over_a_restart_and_are_for_their_owner() {
+    // VR-46
     let place = TempDir::new().unwrap();
     let directory = place.path().join("deep/keys");
     let first = signer(&opened(&directory, NOW), NOW);

@@ -130,6 +130,7 @@ async fn private_pages_are_not_stored_unless_the_application_says_how() {
 
 #[tokio::test]
 async fn the_operator_adds_and_removes() {
+    // S133
     let app = obedient().await;
     let site = format!(
         "{SITE}\n[site.headers]\nhsts = {{ max_age = \"1y\", include_subdomains = true }}\nframe_ancestors = \

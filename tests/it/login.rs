@@ -55,8 +55,26 @@ async fn the_application_gets_exactly_what_was_sent() {
 }
 
 #[tokio::test]
+async fn a_cookie_of_ours_that_says_nothing_is_overwritten() {
+    // VR-19: it is in nobody's way.
+    let app = Upstream::legacy().await;
+    let (proxy, _) = Vestibule::in_front_of(&app).await;
+    let (short, unknown) = ("A".repeat(42), "A".repeat(43));
+    for value in ["x", &short, &format!("\"{unknown}\""), &unknown] {
+        let mut browser = proxy.browser();
+        browser.cookies.insert("__Host-session".into(), value.to_owned());
+
+        let page = browser.get("/login").await;
+
+        assert!(page.status == 200 && page.ours().is_some(), "{value}: {page:?}");
+        browser.log_in("alice").await;
+        assert_eq!(browser.fetch("/").await.status, 200, "{value}");
+    }
+}
+
+#[tokio::test]
 async fn an_unknown_id_is_never_adopted() {
-    // S17
+    // S17, VR-19
     let app = Upstream::legacy().await;
     let (_proxy, mut browser) = Vestibule::in_front_of(&app).await;
     let planted = "A".repeat(43);

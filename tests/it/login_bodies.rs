@@ -134,6 +134,7 @@ async fn from_an_authenticated_session_a_body_that_is_no_login_is_ordinary_traff
 
 #[tokio::test]
 async fn a_user_field_in_doubt_is_refused_before_the_application_is_asked() {
+    // VR-30
     let app = Upstream::legacy().await;
     let (_proxy, browser) = Vestibule::in_front_of(&app).await;
     let good = "username=alice&password=secret";

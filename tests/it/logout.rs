@@ -147,7 +147,7 @@ async fn a_logout_is_found_in_every_spelling_of_its_path() {
 
 #[tokio::test]
 async fn a_slow_application_delays_no_logout() {
-    // S42
+    // S42, VR-15
     let hold = std::sync::Arc::new(tokio::sync::Notify::new());
     let held = std::sync::Arc::clone(&hold);
     let app = Upstream::start(move |request| match request.path() {

@@ -7,16 +7,20 @@ use base64::engine::general_purpose::STANDARD;
 use http_body_util::Full;
 use regex::Regex;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::support::Browser;
 use crate::support::Reply;
 use crate::support::SITE;
 use crate::support::Upstream;
+use crate::support::Wire;
 use crate::support::eventually;
 use crate::support::eventually_so;
 use crate::support::file;
 use crate::support::labelled;
 use crate::support::program::Program;
+use crate::support::read_head;
 use crate::support::websocket::EchoApp;
 use crate::support::websocket::echoed;
 use crate::support::websocket::open;
@@ -284,4 +288,37 @@ async fn nothing_that_a_client_sends_forges_a_line() {
     assert!(program.events("forged").is_empty() && program.events("session.ended").is_empty());
     let is_plain = |character: char| !character.is_control() && character != '\u{202e}';
     assert!(text.lines().all(|line| line.chars().all(is_plain)), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_application_says_to_a_logout_is_in_the_log() {
+    // VR-09: also when it says nothing.
+    let wire = Wire::start(|_, mut stream: TcpStream| async move {
+        loop {
+            let head = read_head(&mut stream).await;
+            let status = match head.split_once("/logout?").map(|(_, rest)| &rest[..3]) {
+                None if head.is_empty() => return,
+                None => "302 Found\r\nLocation: /",
+                Some("302") => "302 Found\r\nLocation: /login",
+                Some("500") => "500 Internal Server Error",
+                Some(_) => return,
+            };
+            stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    let program = Program::start(&file(&wire.url(), SITE)).await;
+    for how in ["302", "500", "cut"] {
+        let mut browser = program.browser();
+        browser.log_in("alice").await;
+        browser.fetch(&format!("/logout?{how}")).await;
+    }
+    program.event("upstream.failed").await;
+
+    let (ended, told) = (program.events("session.ended"), program.events("logout.forwarded"));
+    assert_eq!(told.iter().map(|line| line["status"].as_u64()).collect::<Vec<_>>(), [Some(302), Some(500)]);
+    let failed = program.events("upstream.failed");
+    let requests = |lines: &[Value]| lines.iter().map(|line| line["request_id"].clone()).collect::<Vec<_>>();
+    assert_eq!(requests(&ended), requests(&[told, failed].concat()));
+    assert_eq!(ended.len(), 3);
 }

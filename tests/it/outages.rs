@@ -39,7 +39,7 @@ async fn logged_in() -> (Upstream, Vestibule, Browser, Arc<BrokenStore>) {
 
 #[tokio::test]
 async fn a_silent_store_is_not_the_absence_of_a_session() {
-    // S21, S167, VR-34
+    // S21, S167, VR-34, VR-30
     let (app, _proxy, alice, store) = logged_in().await;
     store.fails();
     let before = app.received().len();

@@ -85,7 +85,7 @@ async fn nobody_is_sent_elsewhere_after_the_login() {
 
 #[tokio::test]
 async fn paths_that_can_be_read_in_two_ways_are_refused() {
-    // S90, VR-12, VR-22
+    // S90, VR-12, VR-22, VR-30
     let app = Upstream::legacy().await;
     let (_proxy, browser) = Vestibule::in_front_of(&app).await;
     for path in [

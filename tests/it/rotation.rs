@@ -88,7 +88,7 @@ async fn fifty_parallel_requests_over_a_rotation_all_pass() {
 
 #[tokio::test]
 async fn a_rotation_and_many_new_cookies_at_once_all_stay() {
-    // VR-01, VR-44
+    // VR-01, VR-44, VR-41
     let app = Upstream::start(|request| match request.target.strip_prefix("/set?") {
         Some(name) => Reply::text("set").header("set-cookie", &format!("{name}=1; HttpOnly; Path=/")),
         None => page(request),
@@ -199,6 +199,7 @@ fn slow(browser: &Browser) -> JoinHandle<Answer> {
 
 #[tokio::test]
 async fn whether_a_cookie_is_due_is_decided_when_the_response_leaves() {
+    // VR-42: other requests of the session are answered meanwhile.
     let hold = Arc::new(Notify::new());
     let held = Arc::clone(&hold);
     let app = Upstream::start(move |request| match request.path() {

@@ -15,7 +15,12 @@ use crate::support::empty;
 
 /// A page that everyone may see, asked for under this host.
 async fn ask(browser: &Browser, method: &str, host: &str) -> Answer {
-    let request = Request::builder().method(method).uri("/public/x?y=%2F").header("host", host);
+    let request = Request::builder()
+        .method(method)
+        .uri("/public/x?y=%2F")
+        .header("host", host)
+        .header("x-forwarded-host", "evil.test")
+        .header("forwarded", "host=evil.test");
     browser.clone().send(empty(request)).await
 }
 
@@ -120,7 +125,7 @@ async fn over_http_2_the_authority_counts_and_the_host_must_not_differ() {
 
 #[tokio::test]
 async fn an_alias_sends_page_loads_to_the_origin_and_does_nothing_else() {
-    // S77, S157
+    // S77, S157, VR-56
     let app = Upstream::plain().await;
     let site = format!("aliases = [\"https://other.test\", \"https://app.test:8443\"]\n{SITE}");
     let (_proxy, browser) = Vestibule::with(&app, &site).await;

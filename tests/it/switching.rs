@@ -65,6 +65,7 @@ async fn another_user_with_a_session_of_their_own_gets_that_alone() {
 
 #[tokio::test]
 async fn exactly_one_of_two_logins_takes_the_anonymous_session() {
+    // VR-19: two tabs
     let hold = Arc::new(Notify::new());
     let held = Arc::clone(&hold);
     let app = Upstream::start(move |request| match request.path() {
@@ -167,7 +168,7 @@ async fn a_late_answer_changes_nothing_after_the_login() {
 
 #[tokio::test]
 async fn an_attackers_session_in_the_victims_browser_gains_nothing() {
-    // S27, VR-20
+    // S27, VR-20, VR-17
     let app = Upstream::legacy().await;
     let (proxy, mut attacker) = Vestibule::with(&app, SITE).await;
     attacker.get("/login").await;

@@ -6,6 +6,7 @@ use super::parse;
 
 #[test]
 fn the_policy_reads_like_plain_words() {
+    // VR-03
     assert_eq!(parse(BASE).explain(), include_str!("base.words.txt"));
     assert_eq!(parse(MAXIMAL).explain(), include_str!("maximal.words.txt"));
 }
@@ -17,8 +18,9 @@ fn recommended_values_give_no_warning() {
 
 #[test]
 fn every_weak_choice_is_warned_of() {
-    // S194
+    // S194, VR-46: of what a restart forgets as well
     for (table, key, expected) in [
+        ("[store]", "url = \"memory:\"", "store.url is \"memory:\": a restart logs everybody out"),
         ("[session]", "idle_timeout = \"61m\"", "session.idle_timeout is longer than an hour"),
         ("[session]", "absolute_timeout = \"25h\"", "session.absolute_timeout is longer than a day"),
         ("[session]", "rotate_every = \"off\"", "session.rotate_every is off"),

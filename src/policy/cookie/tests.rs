@@ -153,6 +153,12 @@ fn our_cookie_is_set_and_cleared_with_the_same_attributes() {
         assert!(clear.starts_with("__Host-session=;"), "{clear}");
         assert!(clear.contains("Max-Age=0") && clear.contains("Expires=Thu, 01 Jan 1970 00:00:00 GMT"), "{clear}");
     }
+    // S6: with the longest name there is, 4096 octets for name and value, and 1024 for each attribute.
+    let longest = SessionCookie::new(&format!("__Host-{}", "x".repeat(121)), true, true);
+    for line in [longest.set(&id, Duration::MAX), longest.clear()] {
+        let (pair, attributes) = line.to_str().unwrap().split_once("; ").unwrap();
+        assert!(pair.len() <= 4096 && attributes.split("; ").all(|attribute| attribute.len() <= 1024), "{line:?}");
+    }
     let transient = SessionCookie::new("__Host-session", false, false);
     let line = transient.set(&id, Duration::from_secs(60));
     assert_eq!(SetCookie::parse(&line, NOW).unwrap().expires, None);

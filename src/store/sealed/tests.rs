@@ -124,7 +124,7 @@ const OLD: &str = "b2xkIG9sZCBvbGQgb2xkIG9sZCBvbGQgb2xkIG9sZCE=";
 
 #[test]
 fn who_has_no_key_invents_nobody() {
-    // S184: a selector of their own, and everything that is in this file.
+    // S184, VR-60: a selector of their own, and everything that is in this file.
     let record = record(Some("admin"), &[cookie("sid", "v")]);
     let invented = [Keys::default(), Keys::of(&[OLD])].map(|theirs| seal(&theirs, &handle(1), &record).unwrap());
     for invented in invented {
@@ -170,7 +170,7 @@ fn cookies_stay_in_their_place() {
 
 #[test]
 fn another_version_is_told_from_damage() {
-    // VR-28
+    // VR-28, VR-60
     let mut newer = stored(Some("alice"));
     newer.readable[0] = WITH_DEVICE + 1;
     assert_eq!(refused(&newer), Unusable::Version);
