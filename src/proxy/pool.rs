@@ -48,8 +48,10 @@ use crate::proxy::upstream::UpstreamError;
 const IDLE_LIFETIME: Duration = Duration::from_secs(60);
 /// How often that is looked at.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
-/// Idle connections kept per upstream and worker.
-const IDLE_LIMIT: usize = 64;
+/// More than so many to an upstream idle on a worker for no longer than this. A crowd comes in bursts, and may find
+/// open what the last one needed; but afterwards nothing is left of it.
+const FEW: usize = 64;
+const CROWD_LIFETIME: Duration = Duration::from_secs(10);
 /// Of so many connections that somebody waits for one is closed, so that whoever has waited longest gets the room
 /// for a new one, on whichever worker: the others may have none to hand on.
 const OTHERS_TURN: usize = 16;
@@ -220,7 +222,8 @@ impl Pool {
         // Asked under the lock, so that whoever waits finds it here or is seen to wait.
         if upstream.is_awaited() {
             shelf.hand_on(connection);
-        } else if shelf.idle.len() < IDLE_LIMIT {
+        } else {
+            let lifetime = if shelf.idle.len() < FEW { lifetime } else { lifetime.min(CROWD_LIFETIME) };
             shelf.idle.push(Idle { connection, until: self.clock.now().plus(lifetime) });
         }
     }

@@ -431,8 +431,36 @@ async fn there_are_no_more_connections_than_allowed_not_even_idle_ones() {
 }
 
 #[tokio::test]
+async fn a_crowd_finds_open_what_the_one_before_needed() {
+    // Whoever opens a connection for each request is slow when it matters. But a crowd leaves nothing behind.
+    let hold = Arc::new(Notify::new());
+    let held = Arc::clone(&hold);
+    let app = Upstream::start(move |_| Reply::text("at last").held(&held)).await;
+    let (proxy, _) = Vestibule::in_front_of(&app).await;
+    for crowd in 1..=3 {
+        let asking: Vec<_> = (0..200)
+            .map(|_| {
+                let mut browser = proxy.browser();
+                tokio::spawn(async move { browser.get("/public/x").await.status })
+            })
+            .collect();
+        eventually("all are there", || app.received().len() == 200 * crowd).await;
+        hold.notify_waiters();
+        for answer in asking {
+            assert_eq!(answer.await.unwrap(), 200);
+        }
+    }
+    assert_eq!(app.connections(), 200);
+
+    proxy.advance(Duration::from_secs(11));
+    eventually("most of them are closed", || app.open_connections() == 64).await;
+    proxy.advance(Duration::from_secs(60));
+    eventually("the others as well", || app.open_connections() == 0).await;
+}
+
+#[tokio::test]
 async fn who_waits_for_a_connection_gets_the_one_that_is_given_back() {
-    // S174: a new one for each request would cost an application the more, the less it can bear it.
+    // S174, VR-43: a new one for each request would cost an application the more, the less it can bear it.
     let hold = Arc::new(Notify::new());
     let held = Arc::clone(&hold);
     let app = Upstream::start(move |request| match request.path() {
