@@ -52,9 +52,6 @@ const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// open what the last one needed; but afterwards nothing is left of it.
 const FEW: usize = 64;
 const CROWD_LIFETIME: Duration = Duration::from_secs(10);
-/// Of so many connections that somebody waits for one is closed, so that whoever has waited longest gets the room
-/// for a new one, on whichever worker: the others may have none to hand on.
-const OTHERS_TURN: usize = 16;
 
 struct Idle {
     connection: Http1,
@@ -67,8 +64,8 @@ struct Shelf {
     idle: Vec<Idle>,
     /// Requests that wait for room for one more connection, and take one that is given back as well.
     waiting: VecDeque<oneshot::Sender<Http1>>,
-    /// How many were given back while somebody waited.
-    awaited: usize,
+    /// Whether the next one that is given back is for whoever has waited longest, on whichever worker.
+    is_others_turn: bool,
 }
 
 impl Shelf {
@@ -78,19 +75,20 @@ impl Shelf {
 
     fn wait(&mut self) -> oneshot::Receiver<Http1> {
         let (sender, receiver) = oneshot::channel();
-        // Most get room, and leave, in the order in which they came.
-        while self.waiting.front().is_some_and(oneshot::Sender::is_closed) {
-            self.waiting.pop_front();
-        }
         self.waiting.push_back(sender);
         receiver
     }
 
-    /// Gives it to who waits here, or closes it: a new connection for each request costs an application the more,
-    /// the less it can bear it.
-    fn hand_on(&mut self, mut connection: Http1) {
-        self.awaited = self.awaited.wrapping_add(1);
-        if self.awaited.is_multiple_of(OTHERS_TURN) {
+    /// Gives it to who waits here: a new connection for each request costs an application the more, the less it can
+    /// bear it. If others wait elsewhere, of the `awaited` in all, every second one is closed instead, which gives whoever
+    /// has waited longest the room for a new one: another worker may have none to hand on.
+    fn hand_on(&mut self, mut connection: Http1, awaited: usize) {
+        // Those that got room leave in about the order in which they came.
+        while self.waiting.front().is_some_and(oneshot::Sender::is_closed) {
+            self.waiting.pop_front();
+        }
+        self.is_others_turn = awaited > self.waiting.len() && !self.is_others_turn;
+        if self.is_others_turn {
             return;
         }
         while let Some(waiting) = self.waiting.pop_front() {
@@ -220,8 +218,9 @@ impl Pool {
         }
         let shelf = shelves.entry(upstream.id).or_default();
         // Asked under the lock, so that whoever waits finds it here or is seen to wait.
-        if upstream.is_awaited() {
-            shelf.hand_on(connection);
+        let awaited = upstream.awaited();
+        if awaited > 0 {
+            shelf.hand_on(connection, awaited);
         } else {
             let lifetime = if shelf.idle.len() < FEW { lifetime } else { lifetime.min(CROWD_LIFETIME) };
             shelf.idle.push(Idle { connection, until: self.clock.now().plus(lifetime) });
@@ -321,7 +320,7 @@ impl Pool {
                 }
                 Some(Err(lost)) => lost,
                 None => {
-                    // It may be that nothing arrives any more; where others get answers it is this request alone.
+                    // It may be that nothing arrives any more; where anything does it is this request alone.
                     if link.heard() == heard {
                         link.retire();
                     }

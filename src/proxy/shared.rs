@@ -163,7 +163,7 @@ impl Drop for Seat {
             shared.last_used = self.group.clock.now();
             // Asked under the lock, so that whoever waits finds it here or is seen to wait.
             let upstream = &self.group.upstream;
-            if shared.under_way == 0 && (upstream.is_awaited() || upstream.is_retired()) {
+            if shared.under_way == 0 && (upstream.awaited() > 0 || upstream.is_retired()) {
                 connections.swap_remove(index);
             }
         }

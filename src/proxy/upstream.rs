@@ -187,9 +187,9 @@ impl Upstream {
         }
     }
 
-    /// Whether somebody waits for a connection, perhaps on another worker: then none may be kept for later.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.waiting.load(Ordering::SeqCst) > 0
+    /// How many requests wait for a connection, on all workers: while any does, none may be kept for later.
+    pub(super) fn awaited(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
     }
 
     /// Whether another has taken its place.
