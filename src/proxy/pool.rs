@@ -64,8 +64,8 @@ struct Shelf {
     idle: Vec<Idle>,
     /// Requests that wait for room for one more connection, and take one that is given back as well.
     waiting: VecDeque<oneshot::Sender<Http1>>,
-    /// Whether the next one that is given back is for whoever has waited longest, on whichever worker.
-    is_others_turn: bool,
+    /// Whether the last one that was given back was closed, for whoever had waited longest on whichever worker.
+    was_closed: bool,
 }
 
 impl Shelf {
@@ -87,8 +87,8 @@ impl Shelf {
         while self.waiting.front().is_some_and(oneshot::Sender::is_closed) {
             self.waiting.pop_front();
         }
-        self.is_others_turn = awaited > self.waiting.len() && !self.is_others_turn;
-        if self.is_others_turn {
+        self.was_closed = awaited > self.waiting.len() && !self.was_closed;
+        if self.was_closed {
             return;
         }
         while let Some(waiting) = self.waiting.pop_front() {
