@@ -63,6 +63,7 @@ impl Socket {
         Ok(match self {
             Self::Tcp(socket) => {
                 socket.set_nonblocking(true)?;
+                probe_silent(socket)?;
                 Self::Tcp(socket.try_clone()?)
             }
             Self::Unix(socket) => {
@@ -159,6 +160,8 @@ fn bind_tcp(address: SocketAddr, only_v6: bool, share: bool) -> io::Result<socke
     }
     socket.set_reuse_port(share)?;
     socket.set_nonblocking(true)?;
+    // What comes in inherits that (tcp(7)), also what waits before anybody accepts.
+    probe_silent(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -264,11 +267,7 @@ enum Listener {
 impl Listener {
     fn of(socket: Socket) -> io::Result<Self> {
         Ok(match socket {
-            Socket::Tcp(socket) => {
-                // What is accepted on it inherits that (tcp(7)).
-                probe_silent(&socket)?;
-                Self::Tcp(TcpListener::from_std(socket)?)
-            }
+            Socket::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
             Socket::Unix(socket) => Self::Unix(UnixListener::from_std(socket)?),
         })
     }
