@@ -220,7 +220,7 @@ impl Exchange {
     /// Goes on until the response has been sent, or given up.
     pub(super) fn until_sent(mut self, response: Response<Body>) -> Response<Sending> {
         response.map(|body| {
-            // Over HTTP/2 a body is not polled before there is a window for it.
+            // Over HTTP/2 nothing is taken before there is a window for it.
             self.stall(!body.is_empty());
             Sending { body, exchange: Some(self) }
         })

@@ -495,24 +495,16 @@ async fn a_slow_answer_takes_the_connection_from_nobody_who_gets_one() {
     let mut app = Scripted::start(100, |_, _, _| {}).await;
     let few = format!("{}[limits]\nupstream_connections = 1\n[timeouts]\nfirst_byte = \"500ms\"\n", site());
     let (_proxy, browser) = Vestibule::of(parse(&file(&app.url, &few))).await;
-    let _other = soon("the head", {
-        let mut client = browser.clone();
-        let asking = tokio::spawn(async move { client.open(empty(navigation("GET", "/public/other"))).await });
-        let (.., mut respond) = app.next().await;
-        let mut sending = respond.send_response(Response::new(()), false).unwrap();
-        tokio::spawn(async move {
-            loop {
-                sending.send_data(Bytes::from("piece"), false).unwrap();
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        });
-        asking
-    })
-    .await
-    .unwrap();
+    let mut client = browser.clone();
+    let other = tokio::spawn(async move { client.open(empty(navigation("GET", "/public/other"))).await });
+    let (.., mut respond) = app.next().await;
+    let mut sending = respond.send_response(Response::new(()), false).unwrap();
+    let _other = soon("the head", other).await.unwrap();
 
-    assert_eq!(ask(&browser, "GET", "/public/slow").await.unwrap(), 504);
+    let slow = ask(&browser, "GET", "/public/slow");
     let _slow = app.next().await;
+    sending.send_data(Bytes::from("piece"), false).unwrap();
+    assert_eq!(slow.await.unwrap(), 504);
 
     let asking = ask(&browser, "GET", "/public/x");
     let (connection, .., mut respond) = app.next().await;
