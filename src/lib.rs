@@ -33,3 +33,4 @@ pub mod server;
 pub mod signing;
 pub mod store;
 pub mod telemetry;
+mod write;

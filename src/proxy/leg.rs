@@ -20,6 +20,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
+use crate::write::poll_write_slices;
+
 /// What there is to connect by.
 pub(super) type Socket = Either<TcpStream, Either<UnixStream, TlsStream<TcpStream>>>;
 
@@ -108,7 +110,7 @@ impl AsyncWrite for Leg {
         if self.deaf {
             return Poll::Ready(Ok(length));
         }
-        let written = Pin::new(&mut self.socket).poll_write_vectored(context, data);
+        let written = poll_write_slices(Pin::new(&mut self.socket), context, data);
         self.hear(written, length)
     }
 

@@ -20,6 +20,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::policy::site::Limits;
 use crate::server::activity::Activity;
+use crate::write::poll_write_slices;
 
 /// Counts who is in.
 #[derive(Clone, Default)]
@@ -136,7 +137,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Admitted<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let written = poll_write_slices(Pin::new(&mut self.stream), cx, slices);
         self.count(&written);
         written
     }

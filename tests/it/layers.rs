@@ -49,8 +49,8 @@ pub const LAYERS: &[Layer] = &[
     Layer { module: "demo", may: &["app", "cert", "clock", "config", "telemetry"], never: &[] },
     Layer { module: "app", may: &["admin", "clock", "config", "proxy", "secret", "server", "store"], never: &[] },
     Layer { module: "admin", may: &["clock", "config", "metrics", "policy", "proxy", "server", "store", "telemetry"], never: &[] },
-    Layer { module: "server", may: &["clock", "config", "crypto", "http1", "metrics", "policy", "proxy", "telemetry"], never: &[] },
-    Layer { module: "proxy", may: &["clock", "config", "crypto", "http1", "metrics", "policy", "signing", "store", "telemetry"], never: &[] },
+    Layer { module: "server", may: &["clock", "config", "crypto", "http1", "metrics", "policy", "proxy", "telemetry", "write"], never: &[] },
+    Layer { module: "proxy", may: &["clock", "config", "crypto", "http1", "metrics", "policy", "signing", "store", "telemetry", "write"], never: &[] },
     Layer { module: "telemetry", may: &["config", "policy", "store"], never: &["tokio", "hyper"] },
     Layer { module: "config", may: &["policy", "secret", "store::StoreSettings", "store::redis::settings"], never: &["tokio", "hyper", "rustls"] },
     Layer { module: "signing", may: &["clock", "policy", "store"], never: NO_HTTP },
@@ -62,6 +62,7 @@ pub const LAYERS: &[Layer] = &[
     Layer { module: "secret", may: &[], never: NO_HTTP },
     Layer { module: "metrics", may: &[], never: NO_HTTP },
     Layer { module: "clock", may: &[], never: &["hyper"] },
+    Layer { module: "write", may: &[], never: NO_HTTP },
 ];
 
 #[test]
