@@ -153,6 +153,14 @@ fn is_loaded_elsewhere(method: &Method, headers: &HeaderMap) -> bool {
     !(is_ours || is_page)
 }
 
+/// Whether a page is opened to be looked at by itself, as by a link that is followed: not fetched by a script, not in
+/// a frame, and without a form's body.
+pub fn opens_page(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::GET
+        && single(headers, &FETCH_MODE) == Some("navigate")
+        && single(headers, &FETCH_DEST) == Some("document")
+}
+
 fn judge_change(rules: &CsrfRules, facts: CsrfFacts<'_>) -> CsrfVerdict {
     if !facts.login_or_logout && is_safe(facts.method) {
         return CsrfVerdict::Unconcerned;
@@ -462,6 +470,24 @@ mod tests {
         assert!(allowed(&[COOKIE]));
         assert!(!allowed(&[COOKIE, ("sec-fetch-mode", "websocket")]));
         assert!(!allowed(&[COOKIE, ("origin", "null")]));
+    }
+
+    #[test]
+    fn a_page_is_opened_by_a_link_and_by_nothing_that_a_page_loads() {
+        // VR-21
+        let opened = |method: &Method, mode, dest| {
+            opens_page(method, &headers(&[("sec-fetch-mode", mode), ("sec-fetch-dest", dest)]))
+        };
+        assert!(opened(&Method::GET, "navigate", "document"));
+        for (mode, dest) in [("navigate", "iframe"), ("no-cors", "document"), ("cors", "empty"), ("navigate", "object")]
+        {
+            assert!(!opened(&Method::GET, mode, dest), "{mode} {dest}");
+        }
+        assert!(!opened(&Method::POST, "navigate", "document"), "what a form sends cannot be asked for again");
+        assert!(!opened(&Method::HEAD, "navigate", "document"));
+        assert!(!opens_page(&Method::GET, &headers(&[("accept", "text/html")])), "it does not say so");
+        let twice = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"), ("sec-fetch-dest", "image")];
+        assert!(!opens_page(&Method::GET, &headers(&twice)));
     }
 
     #[test]

@@ -385,10 +385,9 @@ impl<'a> Exchange<'a> {
 
     /// The answer to a link on another site that does not bring our cookie: a page from which it does (VR-21).
     pub(super) fn led_here(&self) -> Option<Response<Body>> {
-        let opens_page = || self.headers.get("sec-fetch-dest").is_some_and(|dest| dest == "document");
-        let is_load = || self.method == Method::GET && self.kind == RequestKind::Navigation && opens_page();
         // Most sites have no such cookie, and the fields need not be searched.
-        (self.withholds_our_cookie() && is_load()).then(|| reply::go_on(self.target.path()))
+        let is_led = self.withholds_our_cookie() && csrf::opens_page(&self.method, &self.headers);
+        is_led.then(|| reply::go_on(self.target.path()))
     }
 
     /// Whether the request may pass.
