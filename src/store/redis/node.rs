@@ -186,8 +186,8 @@ impl Keeper {
     /// changes, so that what is known is as exact as before when its replicas are heard from again.
     async fn offer(&self, link: &Arc<Link>) -> LinkError {
         loop {
-            tracing::info!(event = "store.connected", server = %link.address);
             self.state.send_replace(State::Up(Arc::clone(link)));
+            tracing::info!(event = "store.connected", server = %link.address);
             let error = link.watch().await;
             if !error.is_lack_of_replicas() {
                 return error;
