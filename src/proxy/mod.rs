@@ -235,38 +235,45 @@ impl Gate {
         Ok(())
     }
 
-    /// Runs forever: ends sessions whose time is up and closes their streams. On the control runtime.
-    pub async fn watch_sessions(self: Arc<Self>) {
-        // Side by side: a sweep of a store elsewhere may take long, and what is open ends within a second.
-        let watched = async {
-            let mut now = self.clock.now();
-            loop {
-                now = self.wait(now, WATCH_EVERY).await;
-                self.watch_all(now).await;
-            }
-        };
-        let swept = async {
-            let mut now = self.clock.now();
-            loop {
-                now = self.wait(now, SWEEP_EVERY).await;
-                self.sweep(now).await;
-                self.share_learned().await;
-            }
-        };
-        tokio::join!(watched, swept);
+    /// Runs forever: ends sessions whose time is up and closes their streams. On the control runtime, from the time of
+    /// the call on.
+    pub fn watch_sessions(self: Arc<Self>) -> impl Future<Output = ()> {
+        let begun = self.clock.now();
+        async move {
+            // Side by side: a sweep of a store elsewhere may take long, and what is open ends within a second.
+            let watched = async {
+                let mut now = begun;
+                loop {
+                    now = self.wait(now, WATCH_EVERY).await;
+                    self.watch_all(now).await;
+                }
+            };
+            let swept = async {
+                let mut now = begun;
+                loop {
+                    now = self.wait(now, SWEEP_EVERY).await;
+                    self.sweep(now).await;
+                    self.share_learned().await;
+                }
+            };
+            tokio::join!(watched, swept);
+        }
     }
 
-    /// Runs forever: replaces the keys that sign assertions in time. On the control runtime.
-    pub async fn watch_keys(self: Arc<Self>) {
+    /// Runs forever: replaces the keys that sign assertions in time. On the control runtime, from the time of the call
+    /// on.
+    pub fn watch_keys(self: Arc<Self>) -> impl Future<Output = ()> {
         let mut now = self.clock.now();
-        loop {
-            now = self.wait(now, TEND_EVERY).await;
-            let at = assertion::moment(&*self.clock);
-            for assertions in self.current.load_full().sites().filter_map(|site| site.assertions.as_ref()) {
-                assertions.forget(at);
-                let keys = Arc::clone(&assertions.keys);
-                // Nobody waits for it: a file system that does not answer holds up nothing here.
-                tokio::task::spawn_blocking(move || keys.keep(at.time_of_day));
+        async move {
+            loop {
+                now = self.wait(now, TEND_EVERY).await;
+                let at = assertion::moment(&*self.clock);
+                for assertions in self.current.load_full().sites().filter_map(|site| site.assertions.as_ref()) {
+                    assertions.forget(at);
+                    let keys = Arc::clone(&assertions.keys);
+                    // Nobody waits for it: a file system that does not answer holds up nothing here.
+                    tokio::task::spawn_blocking(move || keys.keep(at.time_of_day));
+                }
             }
         }
     }
