@@ -32,6 +32,7 @@ mod reply;
 mod sending;
 mod session;
 mod shared;
+mod shelf;
 mod silence;
 mod snapshot;
 mod source;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
-use std::collections::VecDeque;
 use std::future::Future;
 use std::future::pending;
 use std::pin::Pin;
@@ -21,7 +20,6 @@ use http::Request;
 use http::Response;
 use http::Version;
 use http::header;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -38,6 +36,7 @@ use crate::proxy::link::Link;
 use crate::proxy::sending::Sending;
 use crate::proxy::shared::Found;
 use crate::proxy::shared::Group;
+use crate::proxy::shelf::Shelf;
 use crate::proxy::source::Source;
 use crate::proxy::upstream::Load;
 use crate::proxy::upstream::Upstream;
@@ -48,57 +47,6 @@ use crate::proxy::upstream::UpstreamError;
 const IDLE_LIFETIME: Duration = Duration::from_secs(60);
 /// How often that is looked at.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
-/// More than so many to an upstream idle on a worker for no longer than this. A crowd comes in bursts, and may find
-/// open what the last one needed; but afterwards nothing is left of it.
-const FEW: usize = 64;
-const CROWD_LIFETIME: Duration = Duration::from_secs(10);
-
-struct Idle {
-    connection: Http1,
-    until: Timestamp,
-}
-
-/// What a worker has of an upstream, and lacks.
-#[derive(Default)]
-struct Shelf {
-    idle: Vec<Idle>,
-    /// Requests that wait for room for one more connection, and take one that is given back as well.
-    waiting: VecDeque<oneshot::Sender<Http1>>,
-    /// Whether the last one that was given back was closed, for whoever had waited longest on whichever worker.
-    was_closed: bool,
-}
-
-impl Shelf {
-    fn is_empty(&self) -> bool {
-        self.idle.is_empty() && self.waiting.iter().all(oneshot::Sender::is_closed)
-    }
-
-    fn wait(&mut self) -> oneshot::Receiver<Http1> {
-        let (sender, receiver) = oneshot::channel();
-        self.waiting.push_back(sender);
-        receiver
-    }
-
-    /// Gives it to who waits here: a new connection for each request costs an application the more, the less it can
-    /// bear it. If others wait elsewhere, of the `awaited` in all, every second one is closed instead, which gives whoever
-    /// has waited longest the room for a new one: another worker may have none to hand on.
-    fn hand_on(&mut self, mut connection: Http1, awaited: usize) {
-        // Those that got room leave in about the order in which they came.
-        while self.waiting.front().is_some_and(oneshot::Sender::is_closed) {
-            self.waiting.pop_front();
-        }
-        self.was_closed = awaited > self.waiting.len() && !self.was_closed;
-        if self.was_closed {
-            return;
-        }
-        while let Some(waiting) = self.waiting.pop_front() {
-            match waiting.send(connection) {
-                Ok(()) => return,
-                Err(refused) => connection = refused,
-            }
-        }
-    }
-}
 
 /// The connections of one worker that can take a request.
 pub(super) struct Pool {
@@ -195,14 +143,12 @@ struct Hold {
 impl Pool {
     /// Runs forever: closes connections that have been idle for too long.
     pub(super) async fn tidy(self: Arc<Self>) {
+        let mut now = self.clock.now();
         loop {
-            let now = self.clock.now();
             self.clock.sleep_until(now.plus(TIDY_EVERY)).await;
-            let now = self.clock.now();
+            now = self.clock.now();
             let mut shelves = self.lock();
-            for shelf in shelves.values_mut() {
-                shelf.idle.retain_mut(|idle| idle.is_usable(now));
-            }
+            shelves.values_mut().for_each(|shelf| shelf.tidy(now));
             shelves.retain(|_, shelf| !shelf.is_empty());
             drop(shelves);
             let mut shared = self.groups();
@@ -218,20 +164,15 @@ impl Pool {
         }
         let shelf = shelves.entry(upstream.id).or_default();
         // Asked under the lock, so that whoever waits finds it here or is seen to wait.
-        let awaited = upstream.awaited();
-        if awaited > 0 {
-            shelf.hand_on(connection, awaited);
-        } else {
-            let lifetime = if shelf.idle.len() < FEW { lifetime } else { lifetime.min(CROWD_LIFETIME) };
-            shelf.idle.push(Idle { connection, until: self.clock.now().plus(lifetime) });
+        match upstream.awaited() {
+            0 => shelf.keep(connection, lifetime, self.clock.now()),
+            awaited => shelf.hand_on(connection, awaited),
         }
     }
 
     fn take(&self, upstream: usize) -> Option<Http1> {
         let now = self.clock.now();
-        let mut shelves = self.lock();
-        let idle = &mut shelves.get_mut(&upstream)?.idle;
-        std::iter::from_fn(|| idle.pop()).find_map(|mut idle| idle.is_usable(now).then_some(idle.connection))
+        self.lock().get_mut(&upstream)?.take(now)
     }
 
     /// What another request gives back.
@@ -399,12 +340,6 @@ fn protocol_for(upstream: &Upstream, request: &Request<Body>) -> UpstreamProtoco
     match upstream.protocol {
         UpstreamProtocol::Http2 if !request.headers().contains_key(header::UPGRADE) => UpstreamProtocol::Http2,
         UpstreamProtocol::Http2 | UpstreamProtocol::Http1 => UpstreamProtocol::Http1,
-    }
-}
-
-impl Idle {
-    fn is_usable(&mut self, now: Timestamp) -> bool {
-        now < self.until && self.connection.is_alive()
     }
 }
 
