@@ -50,16 +50,26 @@ pub fn run(port: Option<u16>) -> Result<(), Box<dyn Error>> {
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
     let upstream = listener.local_addr()?;
     runtime.spawn(app::serve(listener));
-    let port = match port {
+    let configure = |port| {
+        let text = configuration(port, upstream.port());
+        let config = Config::parse(&scratch.0.join("proxy.toml"), &text)?.in_memory();
+        Ok::<_, Box<dyn Error>>((text, config))
+    };
+    let mut wanted = match port {
         Some(port) => port,
         None => free_port()?,
     };
-    let text = configuration(port, upstream.port());
-    let config = Config::parse(&scratch.0.join("proxy.toml"), &text)?.in_memory();
+    let (mut text, mut config) = configure(wanted)?;
     let _guard = telemetry::init(&config.log)?;
-    let running =
-        vestibule::start(&config, Arc::new(SystemClock::start())).map_err(|source| PortTaken { port, source })?;
-    let port = running.https.first().map_or(port, |address| address.port());
+    let mut started = vestibule::start(&config, Arc::new(SystemClock::start()));
+    if matches!(started, Err(StartError::Bind(_))) && port.is_none() {
+        // Somebody else took it after it was seen to be free.
+        wanted = free_port()?;
+        (text, config) = configure(wanted)?;
+        started = vestibule::start(&config, Arc::new(SystemClock::start()));
+    }
+    let running = started.map_err(|source| PortTaken { port: wanted, source })?;
+    let port = running.https.first().map_or(wanted, |address| address.port());
     // It runs as well when nobody reads this to the end.
     let _unread = writeln!(std::io::stdout(), "{}", introduction(port, upstream.port(), &made.ca, &text));
     runtime.block_on(signals.wait());
