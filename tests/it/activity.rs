@@ -168,7 +168,7 @@ async fn a_download_that_moves_keeps_its_session_and_ends_with_it() {
 
         browser.get("/logout").await;
 
-        let end = tokio::time::timeout(Duration::from_secs(1), download.frame()).await.unwrap();
+        let end = tokio::time::timeout(Duration::from_secs(4), download.frame()).await.unwrap();
         assert!(end.is_none_or(|frame| frame.is_err()), "cut");
     }
 }
@@ -191,7 +191,7 @@ async fn events_are_no_activity_and_end_with_the_session() {
 
         proxy.advance(10 * MINUTE);
 
-        let end = tokio::time::timeout(Duration::from_secs(1), events.frame()).await.unwrap();
+        let end = tokio::time::timeout(Duration::from_secs(4), events.frame()).await.unwrap();
         assert!(end.is_none_or(|frame| frame.is_err()), "cut");
         assert_eq!(browser.fetch("/").await.status, 401);
     }
@@ -212,7 +212,7 @@ async fn what_moves_on_a_polling_path_is_no_activity() {
 
     proxy.advance(10 * MINUTE);
 
-    let end = tokio::time::timeout(Duration::from_secs(1), poll.frame()).await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(4), poll.frame()).await.unwrap();
     assert!(end.is_none_or(|frame| frame.is_err()), "cut");
 }
 
@@ -228,7 +228,7 @@ async fn a_login_ends_what_was_open_for_the_session_before() {
 
     browser.log_in("bob").await;
 
-    let end = tokio::time::timeout(Duration::from_secs(1), events.frame()).await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(4), events.frame()).await.unwrap();
     assert!(end.is_none_or(|frame| frame.is_err()), "cut");
 }
 
@@ -245,7 +245,7 @@ async fn a_reload_with_a_shorter_limit_also_ends_what_is_open() {
     proxy.reload(&format!("{SITE}\n[site.session]\nidle_timeout = \"10m\"\nrotate_every = \"5m\""));
     proxy.advance(10 * MINUTE);
 
-    let end = tokio::time::timeout(Duration::from_secs(1), events.frame()).await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(4), events.frame()).await.unwrap();
     assert!(end.is_none_or(|frame| frame.is_err()), "cut");
     assert_eq!(browser.fetch("/").await.status, 401);
 }

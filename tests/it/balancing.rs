@@ -34,6 +34,7 @@ use crate::support::navigation;
 use crate::support::parse;
 use crate::support::program::Program;
 use crate::support::read_head;
+use crate::support::unheard;
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(5), future).await.unwrap_or_else(|_| panic!("never: {what}"))
@@ -211,7 +212,7 @@ async fn one_that_drops_requests_is_put_out_and_nothing_is_sent_twice() {
 
 #[tokio::test]
 async fn when_all_are_down_they_are_asked_all_the_same() {
-    let down = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_socket, down) = unheard();
     let app = App::start("two").await;
     let (_proxy, browser) = Vestibule::at(&format!("http://{down} {}", app.upstream.url()), SITE).await;
     app.status.store(502, Ordering::SeqCst);
@@ -275,16 +276,14 @@ async fn when_no_check_passes_all_are_still_asked() {
 
 #[tokio::test]
 async fn one_that_cannot_be_reached_is_noticed_before_any_request_and_its_return_too() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let (socket, address) = unheard();
     let app = App::start("two").await;
     let text = checked(&format!("http://{address} {}", app.upstream.url())).replace("\"10s\"", "\"1s\"");
     let program = Program::start(&text).await;
     eventually("it is down", || program.events("upstream.down").len() == 1).await;
     assert!(program.events("upstream.down")[0]["error"].as_str().unwrap().contains("cannot connect"));
 
-    let listener = TcpListener::bind(address).await.unwrap();
+    let listener = socket.listen(16).unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             read_head(&mut stream).await;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::process::Output;
@@ -94,7 +95,7 @@ async fn ten_lines_protect_an_application() {
     // Without a subcommand it runs. Its log goes to a full disk, which stops nothing (S164).
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let _running = Running(place.command(&[]).stderr(full).spawn().unwrap());
-    eventually("it listens", || place.path().join("https.sock").exists()).await;
+    eventually("it listens", || UnixStream::connect(place.path().join("https.sock")).is_ok()).await;
 
     assert!(curl(&place, "/", &[]).contains("location: /login"));
     assert!(curl(&place, "/login", &["--data", "username=alice&password=wrong"]).contains("<form> wrong"));
@@ -120,7 +121,7 @@ async fn the_example_of_the_repository_works_after_cert() {
     assert!(says.contains("make a certificate for trying things out with: vestibule cert"), "{says}");
     assert_eq!(place.run(&["cert"]).0, 0);
     let _running = Running(place.command(&["run"]).stderr(Stdio::null()).spawn().unwrap());
-    eventually("it listens", || place.path().join("https.sock").exists()).await;
+    eventually("it listens", || UnixStream::connect(place.path().join("https.sock")).is_ok()).await;
 
     curl(&place, "/login", &["--data", "username=alice&password=secret"]);
 

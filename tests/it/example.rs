@@ -46,7 +46,13 @@ fn steps(document: &str) -> Vec<Step> {
 fn script(steps: &[Step], ports: [u16; 2]) -> String {
     let mut ports = ports.into_iter();
     let mut script = "exec 2>&1\n".to_owned();
-    for Step { command, .. } in steps {
+    for Step { command, answer } in steps {
+        if let Some(what) = command.strip_prefix("grep ") {
+            // A log is written a moment later.
+            let lines = answer.trim().lines().count();
+            script +=
+                &format!("for try in {{1..300}}; do [ \"$(grep -c {what})\" -ge {lines} ] && break; sleep 0.1; done\n");
+        }
         script += &format!("{command}\n");
         if command.ends_with('&') {
             let port = ports.next().unwrap();

@@ -366,7 +366,7 @@ async fn who_finds_no_room_waits_a_little_and_then_gets_503() {
     // S174
     let mut app = Scripted::start(1, |_, _, _| {}).await;
     let few = format!("{}[limits]\nupstream_connections = 1\n", site());
-    let text = format!("{}[timeouts]\nconnect = \"500ms\"\n", file(&app.url, &few));
+    let text = format!("{}[timeouts]\nconnect = \"2s\"\n", file(&app.url, &few));
     let (_proxy, browser) = Vestibule::of(parse(&text)).await;
     let first = ask(&browser, "GET", "/public/first");
     let (.., mut respond) = app.next().await;
@@ -476,7 +476,7 @@ async fn a_body_that_is_too_large_is_refused_on_the_way() {
 #[tokio::test]
 async fn who_does_not_answer_in_time_is_not_waited_for_and_loses_the_connection() {
     let mut app = Scripted::start(100, |_, _, _| {}).await;
-    let text = format!("{}[timeouts]\nfirst_byte = \"1s\"\n", file(&app.url, &site()));
+    let text = format!("{}[timeouts]\nfirst_byte = \"3s\"\n", file(&app.url, &site()));
     let (_proxy, browser) = Vestibule::of(parse(&text)).await;
     // The application acknowledges our settings before its first answer: later it would count as something heard.
     let greeted = ask(&browser, "GET", "/public/x");
@@ -500,7 +500,7 @@ async fn who_does_not_answer_in_time_is_not_waited_for_and_loses_the_connection(
 async fn a_slow_answer_takes_the_connection_from_nobody_who_gets_one() {
     // S174: its slot is taken as long as the other answer goes on, and there is no further one.
     let mut app = Scripted::start(100, |_, _, _| {}).await;
-    let few = format!("{}[limits]\nupstream_connections = 1\n[timeouts]\nfirst_byte = \"500ms\"\n", site());
+    let few = format!("{}[limits]\nupstream_connections = 1\n[timeouts]\nfirst_byte = \"3s\"\n", site());
     let (_proxy, browser) = Vestibule::of(parse(&file(&app.url, &few))).await;
     let mut client = browser.clone();
     let other = tokio::spawn(async move { client.open(empty(navigation("GET", "/public/other"))).await });
@@ -574,14 +574,16 @@ async fn what_a_slow_client_has_not_taken_is_in_nobodys_way() {
         _ => Reply::text("page"),
     })
     .await;
-    let (_proxy, browser) = Vestibule::with(&app, &site()).await;
+    // The first of them waits until the last is read.
+    let (_proxy, browser) = Vestibule::with(&app, &format!("{}[timeouts]\nbody_idle = \"off\"\n", site())).await;
     let mut slow = Vec::new();
     for _ in 0..40 {
         let mut browser = browser.clone().over_http2();
         slow.push(browser.open(empty(navigation("GET", "/public/big"))).await);
     }
 
-    let answer = soon("another answer", browser.clone().get("/public/x")).await;
+    let mut browser = browser.clone();
+    let answer = timeout(Duration::from_secs(60), browser.get("/public/x")).await.expect("another answer");
 
     assert_eq!(answer.body, "page");
     assert_eq!(app.connections(), 1);

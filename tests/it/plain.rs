@@ -16,7 +16,8 @@ use crate::support::parse;
 /// What comes back for these bytes until the connection closes: status, head in lower case, body.
 async fn send(proxy: SocketAddr, request: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(proxy).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
+    // It may have been refused before it has all left.
+    let _refused = stream.write_all(request.as_bytes()).await;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer to {request}"));

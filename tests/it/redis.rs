@@ -25,6 +25,7 @@ use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::eventually;
+use crate::support::eventually_refused;
 use crate::support::eventually_so;
 use crate::support::parse;
 use crate::support::program::BINARY;
@@ -94,16 +95,8 @@ async fn what_ends_on_one_node_has_ended_on_the_others() {
         here.get("/logout").await;
 
         let mut ghost = there.with_session(&dead);
-        eventually_refused(&mut ghost).await;
+        eventually_refused(&ghost).await;
         assert_eq!(ghost.post("/login", &[("username", "bob"), ("password", "secret")]).await.status, 302);
-    }
-}
-
-/// The server's word is on its way for a moment; it is there long before the second that is allowed.
-async fn eventually_refused(browser: &mut Browser) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
-    while browser.clone().fetch("/").await.status != 401 {
-        assert!(tokio::time::Instant::now() < deadline, "a session that has ended is still used");
     }
 }
 
@@ -119,10 +112,11 @@ async fn a_logout_closes_what_is_open_on_other_nodes() {
     assert!(echoed(&mut socket, "hello").await);
 
     here.get("/logout").await;
+    eventually_refused(&there).await;
 
-    // The clock of a test stands still; a node looks every half second.
+    // The clock of a test stands still; a node looks every half second, and this one knows.
     two.advance(Duration::from_millis(500));
-    let end = tokio::time::timeout(Duration::from_secs(1), next(&mut socket)).await;
+    let end = tokio::time::timeout(Duration::from_secs(4), next(&mut socket)).await;
     assert!(end.expect("still open").unwrap().is_close());
 }
 
@@ -190,7 +184,8 @@ async fn fifty_parallel_requests_over_two_processes_are_one_rotation() {
     sessions.remove(&browser.session().unwrap());
     assert_eq!(sessions.len(), 1, "one rotation");
     let mut successor = programs[1].browser().with_session(&sessions.pop_first().unwrap());
-    assert_eq!(successor.fetch("/").await.status, 200);
+    // Asked of us, who rotate nothing for it: by now it may be due again.
+    assert_eq!(successor.fetch("/.vestibule/session").await.status, 200);
     for program in &mut programs {
         // Then all has been written.
         program.signal("TERM");
@@ -226,8 +221,12 @@ async fn cookies_that_are_set_at_once_over_two_nodes_are_all_kept() {
         assert_eq!(request.await.unwrap(), 200);
     }
 
-    browser.get("/").await;
-    assert_eq!(app.last().header("cookie").unwrap().split("; ").count(), 30);
+    // What the other node has just written may be news here.
+    let has_all = async || {
+        browser.clone().get("/").await;
+        app.last().header("cookie").unwrap().split("; ").count() == 30
+    };
+    eventually_so("all are kept", has_all).await;
 }
 
 #[tokio::test]
@@ -333,7 +332,7 @@ async fn whoever_reads_redis_learns_no_secret_and_no_record_is_changed_unnoticed
     assert_eq!(told, "1", "somebody made alice root");
 
     for node in [&one, &two] {
-        assert_eq!(moved(&browser, node).fetch("/").await.status, 401);
+        eventually_refused(&moved(&browser, node)).await;
     }
 }
 

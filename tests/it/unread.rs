@@ -31,7 +31,7 @@ async fn curl_expecting(
             .args(["-s", protocol, "--connect-to", &connect, "--cacert"])
             .arg(&certificates().ca)
             .args(["-H", "origin: https://app.test", "-H", expect, "-o", "/dev/null", "-w", "%{http_code} %{errormsg}"])
-            .args(["-d", &body, &format!("https://app.test{path}")])
+            .args(["--expect100-timeout", "20", "-d", &body, &format!("https://app.test{path}")])
             .output()
             .unwrap();
         String::from_utf8(out.stdout).unwrap().trim().to_owned()

@@ -17,7 +17,6 @@ use rustls::server::WebPkiClientVerifier;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::sync::mpsc;
@@ -39,6 +38,7 @@ use crate::support::file;
 use crate::support::parse;
 use crate::support::program::Program;
 use crate::support::read_head;
+use crate::support::unheard;
 
 /// TLS as an application serves it; `clients` is the authority of the clients it wants.
 pub fn serving(certificate: &Path, key: &Path, clients: Option<&Path>) -> ServerConfig {
@@ -354,7 +354,7 @@ async fn a_verified_login_needs_one_connection() {
 #[tokio::test]
 async fn the_others_work_while_one_application_is_down() {
     let (one, two) = (Upstream::start(|_| Reply::text("one")).await, Upstream::start(|_| Reply::text("two")).await);
-    let down = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_socket, down) = unheard();
     let upstreams = format!("{} http://{down} {}", one.url(), two.url());
     let program = Program::start(&file(&upstreams, SITE)).await;
     let mut browser = program.browser();
@@ -374,13 +374,11 @@ async fn the_others_work_while_one_application_is_down() {
 
 #[tokio::test]
 async fn an_application_that_returns_is_used_again() {
-    let down = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = down.local_addr().unwrap();
-    drop(down);
+    let (socket, address) = unheard();
     let (_proxy, mut browser) = Vestibule::at(&format!("http://{address}"), SITE).await;
     assert_eq!(browser.get("/public/x").await.status, 502);
 
-    let listener = TcpListener::bind(address).await.unwrap();
+    let listener = socket.listen(16).unwrap();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         read_head(&mut stream).await;
@@ -390,6 +388,9 @@ async fn an_application_that_returns_is_used_again() {
 
     assert_eq!(browser.get("/public/x").await.status, 200);
 }
+
+/// One connection, for which a busy machine may have to wait long.
+const ONE_BY_ONE: &str = "[limits]\nupstream_connections = 1\n[timeouts]\nconnect = \"1m\"\n";
 
 /// An application that serves one connection until it is closed, and only then the next.
 fn single_minded() -> String {
@@ -416,7 +417,7 @@ fn single_minded() -> String {
 #[tokio::test]
 async fn there_are_no_more_connections_than_allowed_not_even_idle_ones() {
     // S174, VR-43: else one worker's idle connection keeps the other worker out.
-    let text = file(&single_minded(), &format!("{SITE}[limits]\nupstream_connections = 1\n"));
+    let text = file(&single_minded(), &format!("{SITE}{ONE_BY_ONE}"));
     let (proxy, browser) = Vestibule::of(parse(&text.replace("workers = 1", "workers = 2"))).await;
 
     for _ in 0..20 {
@@ -468,7 +469,7 @@ async fn who_waits_for_a_connection_gets_the_one_that_is_given_back() {
         _ => Reply::text("page"),
     })
     .await;
-    let (_proxy, browser) = Vestibule::with(&app, &format!("{SITE}[limits]\nupstream_connections = 1\n")).await;
+    let (_proxy, browser) = Vestibule::with(&app, &format!("{SITE}{ONE_BY_ONE}")).await;
     let mut waiting = Vec::new();
     for number in 0..=50 {
         let path = if number == 0 { "/public/held" } else { "/public/x" };
@@ -491,7 +492,7 @@ async fn who_waits_for_a_connection_gets_the_one_that_is_given_back() {
 async fn workers_wait_for_one_anothers_connections_over_http_2_too() {
     // S174
     let app = Upstream::plain().await;
-    let text = file(&app.url(), &format!("upstream_protocol = \"h2\"\n{SITE}[limits]\nupstream_connections = 1\n"));
+    let text = file(&app.url(), &format!("upstream_protocol = \"h2\"\n{SITE}{ONE_BY_ONE}"));
     let (proxy, _) = Vestibule::of(parse(&text.replace("workers = 1", "workers = 2"))).await;
 
     let at_once =

@@ -183,7 +183,7 @@ async fn a_connection_is_in_use_as_long_as_there_is_a_tunnel_on_it() {
     // S172
     let app = EchoApp::start().await;
     let text = file(&app.upstream.url(), SITE);
-    let config = parse(&format!("{text}\n[timeouts]\nkeep_alive = \"200ms\"\n"));
+    let config = parse(&format!("{text}\n[timeouts]\nkeep_alive = \"2s\"\n"));
     let (_proxy, browser) = Vestibule::of(config).await;
     let browser = browser.over_http2();
     let (mut socket, _) = open(&browser, "/public/ws", &[]).await.unwrap();

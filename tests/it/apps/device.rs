@@ -77,6 +77,12 @@ pub(super) async fn stolen(chromium: &Chromium, proxy: &Vestibule) -> Browser {
 pub(super) async fn bound(chromium: &Chromium, proxy: &Vestibule) {
     let is_bound = async || stolen(chromium, proxy).await.fetch("/").await.status == 401;
     eventually_so("the browser registers", is_bound).await;
+    is_kept(chromium).await;
+}
+
+/// Waits until the browser has the answer to its registration, which the proxy knows of before.
+pub(super) async fn is_kept(chromium: &Chromium) {
+    eventually_so("the cookie is in the jar", async || chromium.cookie(BOUND).await.is_some()).await;
 }
 
 /// What a script of the page gets.
@@ -135,7 +141,7 @@ async fn a_link_from_another_site_is_followed() {
 
     desk.chromium.click("a").await;
 
-    desk.chromium.wait("return document.body.innerText.includes('private')").await;
+    desk.chromium.wait("return document.body?.innerText.includes('private')").await;
     assert_eq!(desk.chromium.url().await, format!("{ORIGIN}/inbox?m=1#top"));
     let how = desk.chromium.run("return performance.getEntriesByType('navigation')[0].type").await;
     assert_eq!(how, "reload", "not before the page that has the browser refresh");
@@ -187,6 +193,6 @@ async fn the_key_outlives_the_browser() {
     desk.chromium.restart().await;
 
     desk.chromium.open(&format!("{ORIGIN}/next")).await;
-    desk.chromium.wait("return document.body.innerText.includes('private')").await;
+    desk.chromium.wait("return document.body?.innerText.includes('private')").await;
     assert!(desk.chromium.cookie(BOUND).await.is_some());
 }

@@ -9,6 +9,7 @@ use crate::apps::device::ORIGIN;
 use crate::apps::device::app;
 use crate::apps::device::bound;
 use crate::apps::device::evil;
+use crate::apps::device::is_kept;
 use crate::apps::device::status;
 use crate::apps::device::stolen;
 use crate::support::BOUND;
@@ -48,6 +49,7 @@ impl Desk {
         let chromium = Chromium::rationed(&[("app.test", program.https), ("evil.test", evil.address)]).await;
         log_in(&chromium).await;
         program.event("device.registered").await;
+        is_kept(&chromium).await;
         Self { app, program, chromium }
     }
 

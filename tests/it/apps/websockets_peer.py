@@ -12,10 +12,26 @@ from websockets.exceptions import ConnectionClosed
 
 MEGABYTE = 1 << 20
 last_farewell = ""
+still_open = 0
 
 
 async def answer(socket):
-    global last_farewell
+    global last_farewell, still_open
+    if socket.request.path.endswith("/last"):
+        # A client knows of its close a moment earlier.
+        while still_open:
+            await asyncio.sleep(0.01)
+        await socket.send(last_farewell)
+        return
+    is_echo = socket.request.path.endswith("/echo")
+    still_open += is_echo
+    await converse(socket)
+    await socket.wait_closed()
+    last_farewell = f"{socket.close_code} {socket.close_reason}"
+    still_open -= is_echo
+
+
+async def converse(socket):
     match socket.request.path.removeprefix("/public/"):
         case "headers":
             headers = {name.lower(): value for name, value in socket.request.headers.raw_items()}
@@ -28,17 +44,12 @@ async def answer(socket):
             pong = await socket.ping("are you there")
             await pong
             await socket.send("ponged")
-        case "last":
-            await socket.send(last_farewell)
-            return
         case _:
             try:
                 async for message in socket:
                     await socket.send(message)
             except ConnectionClosed:
                 pass
-    await socket.wait_closed()
-    last_farewell = f"{socket.close_code} {socket.close_reason}"
 
 
 def page(connection, request):

@@ -24,6 +24,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 use vestibule::app;
 use vestibule::app::Remote;
 use vestibule::app::Running;
@@ -249,4 +250,25 @@ pub async fn eventually_so(what: &str, mut condition: impl AsyncFnMut() -> bool)
         assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Waits until a node knows that a session has ended: the store's word is on its way for a moment, and is there long
+/// before the second that is allowed.
+pub async fn eventually_refused(browser: &Browser) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
+    loop {
+        let asked = tokio::time::Instant::now();
+        if browser.clone().fetch("/").await.status == 401 {
+            return;
+        }
+        assert!(asked < deadline, "a session that has ended is still used");
+    }
+}
+
+/// Where nobody listens, and nobody else will, as long as the socket lives.
+pub fn unheard() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }

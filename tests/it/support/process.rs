@@ -9,9 +9,13 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+/// How many ports servers are given. They end below 18443, which is in the text of an example.
+const PORTS: u16 = 8_000;
 /// How long a program may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -62,7 +66,8 @@ impl Process {
         let deadline = Instant::now() + PATIENCE;
         while self.child.try_wait().unwrap().is_none() {
             if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                return true;
+                // Where it has ended, somebody else listens there.
+                return self.child.try_wait().unwrap().is_none();
             }
             assert!(Instant::now() < deadline, "never ready: {:?}", self.child);
             std::thread::sleep(Duration::from_millis(10));
@@ -80,9 +85,14 @@ impl Drop for Process {
     }
 }
 
-/// A port that nobody listens on at this moment.
+/// A port that nobody listens on at this moment, each given once: from outside the range of which the system gives ports
+/// to clients, 32768 and above. One of them could have it before the server, or for a minute after.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Far from where the tests of a process that was started beside this one begin.
+    let first = (std::process::id() % u32::from(PORTS) * 4943 % u32::from(PORTS)) as u16;
+    let candidates = std::iter::repeat_with(|| 10_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS);
+    candidates.take(PORTS.into()).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 fn start(command: &mut Command) -> Child {

@@ -107,11 +107,13 @@ impl Redis {
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]);
         command.arg(self.directory.path()).args(&self.options);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("run tests/setup.sh first");
+        let itself = format!("process_id:{}\r", child.id());
         self.child = Some(child);
         let deadline = Instant::now() + Duration::from_secs(30);
         while Instant::now() < deadline {
             if TcpStream::connect(("127.0.0.1", self.port)).is_ok() && self.ask(&["PING"]).contains("PONG") {
-                return true;
+                // It may be another one, that got the port meanwhile.
+                return self.ask(&["INFO", "server"]).contains(&itself);
             }
             if self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some()) {
                 return false;
@@ -185,11 +187,12 @@ pub async fn cluster() -> [Redis; 3] {
     nodes
 }
 
-/// A sentinel that watches a master which it calls `main`.
+/// A sentinel that watches a master which it calls `main`, and takes it for gone after longer than a busy
+/// machine can hold it up.
 pub fn sentinel(master: &Redis) -> Redis {
     let mut sentinel = Redis::new(&["--sentinel"], free_port());
     let settings = format!(
-        "sentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main 500\n\
+        "sentinel monitor main 127.0.0.1 {} 1\nsentinel down-after-milliseconds main 30000\n\
          sentinel failover-timeout main 5000\n",
         master.port
     );

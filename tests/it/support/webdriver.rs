@@ -128,7 +128,7 @@ impl Chromium {
 
     /// What the page shows.
     pub async fn text(&self) -> String {
-        self.run("return document.body.innerText").await.as_str().unwrap_or_default().to_owned()
+        self.run("return document.body?.innerText").await.as_str().unwrap_or_default().to_owned()
     }
 
     /// Types into a field.
