@@ -13,18 +13,7 @@ use crate::proxy::link::Http1;
 const FEW: usize = 64;
 const CROWD_LIFETIME: Duration = Duration::from_secs(10);
 
-/// A connection that nobody uses.
-struct Idle {
-    connection: Http1,
-    until: Timestamp,
-}
-
-impl Idle {
-    fn is_usable(&mut self, now: Timestamp) -> bool {
-        now < self.until && self.connection.is_alive()
-    }
-}
-
+/// What there is, and who lacks it.
 #[derive(Default)]
 pub(super) struct Shelf {
     idle: Vec<Idle>,
@@ -32,6 +21,12 @@ pub(super) struct Shelf {
     waiting: VecDeque<oneshot::Sender<Http1>>,
     /// Whether the last one that was given back was closed, for whoever had waited longest on whichever worker.
     was_closed: bool,
+}
+
+/// A connection that nobody uses.
+struct Idle {
+    connection: Http1,
+    until: Timestamp,
 }
 
 impl Shelf {
@@ -81,5 +76,11 @@ impl Shelf {
                 Err(refused) => connection = refused,
             }
         }
+    }
+}
+
+impl Idle {
+    fn is_usable(&mut self, now: Timestamp) -> bool {
+        now < self.until && self.connection.is_alive()
     }
 }
