@@ -131,7 +131,7 @@ async fn an_upload_that_moves_keeps_its_session() {
 
 #[tokio::test]
 async fn an_upload_ends_with_its_session() {
-    // S46: closed within a second, and never a complete request to the application.
+    // S46: closed at once, and never a complete request to the application.
     let app = Upstream::legacy().await;
     let (_proxy, mut browser) = Vestibule::in_front_of(&app).await;
     browser.log_in("alice").await;

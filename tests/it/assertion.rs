@@ -26,7 +26,6 @@ use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::configure;
 use crate::support::empty;
-use crate::support::eventually;
 use crate::support::eventually_so;
 use crate::support::labelled;
 use crate::support::navigation;
@@ -194,13 +193,15 @@ async fn keys_are_replaced_in_time() {
     assert_eq!(kids(&browser).await, both[1..]);
     // A round is left out while another one is at the keys.
     let mut rounds = 0;
-    let is_gone = || {
+    let is_gone = async || {
         proxy.advance(30 * SECOND);
+        // For the disk.
+        tokio::time::sleep(Duration::from_millis(100)).await;
         rounds += 1;
         assert!(rounds < 120, "it is still there after an hour");
         pem_files(place.path()) == 1
     };
-    eventually("the old key's file is gone", is_gone).await;
+    eventually_so("the old key's file is gone", is_gone).await;
 }
 
 async fn eventually_has(browser: &Browser, count: usize) {

@@ -170,7 +170,7 @@ async fn a_copy_is_told_also_when_the_store_fails_while_the_session_is_ended() {
 }
 
 #[tokio::test]
-async fn what_is_open_on_another_node_closes_within_a_second() {
+async fn what_is_open_on_another_node_closes_at_its_next_look() {
     // S35, S46
     let (app, redis) = (EchoApp::start().await, Redis::start());
     let one = vestibule_at(&redis.url(), "", &app.upstream, SITE).await;

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::Request;
@@ -151,6 +152,30 @@ async fn streams_end_with_their_session() {
 
             let last = timeout(Duration::from_secs(4), response.body_mut().frame()).await;
             assert!(last.expect("it goes on").expect("a clean end").is_err(), "{content_type} {http2} {end}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_ends_within_a_second_of_its_session() {
+    // S46: the test above looks less closely at the time, since a machine may be held up; it is not three times.
+    for http2 in [false, true] {
+        let mut took = Vec::new();
+        while took.iter().all(|took| *took >= Duration::from_secs(1)) {
+            assert!(took.len() < 3, "{took:?}");
+            let (app, sender) = streaming("text/event-stream").await;
+            let (_proxy, mut browser) = Vestibule::in_front_of(&app).await;
+            browser.log_in("alice").await;
+            let mut response = browser.clone().over(http2).open(get("/stream")).await;
+            let mut sender = sender.lock().unwrap().take().unwrap();
+            sender.send_data(Bytes::from("data: 1\n\n")).await.unwrap();
+            assert!(piece(&mut response).await.unwrap().is_ok());
+            let begun = Instant::now();
+
+            browser.get("/logout").await;
+
+            assert!(soon("the end", response.body_mut().frame()).await.expect("a clean end").is_err());
+            took.push(begun.elapsed());
         }
     }
 }

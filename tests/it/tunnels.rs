@@ -188,7 +188,8 @@ async fn on_an_untouched_path_it_is_not() {
 async fn a_tunnel_ends_within_a_second_of_its_session() {
     // S46: elsewhere nobody looks at the time, since a machine may be held up; it is not three times.
     let mut took = Vec::new();
-    for _ in 0..3 {
+    while took.iter().all(|took| *took >= Duration::from_secs(1)) {
+        assert!(took.len() < 3, "{took:?}");
         let (_app, _proxy, mut browser) = logged_in(SITE).await;
         let (mut socket, _) = open(&browser, "/ws", &[]).await.unwrap();
         assert!(echoed(&mut socket, "x").await);
@@ -198,11 +199,7 @@ async fn a_tunnel_ends_within_a_second_of_its_session() {
         farewell(&mut socket).await;
 
         took.push(begun.elapsed());
-        if took.last().is_some_and(|took| *took < Duration::from_secs(1)) {
-            return;
-        }
     }
-    panic!("{took:?}");
 }
 
 #[tokio::test]
@@ -403,6 +400,10 @@ async fn tunnels_count_as_connections() {
     while next(&mut one).await.is_ok() {}
     drop(one);
 
-    eventually_so("the place is free again", async || browser.try_connect(b"http/1.1").await.is_ok()).await;
+    let is_admitted = async || {
+        let connecting = tokio::time::timeout(Duration::from_secs(5), browser.try_connect(b"http/1.1"));
+        connecting.await.is_ok_and(|connected| connected.is_ok())
+    };
+    eventually_so("the place is free again", is_admitted).await;
     eventually("both were open", || app.opened() == 2).await;
 }

@@ -19,16 +19,19 @@ async def answer(socket):
     global last_farewell, still_open
     if socket.request.path.endswith("/last"):
         # A client knows of its close a moment earlier.
-        while still_open:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            while still_open:
+                await asyncio.sleep(0.01)
         await socket.send(last_farewell)
         return
     is_echo = socket.request.path.endswith("/echo")
     still_open += is_echo
-    await converse(socket)
-    await socket.wait_closed()
-    last_farewell = f"{socket.close_code} {socket.close_reason}"
-    still_open -= is_echo
+    try:
+        await converse(socket)
+        await socket.wait_closed()
+        last_farewell = f"{socket.close_code} {socket.close_reason}"
+    finally:
+        still_open -= is_echo
 
 
 async def converse(socket):
