@@ -14,6 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Request;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::time::timeout;
 use vestibule::clock::Timestamp;
 use vestibule::store::SessionStore;
 use vestibule::store::memory::MemoryStore;
@@ -26,6 +27,7 @@ use crate::support::Upstream;
 use crate::support::Vestibule;
 use crate::support::configure;
 use crate::support::empty;
+use crate::support::eventually;
 use crate::support::eventually_so;
 use crate::support::labelled;
 use crate::support::navigation;
@@ -192,16 +194,14 @@ async fn keys_are_replaced_in_time() {
     proxy.advance(Duration::from_secs(60 * 60));
     assert_eq!(kids(&browser).await, both[1..]);
     // A round is left out while another one is at the keys.
-    let mut rounds = 0;
-    let is_gone = async || {
+    for round in 0.. {
         proxy.advance(30 * SECOND);
-        // For the disk.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        rounds += 1;
-        assert!(rounds < 120, "it is still there after an hour");
-        pem_files(place.path()) == 1
-    };
-    eventually_so("the old key's file is gone", is_gone).await;
+        let is_gone = eventually("the old key's file is gone", || pem_files(place.path()) == 1);
+        if timeout(SECOND, is_gone).await.is_ok() {
+            break;
+        }
+        assert!(round < 10, "it is still there");
+    }
 }
 
 async fn eventually_has(browser: &Browser, count: usize) {
