@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use http::HeaderMap;
 use http::HeaderValue;
 use http::header::COOKIE;
+use memchr::memchr;
 
 pub use date::cookie_date;
 pub use own::Presented;
@@ -46,17 +47,29 @@ impl std::fmt::Debug for CookiePair {
 /// All pairs of all `Cookie` fields in order (HTTP/2 crumbs included), empty pairs skipped. Never
 /// fails, whatever is in there (S15, VR-38).
 pub fn pairs(headers: &HeaderMap) -> Vec<CookiePair> {
-    let mut pairs = Vec::new();
-    for line in headers.get_all(COOKIE) {
-        read_line(&Bytes::copy_from_slice(line.as_bytes()), &mut pairs);
+    let lines = headers.get_all(COOKIE);
+    // Over HTTP/2 each pair may have a line of its own. One piece of memory is taken for all.
+    let mut all = BytesMut::with_capacity(lines.iter().map(|line| line.len() + 1).sum());
+    for line in lines {
+        all.extend_from_slice(line.as_bytes());
+        all.extend_from_slice(b";");
     }
+    let mut pairs = Vec::new();
+    read_line(&all.freeze(), &mut pairs);
     pairs
 }
 
 /// Adds the pairs of one `Cookie` field value, which may be any bytes at all. The pairs share the
 /// memory of `line`.
 pub fn read_line(line: &Bytes, pairs: &mut Vec<CookiePair>) {
-    for part in line.split(|byte| *byte == b';').map(trim).filter(|part| !part.is_empty()) {
+    let mut rest = &line[..];
+    while !rest.is_empty() {
+        let end = memchr(b';', rest).unwrap_or(rest.len());
+        let part = trim(&rest[..end]);
+        rest = rest.get(end + 1..).unwrap_or_default();
+        if part.is_empty() {
+            continue;
+        }
         // `=value` is nameless as well; it keeps its `=`, so that `join` gives back what came.
         let pair = match split_at_equals(part) {
             Some((name, value)) if !name.is_empty() => {
@@ -131,7 +144,7 @@ fn trim(bytes: &[u8]) -> &[u8] {
 
 /// Name and value around the first `=`, both trimmed.
 fn split_at_equals(part: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = part.iter().position(|byte| *byte == b'=')?;
+    let at = memchr(b'=', part)?;
     Some((trim(&part[..at]), trim(&part[at + 1..])))
 }
 

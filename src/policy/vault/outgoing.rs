@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::HeaderValue;
+use memchr::memchr3;
 
 use crate::clock::Timestamp;
 use crate::policy::cookie::CookiePair;
@@ -65,9 +66,14 @@ fn is_shown_as(pair: &CookiePair, is_kept: &dyn Fn(&[u8]) -> bool) -> bool {
     let nameless = pair.name.is_empty();
     let first = if nameless { leading_name(&pair.value) } else { &pair.name };
     let last = first.rsplit(is_separator).next().unwrap_or_default();
-    // The value's first piece has the name in front, if there is one.
-    let pieces = pair.value.split(is_separator).skip(usize::from(!nameless));
-    is_kept(first) || is_kept(last) || pieces.filter(|piece| piece.contains(&b'=')).map(leading_name).any(is_kept)
+    // The value's first piece has the name in front, if there is one. Most values have no other, and may be long.
+    let [comma, space, tab] = SEPARATORS;
+    let is_looked_through = nameless || memchr3(comma, space, tab, &pair.value).is_some();
+    let is_in_piece = || {
+        let pieces = pair.value.split(is_separator).skip(usize::from(!nameless));
+        pieces.filter(|piece| piece.contains(&b'=')).map(leading_name).any(is_kept)
+    };
+    is_kept(first) || (last.len() < first.len() && is_kept(last)) || (is_looked_through && is_in_piece())
 }
 
 /// A nameless pair keeps what `=` it came with; `==JSESSIONID=1` has a name to some.
@@ -77,8 +83,10 @@ fn leading_name(text: &[u8]) -> &[u8] {
 }
 
 /// Between pairs to those who read RFC 2109 (old servlet containers) or allow white space (Python).
+const SEPARATORS: [u8; 3] = *b", \t";
+
 fn is_separator(byte: &u8) -> bool {
-    matches!(byte, b',' | b' ' | b'\t')
+    SEPARATORS.contains(byte)
 }
 
 /// The name of PHP's variable, where it differs: encoded letters (old versions), `.`, space and `[`

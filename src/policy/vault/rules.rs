@@ -130,8 +130,29 @@ fn is_kept_by_name(name: &[u8], learned: &dyn Fn(&[u8]) -> bool) -> bool {
 /// Whether a cookie name is one of the well-known session cookies of frameworks. Letter case is
 /// ignored: some of these servers ignore it as well, and would take `jsessionid` from a client.
 pub fn is_well_known_session(name: &[u8]) -> bool {
-    WELL_KNOWN.iter().any(|pattern| pattern.matches(name)) || is_drupal_session(name)
+    let Some(first) = name.first() else { return false };
+    let mut begun = BEGINNINGS[usize::from(first & 31)];
+    while begun != 0 {
+        if WELL_KNOWN.get(begun.trailing_zeros() as usize).is_some_and(|pattern| pattern.matches(name)) {
+            return true;
+        }
+        begun &= begun - 1;
+    }
+    is_drupal_session(name)
 }
+
+/// Which of [`WELL_KNOWN`] begin with a byte, as bits; letters whatever their case, and some others have a place in
+/// common. A browser may send dozens of cookies, and few names have more than a handful to be compared with.
+static BEGINNINGS: [u128; 32] = {
+    let mut begun = [0; 32];
+    let mut at = 0;
+    while at < WELL_KNOWN.len() {
+        let (Pattern::Exact(name) | Pattern::Start(name) | Pattern::Around(name, _)) = WELL_KNOWN[at];
+        begun[(name[0] & 31) as usize] |= 1 << at;
+        at += 1;
+    }
+    begun
+};
 
 enum Pattern {
     Exact(&'static [u8]),
@@ -224,4 +245,23 @@ const WELL_KNOWN: &[Pattern] = &[
 fn is_drupal_session(name: &[u8]) -> bool {
     let hash = name.strip_prefix(b"SSESS").or_else(|| name.strip_prefix(b"SESS"));
     hash.is_some_and(|hash| hash.len() >= 32 && hash[..32].iter().all(u8::is_ascii_hexdigit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_compared_with_all_that_begin_like_it() {
+        for pattern in WELL_KNOWN {
+            let (Pattern::Exact(begins) | Pattern::Start(begins) | Pattern::Around(begins, _)) = pattern;
+            for known in [begins.to_vec(), begins.to_ascii_lowercase(), begins.to_ascii_uppercase()] {
+                for behind in ["", "x", "app_session", "app_session_id"] {
+                    let name = [&known, behind.as_bytes()].concat();
+                    let is_known = WELL_KNOWN.iter().any(|pattern| pattern.matches(&name)) || is_drupal_session(&name);
+                    assert_eq!(is_well_known_session(&name), is_known, "{}", String::from_utf8_lossy(&name));
+                }
+            }
+        }
+    }
 }

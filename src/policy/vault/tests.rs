@@ -253,6 +253,7 @@ fn the_application_gets_the_vault_in_front_of_the_browsers_cookies() {
         // Nor is what PHP, old servlet containers or Python read as such a name (T6).
         ("laravel.session=evil; laravel%5Fsession=evil; a=1", &[], "a=1", &["laravel.session", "laravel%5Fsession"]),
         ("a=1,JSESSIONID=evil; b=2 sessionid=evil; c=3, x=y", &[], "c=3, x=y", &["a", "b"]),
+        ("a=1\tPHPSESSID=evil; b JSESSIONID=evil; c d=4", &[], "c d=4", &["a", "b JSESSIONID"]),
     ];
 
     for (sent, kept, header, expire) in table {
