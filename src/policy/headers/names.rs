@@ -126,12 +126,22 @@ pub(super) fn is_kept_from_trusted(name: &str) -> bool {
 /// The name as a CGI-like application reads it: case ignored, everything but letters and digits the
 /// same (VR-11).
 pub(super) fn folded(name: &str) -> Cow<'_, str> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    if name.bytes().all(is_plain) {
+    if name.bytes().all(|byte| IS_PLAIN[usize::from(byte)]) {
         return Cow::Borrowed(name);
     }
     Cow::Owned(name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect())
 }
+
+/// Which bytes stay as they are. Looked up, since each letter of each name is asked about.
+static IS_PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        plain[byte as usize] = byte.is_ascii_alphanumeric() || byte == b'-';
+        byte += 1;
+    }
+    plain
+};
 
 pub(super) fn folds_to(name: &str, ours: &str) -> bool {
     name.len() == ours.len() && folded(name).eq_ignore_ascii_case(&folded(ours))
