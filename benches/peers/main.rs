@@ -28,6 +28,7 @@ mod rounds;
 mod servers;
 mod turns;
 
+use Work::Browse;
 use Work::Get;
 use Work::Handshakes;
 use Work::Upload;
@@ -42,17 +43,19 @@ use vestibule::cert;
 /// What is asked of all servers.
 struct Workload {
     name: &'static str,
-    /// The most that Vestibule may cost, and what it is to cost, as ratios to nginx.
-    goals: Goals,
+    /// The most that Vestibule may cost, and what it is to cost, as ratios to nginx, if there are such goals.
+    goals: Option<Goals>,
     /// Requests or connections of one turn.
     count: u32,
     work: Work,
 }
 
-/// How it is asked; whether over HTTP/2.
+/// How it is asked; whether over HTTP/2. To browse is to ask for a page of 1 KiB with the fields and cookies of a
+/// browser.
 #[derive(Clone, Copy)]
 enum Work {
     Get(bool, &'static str),
+    Browse(bool),
     Upload(bool),
     Handshakes(Resume),
 }
@@ -66,20 +69,22 @@ struct Goals {
     aim: f64,
 }
 
-const fn goals(must: f64, aim: f64) -> Goals {
-    Goals { must, aim }
+const fn goals(must: f64, aim: f64) -> Option<Goals> {
+    Some(Goals { must, aim })
 }
 
-const fn workload(name: &'static str, goals: Goals, count: u32, work: Work) -> Workload {
+const fn workload(name: &'static str, goals: Option<Goals>, count: u32, work: Work) -> Workload {
     Workload { name, goals, count, work }
 }
 
 /// KiB of memory.
-const IDLE: Goals = goals(24.0, 16.0);
+const IDLE: Goals = Goals { must: 24.0, aim: 16.0 };
 
 const WORKLOADS: &[Workload] = &[
     workload("h1 1 KiB", goals(0.85, 0.7), 20_000, Get(H1, "/page")),
     workload("h2 1 KiB", goals(0.85, 0.6), 30_000, Get(H2, "/page")),
+    workload("h1 browser", None, 15_000, Browse(H1)),
+    workload("h2 browser", None, 20_000, Browse(H2)),
     workload("TLS full", goals(0.7, 0.55), 1_500, Handshakes(Resume::Never)),
     workload("TLS resumed", goals(0.65, 0.5), 2_000, Handshakes(Resume::Always)),
     workload("h1 64 KiB", goals(0.75, 0.6), 5_000, Get(H1, "/big/64k")),
@@ -134,8 +139,11 @@ fn compare_peers(setup: &Setup<'_>, client: &Client, rounds: usize, wanted: &str
         let row = compare(workload, client, &servers, rounds);
         print!("{:<12} {:>6.1} µs", row.name, row.base);
         row.ratios.iter().for_each(|ratio| print!(" {:>22}", ratio.text()));
-        println!("   {:.2} {:.2}", workload.goals.must, workload.goals.aim);
-        results.extend(row.ratios.first().map(|ratio| (ratio.median, workload.goals)));
+        match workload.goals {
+            Some(goals) => println!("   {:.2} {:.2}", goals.must, goals.aim),
+            None => println!(),
+        }
+        results.extend(row.ratios.first().map(|ratio| ratio.median).zip(workload.goals));
         rows.push(row);
     }
     // Memory that was in use before would not be counted.
@@ -194,6 +202,7 @@ fn compare(workload: &Workload, client: &Client, servers: &[Server], rounds: usi
     };
     let (base, ratios) = match workload.work {
         Get(http2, path) => requests(&|server, count| client.requests(server, count, http2, path)),
+        Browse(http2) => requests(&|server, count| client.pages(server, count, http2, "/page")),
         Upload(http2) => requests(&|server, count| client.uploads(server, count, http2)),
         Handshakes(resume) => rounds::compare(servers, rounds, |server| {
             server.cost(count(server), || client.handshakes(server, count(server), resume))

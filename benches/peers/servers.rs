@@ -96,6 +96,7 @@ impl<'a> Setup<'a> {
                  ssl_protocols TLSv1.3;
                  ssl_ecdh_curve X25519;
                  client_max_body_size 2m;
+                 client_header_buffer_size 8k;
                  proxy_http_version 1.1;
                  proxy_set_header Connection '';
                  proxy_set_header Host $http_host;
