@@ -291,7 +291,9 @@ impl http_body::Body for Sending {
         let Self { body, exchange } = &mut *self;
         let polled = Pin::new(&mut *body).poll_frame(context);
         // It is polled again when the client has taken this piece.
-        exchange.iter_mut().for_each(|exchange| exchange.stall(matches!(polled, Poll::Ready(Some(Ok(_))))));
+        if let Some(exchange) = exchange {
+            exchange.stall(matches!(polled, Poll::Ready(Some(Ok(_)))));
+        }
         let Poll::Ready(Some(Ok(frame))) = polled else { return polled };
         let is_large = frame.data_ref().is_some_and(|data| data.len() as u64 > LARGE);
         if !is_large || !body.is_end_stream() {
