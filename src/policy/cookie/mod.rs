@@ -59,8 +59,8 @@ pub fn pairs(headers: &HeaderMap) -> Vec<CookiePair> {
     pairs
 }
 
-/// Adds the pairs of one `Cookie` field value, which may be any bytes at all. The pairs share the
-/// memory of `line`.
+/// Adds the pairs of a `Cookie` field value, or of several with `;` between, which may be any bytes at all. The pairs
+/// share the memory of `line`.
 pub fn read_line(line: &Bytes, pairs: &mut Vec<CookiePair>) {
     let mut rest = &line[..];
     while !rest.is_empty() {
